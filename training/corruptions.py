@@ -1,0 +1,487 @@
+"""The report card's corruptions: fixed, seeded per image, five severities each, at 96x96.
+
+    python -m training.corruptions --data data/heldout.npz --out results/corruptions.png    # look at all of them
+
+Every corruption is a pure function `(image, strength, rng) -> image`: image uint8 RGB (96, 96, 3), strength a float in
+0-1, rng a `numpy.random.Generator`. Strength 0 is the identity, severity s of 1-5 is strength s/5, and the parameter
+list in each function reads: value at strength 0, then at severities 1, 2, 3, 4, 5 (linear in between).
+
+They measure and never train: nothing that trains a model may import this module, or the card would grade a model on
+what it was taught. Warps, blends and drawings are NumPy, so that they do not change with OpenCV's version; OpenCV does
+the JPEG coding, the convolutions (in float64) and the padding.
+
+Sources
+    medmnist_c  Di Salvo, Doerrich, Ledig, "MedMNIST-C", arXiv:2406.17536: the eleven corruptions and five severities
+                published for BloodMNIST at 224x224. Lengths in pixels are scaled by 96/224; factors are kept. The
+                blots of the stain deposit are drawn here (the original pastes pictures of ink).
+    noise       Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+                Perturbations", ICLR 2019: the four noises, with MedMNIST-C's severities for colour photographs (skin).
+    colour      the operations of RandAugment (Cubuk et al., arXiv:1909.13719) and PIL's ImageOps that teams used or
+                inferred, and a linear illumination ramp.
+    geometry    affine maps about the centre; elastic: Simard, Steinkraus, Platt, ICDAR 2003. Each with four borders.
+    occlusion   cutout: DeVries & Taylor, arXiv:1708.04552; grid mask: Chen et al., arXiv:2001.04086.
+"""
+
+import argparse
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SIZE = 96  # pixels, height and width
+SEVERITIES = (1, 2, 3, 4, 5)
+BORDERS = ("black", "coloured", "reflected", "wrapped")  # what a geometric map shows beyond the picture's edge
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+FROM_224 = SIZE / 224  # MedMNIST-C's pixel lengths are at 224x224
+
+
+def _level(strength: float, *levels: float) -> float:
+    """The parameter at a strength: levels[0] at 0, levels[s] at severity s (strength s/5), linear in between."""
+    return float(np.interp(5 * strength, range(6), levels))
+
+
+def _uint8(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _blend(image: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """`share` of `other` over `1 - share` of the image."""
+    return _uint8((1 - share) * image + share * other)
+
+
+def _grid() -> tuple[np.ndarray, np.ndarray]:
+    """x and y of every pixel, each (96, 96) float, measured from the centre."""
+    axis = np.arange(SIZE) - (SIZE - 1) / 2
+    return np.meshgrid(axis, axis)
+
+
+# --- (a) medmnist_c ---------------------------------------------------------------------------------------------------
+
+
+def pixelate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Averages over blocks, this share of the pixels per side in number. MedMNIST-C's shares."""
+    side = round(SIZE * _level(strength, 1, 0.6, 0.5, 0.4, 0.3, 0.25))
+    block = np.arange(SIZE) * side // SIZE  # which block each row, or column, belongs to
+    starts = np.searchsorted(block, np.arange(side))
+    sums = np.add.reduceat(np.add.reduceat(image.astype(np.float64), starts, axis=0), starts, axis=1)
+    counts = np.bincount(block)
+    return _uint8((sums / np.outer(counts, counts)[..., None])[block][:, block])
+
+
+def jpeg(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """JPEG at MedMNIST-C's qualities, chroma halved (4:2:0)."""
+    if strength <= 0:  # even quality 100 rounds
+        return image.copy()
+    quality = round(_level(strength, 100, 50, 30, 15, 10, 7))
+    code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def _convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    blurred = cv2.filter2D(image.astype(np.float64), -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
+    return _uint8(blurred)
+
+
+def defocus(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Convolution with an anti-aliased disk: MedMNIST-C's radii 2-6 at 224 are 0.9-2.6 pixels here."""
+    radius = FROM_224 * _level(strength, 0, 2, 3, 4, 5, 6)
+    x, y = np.meshgrid(np.arange(-4, 5), np.arange(-4, 5))
+    return _convolve(image, np.clip(radius + 0.5 - np.hypot(x, y), 0, 1))
+
+
+def motion(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """A one-sided Gaussian trail within 45 degrees of the horizontal: MedMNIST-C's length and sigma, scaled."""
+    length = FROM_224 * _level(strength, 0, 3, 5, 10, 10, 10)
+    sigma = FROM_224 * _level(strength, 1, 3, 5, 5, 7, 9)
+    angle = np.deg2rad(rng.uniform(-45, 45))
+    kernel = np.zeros((13, 13))
+    for t in np.linspace(0, length, 32):  # each point of the trail is shared out between its four pixels
+        x, y = 6 + t * np.cos(angle), 6 + t * np.sin(angle)
+        column, row = int(x), int(y)
+        share = np.outer([row + 1 - y, y - row], [column + 1 - x, x - column])
+        kernel[row : row + 2, column : column + 2] += np.exp(-0.5 * (t / sigma) ** 2) * share
+    return _convolve(image, kernel)
+
+
+def brightness_up(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Every value times a factor of MedMNIST-C's."""
+    return _uint8(image * _level(strength, 1, 1.1, 1.2, 1.3, 1.35, 1.4))
+
+
+def brightness_down(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Every value times a factor of MedMNIST-C's."""
+    return _uint8(image * _level(strength, 1, 0.9, 0.8, 0.7, 0.6, 0.5))
+
+
+def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    mean = (image @ LUMA).mean()
+    return _uint8(mean + factor * (image - mean))
+
+
+def contrast_up(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Distance from the mean luma times a factor of MedMNIST-C's."""
+    return _contrast(image, _level(strength, 1, 1.1, 1.15, 1.2, 1.25, 1.3))
+
+
+def contrast_down(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Distance from the mean luma times a factor of MedMNIST-C's."""
+    return _contrast(image, _level(strength, 1, 0.9, 0.8, 0.7, 0.6, 0.5))
+
+
+def saturate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """MedMNIST-C's amount added to the saturation S of HSV; hue and value kept, greys stay grey."""
+    value = image.max(axis=-1, keepdims=True).astype(np.float64)
+    chroma = value - image.min(axis=-1, keepdims=True)  # S = chroma / value
+    wanted = np.minimum(chroma + value * _level(strength, 0, 0.05, 0.10, 0.15, 0.17, 0.20), value)
+    return _uint8(value - (value - image) * wanted / np.maximum(chroma, 1))
+
+
+def stain_deposit(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """One to three dark violet blots of precipitate: radius 4-8 pixels, outlines of four random harmonics."""
+    blots = round(_level(strength, 1, 1, 2, 3, 3, 3))
+    radius = _level(strength, 3, 4, 5, 6, 7, 8)
+    x, y = _grid()
+    cover = np.zeros((SIZE, SIZE))
+    for _ in range(blots):
+        centre_x, centre_y = rng.uniform(-40, 40, 2)
+        around = np.arctan2(y - centre_y, x - centre_x)
+        waves = [rng.uniform(0, 0.12) * np.cos(k * around + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 4, 5)]
+        outline = radius * (1 + sum(waves))
+        cover = np.maximum(cover, np.clip(outline - np.hypot(x - centre_x, y - centre_y), 0, 1))
+    cover *= 0.9 * min(1, 5 * strength)  # fades in up to severity 1
+    return _uint8(image + cover[..., None] * (np.array([38, 16, 58]) - image))
+
+
+def bubble(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """7-12 whitish translucent circles with a brighter rim: MedMNIST-C's numbers, radii (scaled) and opacities."""
+    largest = FROM_224 * _level(strength, 3, 5, 7, 10, 12, 15)
+    bubbles = rng.integers(7, round(_level(strength, 10, 10, 10, 10, 12, 12)), endpoint=True)
+    x, y = _grid()
+    opacity = np.zeros((SIZE, SIZE))
+    for _ in range(bubbles):
+        radius = rng.uniform(3 * FROM_224, largest)
+        centre_x, centre_y = rng.uniform(radius - SIZE / 2, SIZE / 2 - radius, 2)
+        distance = np.hypot(x - centre_x, y - centre_y)
+        inside = np.clip(radius + 0.5 - distance, 0, 1)
+        rim = np.clip(radius + 2 * FROM_224 + 0.5 - distance, 0, 1) - inside
+        opacity = np.maximum(opacity, (100 * inside + 130 * rim) / 255)
+    opacity *= min(1, 5 * strength)  # fades in up to severity 1
+    return _uint8(image + opacity[..., None] * (255.0 - image))
+
+
+# --- (b) noise --------------------------------------------------------------------------------------------------------
+
+
+def gaussian_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Normal noise, standard deviation as a share of 255."""
+    sigma = _level(strength, 0, 0.04, 0.08, 0.12, 0.18, 0.26)
+    return _uint8(image + 255 * sigma * rng.standard_normal(image.shape))
+
+
+def shot_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Poisson counts: white is 60, 25, 18, 10, 5 photons (the relative noise of white, 1/sqrt, is what grows)."""
+    relative = _level(strength, 0, *(photons**-0.5 for photons in (60, 25, 18, 10, 5)))
+    if relative == 0:
+        return image.copy()
+    photons = relative**-2
+    return _uint8(rng.poisson(image * (photons / 255)) * (255 / photons))
+
+
+def impulse_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Salt and pepper: this share of all values becomes 0 or 255."""
+    share = _level(strength, 0, 0.01, 0.03, 0.06, 0.09, 0.17)
+    draw = rng.random(image.shape)
+    return np.where(draw < share / 2, 0, np.where(draw < share, 255, image)).astype(np.uint8)
+
+
+def speckle_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Normal noise in proportion to the value."""
+    sigma = _level(strength, 0, 0.05, 0.15, 0.2, 0.35, 0.45)
+    return _uint8(image * (1 + sigma * rng.standard_normal(image.shape)))
+
+
+# --- (c) colour -------------------------------------------------------------------------------------------------------
+
+
+def hue(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Chroma turned by this many degrees, either way, about the grey axis; luma kept (YIQ rotation)."""
+    angle = np.deg2rad(_level(strength, 0, 20, 45, 80, 120, 180)) * rng.choice([-1, 1])
+    to_yiq = np.array([LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    return _uint8(image @ (np.linalg.inv(to_yiq) @ turn @ to_yiq).T)
+
+
+def channel_shift(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """A constant of its own added to each channel; the largest of the three is 20-90 grey levels."""
+    shift = rng.uniform(-1, 1, 3)
+    return _uint8(image + _level(strength, 0, 20, 35, 50, 70, 90) * shift / np.abs(shift).max())
+
+
+def channel_shuffle(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """The channels in another order, blended in."""
+    orders = [(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
+    return _blend(image, image[..., orders[rng.integers(5)]], strength)
+
+
+def grey(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Luma in all three channels, blended in."""
+    return _blend(image, (image @ LUMA)[..., None], strength)
+
+
+def solarize(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Values at or above a threshold are inverted; it falls from 256 (nothing) to 128."""
+    threshold = _level(strength, 256, 230, 205, 180, 155, 128)
+    return np.where(image >= threshold, 255 - image, image)
+
+
+def posterize(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Values rounded down to 6, 5, 4, 3, 2 bits."""
+    step = 2 ** (8 - _level(strength, 8, 6, 5, 4, 3, 2))
+    return (np.floor(image / step) * step).astype(np.uint8)
+
+
+def equalize(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Histogram equalization of each channel, blended in."""
+    equal = np.empty(image.shape)
+    for channel in range(3):
+        below = np.cumsum(np.bincount(image[..., channel].ravel(), minlength=256))
+        first = below[below > 0][0]  # pixels of the darkest value, which maps to 0
+        equal[..., channel] = (255 * (below - first) / max(below[-1] - first, 1))[image[..., channel]]
+    return _blend(image, equal, strength)
+
+
+def invert(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """The negative, blended in by 0.15, 0.3, 0.7, 0.85, 1: a half would be uniform grey, which nobody can read."""
+    return _blend(image, 255 - image, _level(strength, 0, 0.15, 0.3, 0.7, 0.85, 1))
+
+
+def uneven_light(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """A linear ramp of illumination in a random direction: gain 1 +- this share at the edges."""
+    angle = rng.uniform(0, 2 * np.pi)
+    x, y = _grid()
+    ramp = (x * np.cos(angle) + y * np.sin(angle)) / (SIZE / 2)
+    gain = 1 + _level(strength, 0, 0.15, 0.3, 0.45, 0.6, 0.75) * ramp
+    return _uint8(image * gain[..., None])
+
+
+# --- (d) geometry -----------------------------------------------------------------------------------------------------
+
+
+def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: str, rng: np.random.Generator) -> np.ndarray:
+    """The image at (x, y), each (96, 96) and measured from the centre, bilinear; `border` says what lies outside."""
+    modes = {"reflected": cv2.BORDER_REFLECT_101, "wrapped": cv2.BORDER_WRAP}
+    colour = rng.integers(0, 256, 3).tolist() if border == "coloured" else (0, 0, 0)
+    wide = cv2.copyMakeBorder(image, *4 * [SIZE], modes.get(border, cv2.BORDER_CONSTANT), value=colour)
+    width = 3 * SIZE
+    x = np.clip(x + SIZE + (SIZE - 1) / 2, 0, width - 2)
+    y = np.clip(y + SIZE + (SIZE - 1) / 2, 0, width - 2)
+    column, row = x.astype(int), y.astype(int)
+    right, down = (x - column).astype(np.float32)[..., None], (y - row).astype(np.float32)[..., None]
+    pixels, at = wide.reshape(-1, 3), row * width + column
+    top = (1 - right) * pixels.take(at, axis=0) + right * pixels.take(at + 1, axis=0)
+    bottom = (1 - right) * pixels.take(at + width, axis=0) + right * pixels.take(at + width + 1, axis=0)
+    return _uint8((1 - down) * top + down * bottom)
+
+
+def rotate(image: np.ndarray, strength: float, rng: np.random.Generator, border: str) -> np.ndarray:
+    """Turned by 9-45 degrees either way about the centre (at 45 the corners lack most)."""
+    angle = np.deg2rad(_level(strength, 0, 9, 18, 27, 36, 45)) * rng.choice([-1, 1])
+    x, y = _grid()
+    cos, sin = np.cos(angle), np.sin(angle)
+    return _sample(image, cos * x - sin * y, sin * x + cos * y, border, rng)
+
+
+def shift(image: np.ndarray, strength: float, rng: np.random.Generator, border: str) -> np.ndarray:
+    """Moved in a random direction by 5-27% of the side."""
+    distance = SIZE * _level(strength, 0, 0.05, 0.1, 0.15, 0.21, 0.27)
+    angle = rng.uniform(0, 2 * np.pi)
+    x, y = _grid()
+    return _sample(image, x + distance * np.cos(angle), y + distance * np.sin(angle), border, rng)
+
+
+def shear(image: np.ndarray, strength: float, rng: np.random.Generator, border: str) -> np.ndarray:
+    """Sheared along x or y, either way, by a tangent of 0.1-0.6."""
+    slope = _level(strength, 0, 0.1, 0.2, 0.3, 0.45, 0.6) * rng.choice([-1, 1])
+    x, y = _grid()
+    if rng.random() < 0.5:
+        return _sample(image, x + slope * y, y, border, rng)
+    return _sample(image, x, y + slope * x, border, rng)
+
+
+def zoom(image: np.ndarray, strength: float, rng: np.random.Generator, border: str) -> np.ndarray:
+    """Enlarged, or shrunk inside the border, by a factor of 1.1-1.8."""
+    factor = _level(strength, 1, 1.1, 1.2, 1.35, 1.55, 1.8) ** rng.choice([-1, 1])
+    x, y = _grid()
+    return _sample(image, x * factor, y * factor, border, rng)
+
+
+def elastic(image: np.ndarray, strength: float, rng: np.random.Generator, border: str) -> np.ndarray:
+    """Every pixel displaced by smoothed noise (Gaussian, 8 pixels), the farthest by 2.5-10 pixels."""
+    noise = rng.standard_normal((SIZE, SIZE, 2))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 8, borderType=cv2.BORDER_REFLECT_101)
+    move = _level(strength, 0, 2.5, 4, 6, 8, 10) * smooth / np.hypot(smooth[..., 0], smooth[..., 1]).max()
+    x, y = _grid()
+    return _sample(image, x + move[..., 0], y + move[..., 1], border, rng)
+
+
+# --- (e) occlusion ----------------------------------------------------------------------------------------------------
+
+
+def cutout(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """One square anywhere, side 15-50% of the picture's, black or of a random colour."""
+    side = round(SIZE * _level(strength, 0, 0.15, 0.25, 0.33, 0.42, 0.5))
+    row, column = rng.integers(0, SIZE - side, 2, endpoint=True)
+    out = image.copy()
+    out[row : row + side, column : column + side] = rng.integers(0, 256, 3) if rng.random() < 0.5 else 0
+    return out
+
+
+def grid_mask(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Black squares on a grid of 16-32 pixels, covering 20-60% of each period's side."""
+    period = rng.integers(16, 32, endpoint=True)
+    side = round(period * _level(strength, 0, 0.2, 0.3, 0.4, 0.5, 0.6))
+    row, column = rng.integers(0, period, 2)
+    hidden_row, hidden_column = ((np.arange(SIZE) + start) % period < side for start in (row, column))
+    return np.where((hidden_row[:, None] & hidden_column)[..., None], np.uint8(0), image)
+
+
+# --- the table, the composite, the entry points -----------------------------------------------------------------------
+
+Corruption = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+
+FAMILIES: dict[str, dict[str, Corruption]] = {
+    "medmnist_c": {
+        f.__name__: f
+        for f in (pixelate, jpeg, defocus, motion, brightness_up, brightness_down, contrast_up, contrast_down)
+        + (saturate, stain_deposit, bubble)
+    },
+    "noise": {f.__name__: f for f in (gaussian_noise, shot_noise, impulse_noise, speckle_noise)},
+    "colour": {
+        f.__name__: f
+        for f in (hue, channel_shift, channel_shuffle, grey, solarize, posterize, equalize, invert, uneven_light)
+    },
+    "geometry": {
+        f"{f.__name__}_{border}": partial(f, border=border)
+        for f in (rotate, shift, shear, zoom, elastic)
+        for border in BORDERS
+    },
+    "occlusion": {f.__name__: f for f in (cutout, grid_mask)},
+}
+CORRUPTIONS: dict[str, Corruption] = {name: f for family in FAMILIES.values() for name, f in family.items()}
+
+# (family, odds): about four layers an image, each at 0.4-1 of the composite's strength
+LAYERS = (
+    ("geometry", 0.8),
+    ("geometry", 0.5),
+    ("colour", 0.8),
+    ("colour", 0.4),
+    ("medmnist_c", 0.6),
+    ("occlusion", 0.5),
+    ("noise", 0.3),
+)
+
+
+def composite(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Several layers at once, as teams describe the hidden test ("multiple layers of augmentation").
+
+    Each of `LAYERS` happens or not by its odds, takes one corruption of its family at random, and its own strength
+    from 0.4-1 of the composite's. Same signature and rules as a single corruption.
+    """
+    for family, odds in LAYERS:
+        if rng.random() < odds:
+            layer = list(FAMILIES[family].values())[rng.integers(len(FAMILIES[family]))]
+            image = layer(image, strength * rng.uniform(0.4, 1), rng)
+    return image
+
+
+def corrupt(image: np.ndarray, name: str, severity: int) -> np.ndarray:
+    """One corruption of one image, the same on every call.
+
+    image: uint8 RGB (96, 96, 3), left as it is. name: a key of CORRUPTIONS, or "composite". severity: 1-5.
+    The random draws are seeded by name, severity and the image's own bytes, so neither the batch nor the order matters.
+    Raises ValueError for an unknown name, a severity outside 1-5, or another shape or dtype.
+    """
+    if name != "composite" and name not in CORRUPTIONS:
+        raise ValueError(f"there is no corruption '{name}'; choose composite or one of {', '.join(CORRUPTIONS)}")
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity is one of 1, 2, 3, 4, 5, not {severity}")
+    if image.shape != (SIZE, SIZE, 3) or image.dtype != np.uint8:
+        raise ValueError(f"an image is uint8 ({SIZE}, {SIZE}, 3), not {image.dtype} {image.shape}")
+    digest = hashlib.sha256(f"{name} {severity} ".encode() + image.tobytes()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
+    return (composite if name == "composite" else CORRUPTIONS[name])(image, severity / 5, rng)
+
+
+def corrupt_batch(images: np.ndarray, name: str, severity: int) -> np.ndarray:
+    """`corrupt` for each of images uint8 (n, 96, 96, 3); returns the same shape and dtype."""
+    out = np.empty_like(images)
+    for i, image in enumerate(images):
+        out[i] = corrupt(image, name, severity)
+    return out
+
+
+def fingerprint() -> str:
+    """SHA-256 of what every corruption makes, at every severity, of one drawn picture.
+
+    Equal fingerprints mean equal corrupted images: two cards are comparable cell by cell. It changes when a corruption
+    changes, and where another version of OpenCV or NumPy gives other pixels.
+    """
+    x, y = _grid()
+    waves = [128 + 80 * np.cos(x / a) * np.sin(y / b) - x * c / 2 for a, b, c in ((7, 9, 1), (5, 6, -1), (11, 8, 0))]
+    picture = _uint8(np.stack(waves, axis=-1))
+    digest = hashlib.sha256()
+    for name in [*CORRUPTIONS, "composite"]:
+        for severity in SEVERITIES:
+            digest.update(corrupt(picture, name, severity).tobytes())
+    return digest.hexdigest()
+
+
+def contact_sheet(images: np.ndarray, columns: int = 3, side: int = 56) -> np.ndarray:
+    """Every corruption (a row) at every severity (its five pictures), a different cell in each row, as one RGB image.
+
+    images: uint8 (n, 96, 96, 3), used in turn. columns: blocks of rows side by side. side: pixels of each picture.
+    """
+    names = [*CORRUPTIONS, "composite"]
+    rows = -(-len(names) // columns)
+    label, gap = 118, 2
+    block = label + 6 * (side + gap) + 10
+    sheet = np.full((rows * (side + gap) + 18, columns * block, 3), 255, np.uint8)
+
+    def write(text: str, x: int, y: int) -> None:
+        cv2.putText(sheet, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 1, cv2.LINE_AA)
+
+    for column in range(columns):
+        for i, heading in enumerate(["clean", *SEVERITIES]):
+            write(str(heading), column * block + label + i * (side + gap) + 4, 12)
+    for i, name in enumerate(names):
+        image = images[i % len(images)]
+        left, top = i // rows * block, i % rows * (side + gap) + 18
+        write(name, left + 2, top + side // 2)
+        for k, picture in enumerate([image, *(corrupt(image, name, severity) for severity in SEVERITIES)]):
+            x = left + label + k * (side + gap)
+            sheet[top : top + side, x : x + side] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    return sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw every corruption at every severity on one sheet.")
+    parser.add_argument("--data", type=Path, default=Path("data/heldout.npz"), help="NPZ with images and labels")
+    parser.add_argument("--out", type=Path, default=Path("results/corruptions.png"))
+    args = parser.parse_args()
+    if not args.data.exists():
+        raise SystemExit(f"{args.data} is not there: give an NPZ with images and labels as --data.")
+    with np.load(args.data) as file:
+        images, labels = file["images"], file["labels"].ravel()
+    cells = np.stack([images[np.flatnonzero(labels == label)[k]] for k in range(6) for label in range(8)])
+    from PIL import Image  # comes with matplotlib; 64 colours keep the file small
+
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(contact_sheet(cells)).quantize(64).save(args.out, optimize=True)
+    print(f"{args.out}: {len(CORRUPTIONS)} corruptions and the composite, five severities each")
+
+
+if __name__ == "__main__":
+    main()

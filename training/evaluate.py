@@ -1,0 +1,621 @@
+"""The report card: what a model scores on clean cells and on every corruption, as one JSON file and its pictures.
+
+    python -m training.evaluate submission.zip --heldout data/heldout.npz --json card.json --plots card/
+    python -m training.evaluate runs/ours --json card.json --images 200        # about 5 minutes instead of 12
+    python -m training.evaluate runs/ours --json quick.json --quick            # under a minute
+    python -m training.evaluate card.json --baseline other.json                # no model: compare two cards
+
+The first argument is a submission zip, a folder with a model.py, a training run (model.weights.h5 and manifest.json,
+read by this project's model.py), or a finished card. The clean cells and the composite at five strengths are scored on
+every held-out cell; each of the 46 corruptions at five severities on the same 500 (`--images`), drawn once, in
+proportion to the classes. A killed run goes on where it stopped: finished conditions wait in CARD.json.partial.
+
+The card's `conditions` hold each prediction: `predicted` is one digit per cell, `confidence` the largest probability
+in units of 1/65535 (base64 of little-endian uint16), both in the order `cells.order`, whose first N cells a condition
+of N cells uses. Scores are shares of 1. It carries hashes and versions and no date, so that two runs on the same
+weights, cells and libraries write the same file.
+"""
+
+import argparse
+import base64
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+
+from training import corruptions, data
+
+SCHEMA = 1
+ROOT = Path(__file__).resolve().parent.parent
+NUM_CLASSES = len(data.CLASSES)
+SHORT = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
+METRICS = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "roc_auc", "ece")
+BINS = 15  # of equal width, for the expected calibration error (Guo et al., ICML 2017)
+IMAGES = 500  # cells per corruption and severity
+QUICK_CELLS, QUICK_IMAGES, QUICK_SEVERITIES = 200, 100, (3,)
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_model(target: Path) -> Iterator[tuple[object, dict]]:
+    """The `Model()` of a submission zip, of a folder with a model.py, or of a training run, and its hashes.
+
+    A zip is unpacked into a temporary folder, which lives as long as the context. The model is imported and constructed
+    with its own folder as the working directory, as the grader does. Raises ValueError where there is no model or its
+    import or construction fails.
+    """
+    here = Path.cwd()
+    target = target.resolve()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = target
+        if target.is_file():
+            if not zipfile.is_zipfile(target):
+                raise ValueError(f"{target} is no zip file, no folder and no card (.json)")
+            folder = Path(temporary)
+            try:
+                with zipfile.ZipFile(target) as archive:
+                    archive.extractall(folder)
+            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+                raise ValueError(f"{target} cannot be unpacked: {error}") from error
+        if (folder / "model.py").is_file():
+            source, arguments, weights = folder / "model.py", (), folder / "weights" / "model.weights.h5"
+        elif (folder / "model.weights.h5").is_file():
+            source, arguments, weights = ROOT / "model.py", (folder,), folder / "model.weights.h5"
+        else:
+            raise ValueError(f"{target} holds neither a model.py nor a model.weights.h5 at its top")
+        files = [weights]
+        if not weights.is_file():  # a foreign submission may name its weights otherwise
+            files = sorted(path for path in folder.rglob("*") if path.suffix in (".h5", ".keras"))
+        hashes = {
+            "model_py_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "weights_sha256": hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest(),
+        }
+        spec = importlib.util.spec_from_file_location("graded_model", source)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["graded_model"] = module
+        sys.path.insert(0, str(source.parent))
+        try:
+            os.chdir(folder)
+            spec.loader.exec_module(module)
+            model = module.Model(*arguments)
+        except Exception as error:
+            raise ValueError(f"the model in {target} cannot be loaded: {error}") from error
+        finally:
+            os.chdir(here)
+        try:
+            yield model, hashes
+        finally:
+            sys.path.remove(str(source.parent))
+            del sys.modules["graded_model"]
+
+
+def predict(model: object, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Labels (n,) int64 and, where the model has `predict_proba`, probabilities (n, 8) float64, else None.
+
+    images: uint8 (n, 96, 96, 3). Raises ValueError where the model returns anything else.
+    """
+    if hasattr(model, "predict_proba"):
+        probabilities = np.asarray(model.predict_proba(images), np.float64)
+        if probabilities.shape != (len(images), NUM_CLASSES) or not np.isfinite(probabilities).all():
+            raise ValueError(f"predict_proba gave {probabilities.shape}, not finite ({len(images)}, {NUM_CLASSES})")
+        return probabilities.argmax(axis=1), probabilities
+    labels = np.asarray(model.predict(images))
+    whole = labels.shape == (len(images),) and labels.dtype.kind in "iu"
+    if not whole or (labels < 0).any() or (labels >= NUM_CLASSES).any():
+        raise ValueError(f"predict gave {labels.dtype} {labels.shape}, not integers 0-7 of shape ({len(images)},)")
+    return labels.astype(np.int64), None
+
+
+def check_agreement(model: object, images: np.ndarray) -> None:
+    """Raises ValueError where `predict`, which is graded, differs from `predict_proba`, which is measured."""
+    if hasattr(model, "predict_proba"):
+        graded, measured = np.asarray(model.predict(images)), predict(model, images)[0]
+        if not np.array_equal(graded, measured):
+            raise ValueError("predict and the largest of predict_proba differ: the card would not be of what is graded")
+
+
+# --- the scores -------------------------------------------------------------------------------------------------------
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Counts (8, 8): rows true, columns predicted."""
+    return np.bincount(NUM_CLASSES * labels + predicted, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
+
+
+def reliability(right: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per confidence bin: cells, mean confidence, accuracy, each (15,), NaN where empty. right: (n,) bool."""
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    cells = np.bincount(bins, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        return (
+            cells,
+            np.bincount(bins, confidence, minlength=BINS) / cells,
+            np.bincount(bins, right, minlength=BINS) / cells,
+        )
+
+
+def score(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None) -> dict:
+    """All scores of one condition, rounded to six digits; per class as lists of eight, None where undefined.
+
+    labels, predicted: (n,) integers 0-7. probabilities: (n, 8), or None, which leaves `roc_auc` and `ece` None.
+    Macro means are over the classes that occur, balanced accuracy over those that occur among the labels
+    (as scikit-learn has it). ROC AUC is one-vs-rest; ECE is the mean |accuracy - confidence| of 15 bins by their cells.
+    """
+    counts = confusion(labels, predicted)
+    hits, true, said = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    recall, precision = hits / np.maximum(true, 1), hits / np.maximum(said, 1)
+    occurs = (true > 0) | (said > 0)
+    auc, ece = [None] * NUM_CLASSES, None
+    if probabilities is not None:
+        for k in np.flatnonzero((true > 0) & (true < len(labels))):
+            auc[k] = roc_auc_score(labels == k, probabilities[:, k])
+        cells, confidence, accuracy = reliability(predicted == labels, probabilities.max(axis=1))
+        ece = float(np.nansum(cells * np.abs(accuracy - confidence)) / len(labels))
+    known = [value for value in auc if value is not None]
+
+    def rounded(value):
+        return None if value is None else round(float(value), 6)
+
+    return {
+        "accuracy": rounded(hits.sum() / len(labels)),
+        "balanced_accuracy": rounded(recall[true > 0].mean()),
+        "macro_precision": rounded(precision[occurs].mean()),
+        "macro_recall": rounded(recall[occurs].mean()),
+        "roc_auc": rounded(np.mean(known)) if known else None,
+        "ece": rounded(ece),
+        "precision": [rounded(v) for v in precision],
+        "recall": [rounded(v) if n else None for v, n in zip(recall, true, strict=True)],
+        "auc": [rounded(v) for v in auc],
+    }
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def stratified_order(labels: np.ndarray) -> np.ndarray:
+    """All indices (n,) in a fixed order whose every beginning holds the classes in proportion."""
+    rng = np.random.default_rng(0)
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.argsort(place, kind="stable")
+
+
+def conditions_of(total: int, images: int, quick: bool) -> list[tuple[str, str, int, int]]:
+    """What a card measures: (corruption, family, severity, cells), clean first. `images`: cells of one corruption."""
+    severities = QUICK_SEVERITIES if quick else corruptions.SEVERITIES
+    whole = min(total, QUICK_CELLS) if quick else total
+    plan = [("clean", "clean", 0, whole)]
+    plan += [("composite", "composite", severity, whole) for severity in severities]
+    for family, members in corruptions.FAMILIES.items():
+        plan += [(name, family, severity, min(total, images)) for name in members for severity in severities]
+    return plan
+
+
+def measure(model: object, cells: data.Cells, condition: tuple[str, str, int, int]) -> dict:
+    """One entry of the card's `conditions`. cells: in the card's order, of which the condition takes the first."""
+    name, family, severity, count = condition
+    images, labels = cells.images[:count], cells.labels[:count]
+    if name != "clean":
+        images = corruptions.corrupt_batch(images, name, severity)
+    predicted, probabilities = predict(model, images)
+    packed = None
+    if probabilities is not None:
+        largest = np.rint(65535 * np.clip(probabilities.max(axis=1), 0, 1)).astype("<u2")
+        packed = base64.b64encode(largest.tobytes()).decode()
+    return {
+        "corruption": name,
+        "family": family,
+        "severity": severity,
+        "cells": count,
+        **score(labels, predicted, probabilities),
+        "predicted": "".join(map(str, predicted)),
+        "confidence": packed,
+    }
+
+
+class Partial:
+    """The finished conditions of an unfinished run: JSON lines, the first says what they belong to."""
+
+    def __init__(self, path: Path, key: dict):
+        """Takes up the conditions at `path` where they belong to `key`; whatever else is there is started over."""
+        self.path, self.done = path, {}
+        if path.exists():
+            try:
+                first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+                if json.loads(first) == key:
+                    for line in lines:
+                        entry = json.loads(line)
+                        self.done[entry["corruption"], entry["severity"], entry["cells"]] = entry
+            except json.JSONDecodeError:
+                pass  # the line that was being written when the run was killed
+        write_text(path, "".join(json.dumps(line) + "\n" for line in (key, *self.done.values())))
+
+    def add(self, entry: dict) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def provenance(hashes: dict, cells: data.Cells) -> dict:
+    """What the card's numbers rest on: hashes of model, weights, cells and corruptions, versions, the commit."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    libraries = ("numpy", "cv2", "keras", "tensorflow", "torch", "jax")
+    versions = {name: sys.modules[name].__version__ for name in libraries if name in sys.modules}
+    return {
+        "commit": commit,
+        **hashes,
+        "heldout_sha256": data.digest(cells),
+        "corruptions_sha256": corruptions.fingerprint(),
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def evaluate(model: object, hashes: dict, cells: data.Cells, images: int, quick: bool, partial: Path) -> dict:
+    """The whole card as a dict, written nowhere but for its finished conditions, to `partial`."""
+    check_agreement(model, cells.images[:64])
+    origin = provenance(hashes, cells)
+    finished = Partial(partial, {"schema": SCHEMA, **{k: v for k, v in origin.items() if k != "commit"}})
+    order = stratified_order(cells.labels)
+    ordered = cells.take(order)
+    plan = conditions_of(len(cells), images, quick)
+    entries = []
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("cells", total=sum(condition[3] for condition in plan))
+        for condition in plan:
+            name, _, severity, count = condition
+            progress.update(task, description=f"{name} {severity or ''}")
+            entry = finished.done.get((name, severity, count))
+            if entry is None:
+                entry = measure(model, ordered, condition)
+                finished.add(entry)
+            entries.append(entry)
+            progress.advance(task, count)
+    card = {
+        "schema": SCHEMA,
+        "provenance": origin,
+        "cells": {
+            "count": len(cells),
+            "classes": list(data.CLASSES),
+            "labels": "".join(map(str, cells.labels)),
+            "order": order.tolist(),
+        },
+        "conditions": entries,
+    }
+    card["summary"] = summarise(card)
+    return card
+
+
+# --- reading a card ---------------------------------------------------------------------------------------------------
+
+
+def labels_of(card: dict, count: int) -> np.ndarray:
+    """True labels (count,) in the card's order."""
+    return np.array(list(card["cells"]["labels"]), int)[card["cells"]["order"][:count]]
+
+
+def predictions_of(entry: dict) -> np.ndarray:
+    """Predicted labels (cells,) of one condition, in the card's order."""
+    return np.array(list(entry["predicted"]), int)
+
+
+def confidence_of(entry: dict) -> np.ndarray | None:
+    """Largest probabilities (cells,) of one condition, or None."""
+    packed = entry["confidence"]
+    return None if packed is None else np.frombuffer(base64.b64decode(packed), "<u2") / 65535
+
+
+def groups_of(card: dict) -> dict[str, list[dict]]:
+    """The card's conditions as clean, corrupted (the 46 at all severities) and composite."""
+    groups: dict[str, list[dict]] = {"clean": [], "corrupted": [], "composite": []}
+    for entry in card["conditions"]:
+        groups[entry["family"] if entry["family"] in groups else "corrupted"].append(entry)
+    return groups
+
+
+def pooled_confusion(card: dict, entries: list[dict]) -> np.ndarray:
+    """Counts (8, 8) over all these conditions: rows true, columns predicted."""
+    return sum(confusion(labels_of(card, e["cells"]), predictions_of(e)) for e in entries)
+
+
+def summarise(card: dict) -> dict:
+    """The card on one screen. `corrupted` is the mean of the five families' means, so that none counts by its size."""
+
+    def mean(entries: list[dict], metric: str) -> float | None:
+        values = [entry[metric] for entry in entries]
+        return None if None in values else round(float(np.mean(values)), 6)
+
+    def by(key: str, entries: list[dict]) -> dict[str, list[dict]]:
+        parts: dict[str, list[dict]] = {}
+        for entry in entries:
+            parts.setdefault(str(entry[key]), []).append(entry)
+        return parts
+
+    groups = groups_of(card)
+    families = by("family", groups["corrupted"])
+    per_family = {name: {m: mean(part, m) for m in METRICS} for name, part in families.items()}
+    pairs = {}
+    for group, entries in groups.items():
+        counts = pooled_confusion(card, entries)
+        wrong = counts * (1 - np.eye(NUM_CLASSES, dtype=int))
+        worst = [divmod(int(k), NUM_CLASSES) for k in np.argsort(-wrong, axis=None, kind="stable")[:5]]
+        pairs[group] = [
+            {"true": SHORT[t], "predicted": SHORT[p], "share": round(float(wrong[t, p] / counts[t].sum()), 6)}
+            for t, p in worst
+            if wrong[t, p]
+        ]
+    return {
+        "clean": {m: groups["clean"][0][m] for m in METRICS},
+        "corrupted": {m: mean(list(per_family.values()), m) for m in METRICS},
+        "composite": {str(e["severity"]): {m: e[m] for m in METRICS} for e in groups["composite"]},
+        "families": per_family,
+        "severities": {s: mean(part, "accuracy") for s, part in by("severity", groups["corrupted"]).items()},
+        "corruptions": {c: mean(part, "accuracy") for c, part in by("corruption", groups["corrupted"]).items()},
+        "confusion_pairs": pairs,
+    }
+
+
+def write_card(card: dict, path: Path) -> None:
+    """One line per condition, so that two cards can be compared with diff."""
+    head = {key: card[key] for key in ("schema", "provenance", "summary")}
+    lines = [f"{json.dumps(key)}: {json.dumps(value, indent=1)}" for key, value in head.items()]
+    lines.append(f'"cells": {json.dumps(card["cells"])}')
+    lines.append('"conditions": [\n' + ",\n".join(json.dumps(entry) for entry in card["conditions"]) + "\n]")
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_card(path: Path) -> dict:
+    """A card as `write_card` left it. Raises ValueError where it is none, or of another schema."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a card: {error}") from error
+    if not isinstance(card, dict) or card.get("schema") != SCHEMA:
+        raise ValueError(f"{path} is no card of schema {SCHEMA}; make it anew with this version")
+    return card
+
+
+def compare(card: dict, baseline: dict) -> list[dict]:
+    """Paired differences in accuracy, card minus baseline, cell by cell on the conditions and cells that both have.
+
+    Rows: name, cells, difference, low, high: the 95% percentile interval of 2000 bootstrap resamples of the cells
+    (a cell is drawn with all its conditions). Raises ValueError where the two are not of the same held-out cells.
+    """
+    if card["provenance"]["heldout_sha256"] != baseline["provenance"]["heldout_sha256"]:
+        raise ValueError("the two cards are of different held-out cells, so they cannot be compared cell by cell")
+    other = {(entry["corruption"], entry["severity"]): entry for entry in baseline["conditions"]}
+    rows: dict[str, list[np.ndarray]] = {}
+    families: dict[str, list[np.ndarray]] = {}
+    for entry in card["conditions"]:
+        theirs = other.get((entry["corruption"], entry["severity"]))
+        if theirs is None:
+            continue
+        count = min(entry["cells"], theirs["cells"])
+        labels = labels_of(card, count)
+        ours_right, theirs_right = (predictions_of(e)[:count] == labels for e in (entry, theirs))
+        gain = ours_right.astype(float) - theirs_right
+        if entry["family"] in ("clean", "composite"):
+            rows[f"{entry['corruption']} {entry['severity'] or ''}".strip()] = [gain]
+        else:
+            rows.setdefault(entry["corruption"], []).append(gain)
+            families.setdefault(entry["family"], []).append(gain)
+    of_family = {f"family {name}": [np.mean(gains, axis=0)] for name, gains in families.items()}
+    if of_family:
+        of_family = {"corrupted": [gain for (gain,) in of_family.values()], **of_family}
+    result = []
+    for name, gains in {**of_family, **rows}.items():
+        gain = np.mean(gains, axis=0)
+        rng = np.random.default_rng(0)
+        resampled = gain[rng.integers(0, len(gain), (2000, len(gain)))].mean(axis=1)
+        low, high = np.percentile(resampled, (2.5, 97.5))
+        result.append({"name": name, "cells": len(gain), "difference": gain.mean(), "low": low, "high": high})
+    return result
+
+
+# --- pictures and printing --------------------------------------------------------------------------------------------
+
+
+def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Path]:
+    """heatmap.png, confusion.png, and where the card holds confidences reliability.png; with the held-out images
+    (uint8 (n, 96, 96, 3), in the file's order) also mistakes.png. Returns the paths."""
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = groups_of(card)
+    paths = []
+
+    def save(figure: Figure, name: str) -> None:
+        figure.savefig(folder / name, dpi=90, bbox_inches="tight", metadata={"Software": None})
+        paths.append(folder / name)
+
+    # accuracy by corruption and severity
+    grid: dict[str, dict[int, float]] = {}
+    for entry in groups["corrupted"] + groups["composite"]:
+        grid.setdefault(entry["corruption"], {})[entry["severity"]] = entry["accuracy"]
+    severities = sorted({severity for row in grid.values() for severity in row})
+    values = np.array([[row.get(severity, np.nan) for severity in severities] for row in grid.values()])
+    figure = Figure(figsize=(2.4 + 0.75 * len(severities), 0.6 + 0.24 * len(grid)))
+    axes = figure.subplots()
+    low = np.floor(10 * np.nanmin(values)) / 10
+    shown = axes.imshow(values, aspect="auto", cmap="viridis", vmin=low, vmax=1)
+    for (row, column), value in np.ndenumerate(values):
+        dark = value < (low + 1) / 2
+        axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", size=8, color="w" if dark else "k")
+    axes.set_xticks(range(len(severities)), severities)
+    axes.set_yticks(range(len(grid)), list(grid), size=8)
+    axes.set(xlabel="severity", title=f"accuracy, % (clean {100 * groups['clean'][0]['accuracy']:.1f})")
+    figure.colorbar(shown, ax=axes, fraction=0.05)
+    save(figure, "heatmap.png")
+
+    # what is taken for what
+    figure = Figure(figsize=(15, 5.2), layout="constrained")
+    for axes, (group, entries) in zip(figure.subplots(1, 3), groups.items(), strict=True):
+        counts = pooled_confusion(card, entries)
+        share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        for (row, column), value in np.ndenumerate(share):
+            if value >= 0.05:
+                colour = "w" if value > 50 else "k"
+                axes.text(column, row, f"{value:.1f}", ha="center", va="center", size=8, color=colour)
+        axes.set_xticks(range(NUM_CLASSES), SHORT, rotation=45, ha="right")
+        axes.set_yticks(range(NUM_CLASSES), SHORT)
+        axes.set(xlabel="predicted", ylabel="true", title=f"{group}, % of the true class")
+    save(figure, "confusion.png")
+
+    if groups["clean"][0]["confidence"] is None:
+        return paths
+
+    # is 90% sure right 90% of the time?
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    for axes, (group, entries) in zip(figure.subplots(1, 3, sharey=True), groups.items(), strict=True):
+        right = np.concatenate([predictions_of(e) == labels_of(card, e["cells"]) for e in entries])
+        cells, confidence, accuracy = reliability(right, np.concatenate([confidence_of(e) for e in entries]))
+        axes.bar((np.arange(BINS) + 0.5) / BINS, cells / cells.sum(), 0.9 / BINS, color="0.85", label="share of cells")
+        axes.plot([0, 1], [0, 1], color="0.5", linestyle=":")
+        axes.plot(confidence, accuracy, marker="o", color="C0", label="accuracy")
+        axes.set(title=group, xlabel="confidence", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="upper left")
+    save(figure, "reliability.png")
+
+    # the most confident mistakes, each cell once
+    if images is None:
+        return paths
+    mistakes, seen = [], set()
+    for entry in card["conditions"]:
+        said, true, sure = predictions_of(entry), labels_of(card, entry["cells"]), confidence_of(entry)
+        for k in np.flatnonzero(said != true):
+            mistakes.append((sure[k], card["cells"]["order"][k], true[k], said[k], entry))
+    mistakes.sort(key=lambda mistake: -mistake[0])
+    mistakes = [m for m in mistakes if not (m[1] in seen or seen.add(m[1]))][:32]
+    figure = Figure(figsize=(12, 7.6), layout="constrained")
+    for axes in (grid_axes := figure.subplots(4, 8)).flat:
+        axes.axis("off")
+    for axes, (sure, index, true, said, entry) in zip(grid_axes.flat, mistakes, strict=False):
+        name, severity = entry["corruption"], entry["severity"]
+        axes.imshow(images[index] if name == "clean" else corruptions.corrupt(images[index], name, severity))
+        axes.set_title(f"{SHORT[true]}\nsaid {SHORT[said]} {100 * sure:.1f}%\n{name} {severity or ''}", size=7)
+    save(figure, "mistakes.png")
+    return paths
+
+
+def report(card: dict, console: Console) -> None:
+    """The summary as a table."""
+
+    def percent(value: float | None, digits: int = 1) -> str:
+        return "-" if value is None else f"{100 * value:.{digits}f}"
+
+    summary = card["summary"]
+    rows = {"clean": summary["clean"], "corrupted, mean of families": summary["corrupted"]}
+    rows |= {f"  {name}": scores for name, scores in summary["families"].items()}
+    rows |= {f"composite {severity}": scores for severity, scores in summary["composite"].items()}
+    table = Table("%", *(metric.replace("_", " ") for metric in METRICS))
+    for name, scores in rows.items():
+        table.add_row(name, *(percent(scores[metric]) for metric in METRICS))
+    console.print(table)
+    worst = sorted(summary["corruptions"].items(), key=lambda item: item[1])[:5]
+    console.print("hardest: " + ", ".join(f"{name} {percent(value)}" for name, value in worst))
+    pairs = [f"{p['true']} for {p['predicted']} {percent(p['share'])}" for p in summary["confusion_pairs"]["corrupted"]]
+    console.print("mistaken, of the corrupted: " + ", ".join(pairs))
+
+
+def report_comparison(rows: list[dict], console: Console) -> None:
+    """The groups, and the single corruptions whose interval excludes zero."""
+    table = Table("points of accuracy", "cells", "difference", "95% interval")
+    for row in rows:
+        single = row["name"] in corruptions.CORRUPTIONS
+        if not single or row["low"] > 0 or row["high"] < 0:
+            values = (100 * row["difference"], 100 * row["low"], 100 * row["high"])
+            table.add_row(row["name"], str(row["cells"]), f"{values[0]:+.2f}", f"{values[1]:+.2f} to {values[2]:+.2f}")
+    console.print(table)
+
+
+def read_heldout(path: Path) -> data.Cells:
+    try:
+        cells = data.read(path)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"the held-out cells cannot be read: {error}; name an NPZ with --heldout") from error
+    if not len(cells) or cells.labels.min() < 0 or cells.labels.max() >= NUM_CLASSES:
+        raise ValueError(f"{path} must hold cells with labels 0-{NUM_CLASSES - 1}")
+    return cells
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    baseline = read_card(args.baseline) if args.baseline else None  # before the long part, should it be unreadable
+    images = None
+    if args.target.suffix == ".json":
+        card = read_card(args.target)
+        if args.plots and args.heldout.exists():
+            cells = read_heldout(args.heldout)
+            same = data.digest(cells) == card["provenance"]["heldout_sha256"]
+            images = cells.images if same else None
+    else:
+        cells = read_heldout(args.heldout)
+        images = cells.images
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        partial = args.json.with_name(args.json.name + ".partial").resolve()
+        with open_model(args.target) as (model, hashes):
+            card = evaluate(model, hashes, cells, args.images, args.quick, partial)
+        write_card(card, args.json)
+        partial.unlink()
+    report(card, console)
+    if args.target.suffix != ".json":
+        console.print(f"card: {args.json}")
+    if args.plots:
+        console.print("pictures: " + ", ".join(map(str, plot(card, args.plots, images))))
+    if baseline:
+        if baseline["provenance"]["corruptions_sha256"] != card["provenance"]["corruptions_sha256"]:
+            console.print("The baseline saw other corrupted pictures (other versions): only clean compares exactly.")
+        report_comparison(compare(card, baseline), console)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("target", type=Path, help="submission zip, folder with model.py, training run, or card (.json)")
+    parser.add_argument("--heldout", type=Path, default=Path("data/heldout.npz"), help="NPZ: images and labels")
+    parser.add_argument("--json", type=Path, default=Path("card.json"), help="where the card goes")
+    parser.add_argument("--plots", type=Path, help="folder for the pictures")
+    parser.add_argument("--baseline", type=Path, help="another card, to be compared with cell by cell")
+    parser.add_argument("--images", type=int, help=f"cells per corruption and severity (default {IMAGES})")
+    parser.add_argument("--quick", action="store_true", help="200 cells (100 per corruption), severity 3 only")
+    args = parser.parse_args(argv)
+    if args.images is None:
+        args.images = QUICK_IMAGES if args.quick else IMAGES
+    if args.images < 1:
+        parser.error("--images must be at least 1")
+    try:
+        run(args, Console())
+    except ValueError as error:
+        raise SystemExit(f"Stopped: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped. The same command goes on with the next condition.") from None
+
+
+if __name__ == "__main__":
+    main()
