@@ -1,0 +1,68 @@
+"""Ingestion program: loads a submission's Model, has it label the images, saves the labels.
+
+    python3 ingestion.py [--profile an2dl|strict] INPUT SUBMISSION OUTPUT
+
+INPUT/images.npy (n, 96, 96, 3) uint8 0-255 -> OUTPUT/predictions.npy, what `Model().predict(images)` returned, and
+OUTPUT/progress.json, how far it came and how long each stage took. Profile an2dl changes into the submission's
+folder first, so that names of files in it work as they stand; strict stays where the worker starts programs.
+Needs numpy alone. A submission that fails prints its traceback and exits 1.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+
+import numpy as np
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", choices=["an2dl", "strict"], default="an2dl")
+    parser.add_argument("input")
+    parser.add_argument("submission")
+    parser.add_argument("output")
+    args = parser.parse_args()
+    output = os.path.abspath(args.output)
+    progress = {"stage": "start", "seconds": {}}
+
+    def reach(stage: str, **more) -> None:
+        """Note the stage that begins now, on disk: a process that dies says no more than this."""
+        now = time.monotonic()
+        progress["seconds"][progress["stage"]] = now - reach.since
+        reach.since = now
+        progress.update(stage=stage, **more)
+        with open(os.path.join(output, "progress.json"), "w") as file:
+            json.dump(progress, file)
+
+    reach.since = time.monotonic()
+    for name in ("predictions.npy", "progress.json"):  # a submission may have shipped files of these names
+        if os.path.lexists(os.path.join(output, name)):
+            os.remove(os.path.join(output, name))
+    images = np.load(os.path.join(args.input, "images.npy"))
+    sys.path.append(os.path.abspath(args.submission))
+    if args.profile == "an2dl":
+        os.chdir(args.submission)
+    try:
+        reach("import model.py", images=len(images))
+        from model import Model
+
+        reach("Model()")
+        model = Model()
+        reach("predict")
+        labels = model.predict(images)
+        reach("save predictions", returned=type(labels).__name__)
+        np.save(os.path.join(output, "predictions.npy"), np.asarray(labels), allow_pickle=False)
+        reach("done")
+    except BaseException as error:  # SystemExit too: a submission that exits has not predicted
+        traceback.print_exc()
+        reach(progress["stage"], error=type(error).__name__, message=str(error)[:1000])
+        return 1
+    print(f"labelled {len(images)} images in {progress['seconds']['predict']:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

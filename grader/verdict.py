@@ -1,0 +1,191 @@
+"""What a rehearsal means: findings from what the worker saw, with the codes of codes.py.
+
+Everything here is judged outside the sandbox, from files that foreign code may have written: nothing is unpickled,
+nothing is trusted to have a given shape.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from grader.codes import Finding, finding
+from grader.worker import Job, Limits, Run
+
+MB = 1e6
+TOLERANCE = 0.01  # share of labels that rounding in other batch sizes may tip over: a warning, above it an error
+GAP = 0.02  # accuracy this far below the manifest's is worth a warning
+GROWTH = 1.0  # MB per image (36 times its pixels) above which memory is held for all images at once
+
+
+def read_labels(path: Path, n: int):
+    """Labels (n,) int64 from a .npy that foreign code wrote. ValueError carries the Finding of a broken contract."""
+    import numpy as np
+
+    try:
+        labels = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError) as error:
+        raise ValueError(finding("OUT05", why=str(error))) from None
+    if not isinstance(labels, np.ndarray):
+        raise ValueError(finding("OUT05", why="not one array"))
+    if labels.shape == (n, 8):
+        raise ValueError(finding("OUT01", shape=str(labels.shape)))
+    if labels.shape != (n,):
+        raise ValueError(finding("OUT02", shape=str(labels.shape), n=n))
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(finding("OUT03", dtype=str(labels.dtype)))
+    if n and not (labels.min() >= 0 and labels.max() <= 7):
+        raise ValueError(finding("OUT04", low=int(labels.min()), high=int(labels.max())))
+    return np.asarray(labels).astype(np.int64)
+
+
+def judge_job(job: Job, name: str, limits: Limits) -> list[Finding]:
+    """Limits passed, files altered, crashes: what goes for every program that runs the submission."""
+    found = [finding("SAF01", name=path) for path in job.changed[:3]]
+    if job.stopped == "time":
+        found.append(finding("LIM01", job=name, limit=f"{limits.seconds:g}"))
+    elif job.stopped == "memory" or (job.exit_code == 137 and not job.stopped):
+        limit = f"{limits.memory / MB:.0f}" if limits.memory else "this machine's"
+        found.append(finding("LIM02", limit=limit))
+    elif job.stopped == "disk":
+        found.append(finding("LIM03", limit=f"{limits.disk / MB:.0f}"))
+    elif job.stopped == "processes":
+        found.append(finding("LIM04", limit=limits.processes))
+    return found
+
+
+def judge_crash(job: Job) -> Finding:
+    """Why a job that was not stopped left no labels, from its own notes."""
+    stage, error = str(job.notes.get("stage", "start")), job.notes.get("error")
+    message = str(job.notes.get("message", ""))
+    if not error:
+        return finding("RUN02", stage=stage, code=job.exit_code)
+    if error == "ModuleNotFoundError":
+        name = re.search(r"No module named '([\w.]+)'", message)
+        if name:
+            return finding("IMP01", file="the submission", at="", name=name[1].split(".")[0])
+    if error == "FileNotFoundError":
+        name = re.search(r"'([^']+)'", message)
+        if name and not name[1].startswith("/app/"):
+            return finding("PATH02", file="the submission", at="", name=name[1])
+    return finding("RUN01", stage=stage, error=f"{error}: {message}")
+
+
+def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
+    """Findings of prediction and scoring for `n` images."""
+    job = run.prediction
+    found = judge_job(job, "prediction", limits)
+    if job.stopped:
+        return found
+    if "metadata file" in run.detail:
+        found.append(finding("OUT06"))
+    elif run.predictions is None:
+        found.append(judge_crash(job))
+    else:
+        try:
+            read_labels(run.predictions, n)
+        except ValueError as error:
+            found.append(error.args[0])
+    if run.status == "Failed" and not found:
+        scoring = judge_job(run.scoring, "scoring", limits)
+        last = (run.scoring.stderr.strip().splitlines() or [""])[-1]
+        found += scoring or [finding("SCO01", why=f"{run.detail}{': ' if last else ''}{last}")]
+    return found
+
+
+def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[Finding]:
+    """Findings of the probe job. `first`: labels of the same images in the scored run; `truth`: true ones, or None."""
+    n = len(first)
+    found = judge_job(job, "probing", limits)
+    if job.stopped:
+        return found
+    errors = job.notes.get("errors") if isinstance(job.notes.get("errors"), dict) else {}
+    if job.notes.get("stage") != "done":
+        return [*found, judge_crash(job)]
+    if "changed" in errors:
+        found.append(finding("PRO04"))
+    asked = {"half": "fewer images", "again": "a second call", "once_more": "a third call",
+             "shuffled": "shuffled images", "alone": "a single image", "float32": "float32 images",
+             "float64": "float64 images", "scaled": "images in 0-1"}  # fmt: skip
+    labels = {}
+    for name, what in asked.items():
+        if name in errors:
+            if name != "scaled":
+                found.append(finding("PRO07", what=what, error=str(errors[name])))
+            continue
+        size = {"half": n // 2, "alone": min(4, n), "float64": min(32, n)}.get(name, n)
+        try:
+            labels[name] = read_labels(folder / f"{name}.npy", size)
+        except ValueError as error:
+            found.append(finding("PRO07", what=what, error=str(error.args[0].wrong)))
+
+    def differ(code: str, names: list[str], reference, tolerance: float = TOLERANCE, **details) -> bool:
+        for name in names:
+            if name in labels:
+                share = float((labels[name] != reference[: len(labels[name])]).mean())
+                if share:
+                    level = "error" if share > tolerance else "warning"
+                    found.append(finding(code, level, share=f"{share:.1%}", **details))
+                    return True
+        return False
+
+    if "again" in labels and not (
+        differ("PRO01", ["once_more"], labels["again"], 0.0)
+        or differ("PRO02", ["shuffled", "alone", "half"], labels["again"])
+        or differ("PRO01", ["again"], first)
+    ):
+        for dtype in ("float32", "float64"):
+            differ("PRO03", [dtype], labels["again"], dtype=dtype)
+    if truth is not None and "scaled" in labels:
+        plain, scaled = float((first == truth).mean()), float((labels["scaled"] == truth).mean())
+        if scaled > plain + 0.2:
+            found.append(finding("PRO05", scaled=f"{scaled:.1%}", plain=f"{plain:.1%}"))
+    return found
+
+
+def forecast(job: Job, n: int) -> dict:
+    """Likely seconds and peak MB for `n` images, by a straight line through the probe's calls; {} without them."""
+    seconds, memory, images = job.notes.get("seconds"), job.notes.get("memory"), job.notes.get("images")
+    try:
+        per_image = max((seconds["again"] - seconds["half"]) / (images - images // 2), 0.2 * seconds["again"] / images)
+        growth = max(0.0, (memory["again"] - memory["half"]) * 1024 / (images - images // 2) / MB)
+        peak = memory["again"] * 1024 / MB
+        return {
+            "images": n,
+            "seconds": seconds["load"] + per_image * n,
+            "seconds_load": seconds["load"],
+            "seconds_per_image": per_image,
+            "memory_mb": peak + growth * max(0, n - images),
+            "memory_mb_per_image": growth,
+        }
+    except (KeyError, TypeError, ZeroDivisionError):
+        return {}
+
+
+def judge_forecast(expected: dict, limits: Limits) -> list[Finding]:
+    found = []
+    if expected and expected["seconds"] > 0.5 * limits.seconds:
+        seconds, limit = f"{expected['seconds']:.0f}", f"{limits.seconds:g}"
+        found.append(finding("LIM05", n=expected["images"], seconds=seconds, limit=limit))
+    if expected and expected["memory_mb_per_image"] > GROWTH:
+        each, total = f"{expected['memory_mb_per_image']:.1f}", f"{expected['memory_mb']:.0f}"
+        found.append(finding("LIM06", each=each, total=total, n=expected["images"]))
+    return found
+
+
+def judge_accuracy(accuracy: float, manifest: bytes | None) -> list[Finding]:
+    """A warning where the manifest shipped in the zip promises clearly more than was measured."""
+    said = manifest_accuracy(manifest)
+    if said is not None and accuracy < said - GAP:
+        return [finding("PRO06", found=f"{accuracy:.4f}", said=f"{said:.4f}")]
+    return []
+
+
+def manifest_accuracy(manifest: bytes | None) -> float | None:
+    """The clean validation accuracy that weights/manifest.json states, or None."""
+    try:
+        value = json.loads(manifest)["scores"]["validation"]
+        return float(value["accuracy"] if isinstance(value, dict) else value)
+    except (TypeError, ValueError, KeyError, RecursionError):
+        return None
