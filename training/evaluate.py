@@ -364,12 +364,12 @@ def summarise(card: dict) -> dict:
     pairs = {}
     for group, entries in groups.items():
         counts = pooled_confusion(card, entries)
-        wrong = counts * (1 - np.eye(NUM_CLASSES, dtype=int))
-        worst = [divmod(int(k), NUM_CLASSES) for k in np.argsort(-wrong, axis=None, kind="stable")[:5]]
+        share = counts * (1 - np.eye(NUM_CLASSES)) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        worst = [divmod(int(k), NUM_CLASSES) for k in np.argsort(-share, axis=None, kind="stable")[:5]]
         pairs[group] = [
-            {"true": SHORT[t], "predicted": SHORT[p], "share": round(float(wrong[t, p] / counts[t].sum()), 6)}
+            {"true": SHORT[t], "predicted": SHORT[p], "share": round(float(share[t, p]), 6)}
             for t, p in worst
-            if wrong[t, p]
+            if share[t, p] > 0
         ]
     return {
         "clean": {m: groups["clean"][0][m] for m in METRICS},
@@ -513,9 +513,9 @@ def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Pat
         for k in np.flatnonzero(said != true):
             mistakes.append((sure[k], card["cells"]["order"][k], true[k], said[k], entry))
     mistakes.sort(key=lambda mistake: -mistake[0])
-    mistakes = [m for m in mistakes if not (m[1] in seen or seen.add(m[1]))][:32]
-    figure = Figure(figsize=(12, 7.6), layout="constrained")
-    for axes in (grid_axes := figure.subplots(4, 8)).flat:
+    mistakes = [m for m in mistakes if not (m[1] in seen or seen.add(m[1]))][:24]
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    for axes in (grid_axes := figure.subplots(3, 8)).flat:
         axes.axis("off")
     for axes, (sure, index, true, said, entry) in zip(grid_axes.flat, mistakes, strict=False):
         name, severity = entry["corruption"], entry["severity"]
@@ -532,17 +532,19 @@ def report(card: dict, console: Console) -> None:
         return "-" if value is None else f"{100 * value:.{digits}f}"
 
     summary = card["summary"]
-    rows = {"clean": summary["clean"], "corrupted, mean of families": summary["corrupted"]}
+    rows = {"clean": summary["clean"], "corrupted (mean of families)": summary["corrupted"]}
     rows |= {f"  {name}": scores for name, scores in summary["families"].items()}
     rows |= {f"composite {severity}": scores for severity, scores in summary["composite"].items()}
-    table = Table("%", *(metric.replace("_", " ") for metric in METRICS))
+    shown = ("accuracy", "balanced_accuracy", "macro_precision", "roc_auc", "ece")  # macro recall is balanced accuracy
+    table = Table("%", "accuracy", "balanced", "precision", "AUC", "ECE")
+    table.columns[0].no_wrap = True
     for name, scores in rows.items():
-        table.add_row(name, *(percent(scores[metric]) for metric in METRICS))
+        table.add_row(name, *(percent(scores[metric]) for metric in shown))
     console.print(table)
     worst = sorted(summary["corruptions"].items(), key=lambda item: item[1])[:5]
     console.print("hardest: " + ", ".join(f"{name} {percent(value)}" for name, value in worst))
-    pairs = [f"{p['true']} for {p['predicted']} {percent(p['share'])}" for p in summary["confusion_pairs"]["corrupted"]]
-    console.print("mistaken, of the corrupted: " + ", ".join(pairs))
+    pairs = [f"{p['true']} as {p['predicted']} {percent(p['share'])}" for p in summary["confusion_pairs"]["corrupted"]]
+    console.print("corrupted cells mistaken: " + ", ".join(pairs))
 
 
 def report_comparison(rows: list[dict], console: Console) -> None:
@@ -573,8 +575,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
         card = read_card(args.target)
         if args.plots and args.heldout.exists():
             cells = read_heldout(args.heldout)
-            same = data.digest(cells) == card["provenance"]["heldout_sha256"]
-            images = cells.images if same else None
+            if data.digest(cells) == card["provenance"]["heldout_sha256"]:
+                images = cells.images
     else:
         cells = read_heldout(args.heldout)
         images = cells.images
@@ -589,6 +591,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
         console.print(f"card: {args.json}")
     if args.plots:
         console.print("pictures: " + ", ".join(map(str, plot(card, args.plots, images))))
+        if images is None:
+            console.print(f"no mistakes.png: {args.heldout} does not hold the cells of this card")
     if baseline:
         if baseline["provenance"]["corruptions_sha256"] != card["provenance"]["corruptions_sha256"]:
             console.print("The baseline saw other corrupted pictures (other versions): only clean compares exactly.")
@@ -609,6 +613,7 @@ def main(argv: list[str] | None = None) -> None:
         args.images = QUICK_IMAGES if args.quick else IMAGES
     if args.images < 1:
         parser.error("--images must be at least 1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes on the machine would bury the progress bar
     try:
         run(args, Console())
     except ValueError as error:
