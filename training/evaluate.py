@@ -35,7 +35,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from sklearn.metrics import roc_auc_score
 
 from training import corruptions, data
 
@@ -150,6 +149,17 @@ def reliability(right: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, 
         )
 
 
+def roc_auc(positive: np.ndarray, scores: np.ndarray) -> float:
+    """The probability that a positive scores above a negative, ties counting half (Mann-Whitney U / (n1 n0)).
+
+    positive: (n,) bool with both values. scores: (n,) float.
+    """
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    n1 = positive.sum()
+    return float((ranks[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * (len(positive) - n1)))
+
+
 def score(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None) -> dict:
     """All scores of one condition, rounded to six digits; per class as lists of eight, None where undefined.
 
@@ -164,7 +174,7 @@ def score(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray |
     auc, ece = [None] * NUM_CLASSES, None
     if probabilities is not None:
         for k in np.flatnonzero((true > 0) & (true < len(labels))):
-            auc[k] = roc_auc_score(labels == k, probabilities[:, k])
+            auc[k] = roc_auc(labels == k, probabilities[:, k])
         cells, confidence, accuracy = reliability(predicted == labels, probabilities.max(axis=1))
         ece = float(np.nansum(cells * np.abs(accuracy - confidence)) / len(labels))
     known = [value for value in auc if value is not None]
@@ -514,10 +524,11 @@ def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Pat
             mistakes.append((sure[k], card["cells"]["order"][k], true[k], said[k], entry))
     mistakes.sort(key=lambda mistake: -mistake[0])
     mistakes = [m for m in mistakes if not (m[1] in seen or seen.add(m[1]))][:24]
-    figure = Figure(figsize=(10, 4.8), layout="constrained")
-    for axes in (grid_axes := figure.subplots(3, 8)).flat:
+    figure = Figure(figsize=(10, 5))
+    places = figure.subplots(3, 8, gridspec_kw={"wspace": 0.15, "hspace": 0.5}).ravel()
+    for axes in places:
         axes.axis("off")
-    for axes, (sure, index, true, said, entry) in zip(grid_axes.flat, mistakes, strict=False):
+    for axes, (sure, index, true, said, entry) in zip(places, mistakes, strict=False):
         name, severity = entry["corruption"], entry["severity"]
         axes.imshow(images[index] if name == "clean" else corruptions.corrupt(images[index], name, severity))
         axes.set_title(f"{SHORT[true]}\nsaid {SHORT[said]} {100 * sure:.1f}%\n{name} {severity or ''}", size=7)
