@@ -524,8 +524,8 @@ def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Pat
             mistakes.append((sure[k], card["cells"]["order"][k], true[k], said[k], entry))
     mistakes.sort(key=lambda mistake: -mistake[0])
     mistakes = [m for m in mistakes if not (m[1] in seen or seen.add(m[1]))][:24]
-    figure = Figure(figsize=(10, 5))
-    places = figure.subplots(3, 8, gridspec_kw={"wspace": 0.15, "hspace": 0.5}).ravel()
+    figure = Figure(figsize=(13, 6))
+    places = figure.subplots(3, 8, gridspec_kw={"wspace": 0.4, "hspace": 0.45}).ravel()
     for axes in places:
         axes.axis("off")
     for axes, (sure, index, true, said, entry) in zip(places, mistakes, strict=False):
