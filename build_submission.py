@@ -1,11 +1,14 @@
 """Make submission.zip from model.py and weights/, and know before the upload what the platform will say.
 
-    python build_submission.py                      check, zip, rehearse, score, report
-    python build_submission.py --check OTHER.zip    judge any zip without running it, in a second or two
-    python build_submission.py --verify FILE.zip    is this the zip that these sources give?
+    python build_submission.py                        check, zip, rehearse, score, report
+    python build_submission.py --check ZIP            judge any zip without running it, in a second
+    python build_submission.py --check ZIP --rehearse ... and then run and score it, too
+    python build_submission.py --verify ZIP           is it, byte for byte, the zip that these sources give?
+    python build_submission.py --bundle OUT.zip       pack the competition, to be uploaded to Codabench
 
 Needs data/heldout.npz, or --heldout NPZ, to measure an accuracy; without it the contract is rehearsed on generated
-images. The rehearsal runs the competition's own programs (grader/) as Codabench's worker does.
+images. The rehearsal runs the competition's own programs (grader/) as Codabench's worker does. A submission is
+foreign code: the report says how far it was shut in. Each finding has a code, explained in grader/CODES.md.
 Exit status: 0 good, 1 refused or failed, 2 wrong usage.
 """
 
@@ -16,44 +19,33 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import zipfile
 from pathlib import Path
 
-from grader import checks, verdict, worker
+from grader import checks, report, verdict, worker
 from grader.codes import Finding, refused
 
 ROOT = Path(__file__).resolve().parent
-FILES = ("model.py", "weights/manifest.json", "weights/model.weights.h5")  # the zip holds these and no other
-GET_DATA = (
-    "No accuracy was measured: there are no held-out cells.\n"
-    "Put the challenge's held-out file at data/heldout.npz, or name one with --heldout NPZ: arrays `images`\n"
-    "(n, 96, 96, 3) uint8 and `labels` (n,). The README's section on data says where to get it."
-)
-REPORT_VERSION = 1
+GRADER = ROOT / "grader"
+MANIFEST = "weights/manifest.json"
+FILES = ("model.py", MANIFEST, "weights/model.weights.h5")  # the zip holds these and no other
+BUNDLE = ("competition.yaml", "logo.png", "pages", "ingestion_program", "scoring_program", "starting_kit")
 PROBED = 128  # images for the probes
-FORECAST = 3421  # images in BloodMNIST's test split, the likeliest size of a hidden test
+FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden test
 QUOTA = 15e9  # bytes that a Codabench user may store
 
 
 class Refused(Exception):
-    """The submission cannot be built; the message says why and what to do."""
+    """Nothing can be built; the message says why and what to do."""
 
 
-def zip_bytes(folder: Path, metadata: str | None = None) -> bytes:
-    """The submission as bytes that depend on its files alone: sorted names, no times, fixed modes, stored.
+def pack(contents: dict[str, bytes]) -> bytes:
+    """A zip whose bytes depend on names and contents alone: sorted, without times, fixed modes, stored.
 
     Stored, because what Deflate makes of the same bytes differs between zlib versions, and weights hardly shrink.
-    `metadata`: a description, for a file that keeps the platform from copying the submission into its result.
     """
-    contents = {}
-    for name in FILES:
-        try:
-            contents[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise Refused(f"{folder / name} cannot be read ({error.strerror}): train first, or restore it") from None
-    if metadata is not None:
-        contents["metadata"] = f"description: {json.dumps(metadata)}\n".encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
         for name in sorted(contents):
@@ -63,10 +55,44 @@ def zip_bytes(folder: Path, metadata: str | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def write(path: Path, data: bytes | str) -> None:
+def submission(folder: Path, metadata: str | None = None) -> bytes:
+    """The submission zip of a folder with model.py and weights/.
+
+    metadata: a description, for a file of that name. With one, the platform does not copy the whole submission into
+    the result of its prediction job, where it would count against the quota once more.
+    """
+    contents = {}
+    for name in FILES:
+        try:
+            contents[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise Refused(f"{folder / name} cannot be read ({error.strerror}): train first, or restore it") from None
+    if metadata is not None:
+        contents["metadata"] = f"description: {json.dumps(metadata)}\n".encode()
+    return pack(contents)
+
+
+def bundle(heldout: Path) -> bytes:
+    """The competition as a zip for Codabench: the very files that the local worker runs, and the cells to score on."""
+    import numpy as np
+
+    images, labels = read_heldout(heldout)
+    contents = {}
+    for part in BUNDLE:
+        for path in [GRADER / part, *sorted((GRADER / part).rglob("*"))]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                contents[path.relative_to(GRADER).as_posix()] = path.read_bytes()
+    for name, array in (("input_data/images.npy", images), ("reference_data/labels.npy", labels)):
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        contents[name] = buffer.getvalue()
+    return pack(contents)
+
+
+def write(path: Path, data: bytes) -> None:
     """Write a whole file or none."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data if isinstance(data, bytes) else data.encode())
+    temporary.write_bytes(data)
     os.replace(temporary, path)
 
 
@@ -77,11 +103,13 @@ def read_heldout(path: Path):
     try:
         with np.load(path) as file:
             images, labels = file["images"], file["labels"].reshape(-1)
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no file of images and labels ({error})") from None
     if images.shape[1:] != (96, 96, 3) or images.dtype != np.uint8 or len(labels) != len(images) or not len(images):
-        raise ValueError(f"{path}: images are {images.shape} {images.dtype}, labels {labels.shape}; "
-                         "wanted (n, 96, 96, 3) uint8 and (n,)")  # fmt: skip
+        raise ValueError(
+            f"{path}: images are {images.shape} {images.dtype}, labels {labels.shape}; "
+            "wanted (n, 96, 96, 3) uint8 and (n,)"
+        )
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() > 7:
         raise ValueError(f"{path}: labels must be integers 0 to 7")
     return images, labels.astype(np.int64)
@@ -99,20 +127,23 @@ def generated_images(n: int):
     return images.clip(0, 255).astype(np.uint8)
 
 
-def rehearse(zip_path: Path, heldout: Path | None, args: argparse.Namespace, report: dict, tick) -> list[Finding]:
-    """Run, score and probe a zip that passed the static checks; fill in `report`."""
+def describe(path: Path) -> dict:
+    data = path.read_bytes()
+    return {"path": str(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def rehearse(
+    zip_path: Path, images, labels, measured: bool, args: argparse.Namespace, facts: dict, tick
+) -> list[Finding]:
+    """Run, score and probe a zip that passed the static checks; fills in `facts`, the report.
+
+    images (n, 96, 96, 3) uint8, labels (n,); `measured`: the labels are true ones, so that the scores mean something.
+    """
     import numpy as np
 
     from grader.scoring_program import scoring
 
     limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6)
-    if heldout:
-        images, labels = read_heldout(heldout)
-        digest = hashlib.sha256(heldout.read_bytes()).hexdigest()
-        report["heldout"] = {"path": str(heldout), "sha256": digest, "images": len(images)}
-    else:
-        images = generated_images(PROBED)
-        labels = np.zeros(len(images), np.int64)  # only to let the scoring program read the predictions
     sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
     folder = worker.temporary_folder()
     try:
@@ -122,30 +153,24 @@ def rehearse(zip_path: Path, heldout: Path | None, args: argparse.Namespace, rep
         jobs = {"prediction": run.prediction, "scoring": run.scoring}
         if not refused(found):
             predicted = verdict.read_labels(run.predictions, len(images))
-            probe = folder / "probe"
-            probe.mkdir()
+            (folder / "probe").mkdir()
             job = jobs["probe"] = worker.predict(
-                probe, zip_path, images[sample], args.profile, limits, worker.PROBE, tick
+                folder / "probe", zip_path, images[sample], args.profile, limits, worker.PROBE, tick
             )
-            truth = labels[sample] if heldout else None
-            found += verdict.judge_probes(job, probe / "app/output", predicted[sample], truth, limits)
-            report["forecast"] = verdict.forecast(job, args.forecast)
-            found += verdict.judge_forecast(report["forecast"], limits)
-            if heldout:
-                report["scores"] = run.scores
-                with zipfile.ZipFile(zip_path) as file:
-                    manifest = file.read(FILES[1]) if FILES[1] in file.namelist() else None
-                found += verdict.judge_accuracy(run.scores["accuracy"], manifest)
+            (args.logs / "probe.txt").write_text(job.stdout + job.stderr, encoding="utf-8")
+            truth = labels[sample] if measured else None
+            found += verdict.judge_probes(job, folder / "probe/app/output", predicted[sample], truth, limits)
+            facts["forecast"] = verdict.forecast(job, args.forecast)
+            found += verdict.judge_forecast(facts["forecast"], limits)
+            if measured:
                 matrix = scoring.confusion(labels, predicted)
-                report["confusion"] = matrix.tolist()
-                columns = {name: values.tolist() for name, values in scoring.per_class(matrix).items()}
-                report["classes"] = [
-                    dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-                ]
+                wrong = np.flatnonzero(predicted != labels).tolist()
+                facts["scores"], facts["confusion"] = run.scores, matrix.tolist()
+                facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong]
+                found += verdict.judge_accuracy(run.scores["accuracy"], read_manifest(zip_path))
     finally:
         worker.remove(folder)
-    uploaded = report["zip"]["bytes"] + run.output_bytes
-    report["rehearsal"] = {
+    facts["rehearsal"] = {
         "profile": args.profile,
         "era": args.era,
         "isolation": run.isolation,
@@ -153,24 +178,22 @@ def rehearse(zip_path: Path, heldout: Path | None, args: argparse.Namespace, rep
         "history": run.history,
         "detail": run.detail,
         "time_limit_s": limits.seconds,
-        "jobs": {
-            name: {
-                "exit_code": job.exit_code,
-                "seconds": round(job.seconds, 2),
-                "peak_memory_mb": round(job.peak_memory / 1e6),
-                "stopped_by": job.stopped,
-            }
-            for name, job in jobs.items()
-        },
+        "jobs": {name: describe_job(job) for name, job in jobs.items() if job.exit_code is not None},
         "logs": str(args.logs),
+        "log_end": last_lines(run) if refused(found) else [],
     }
-    report["quota"] = {
-        "bytes_per_upload": uploaded,
-        "uploads_that_fit": int(QUOTA // uploaded),
-        "quota_bytes": int(QUOTA),
-    }
-    report["last_log_lines"] = last_lines(run) if refused(found) else []
+    upload = facts["zip"]["bytes"] + run.output_bytes
+    facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
     return found
+
+
+def describe_job(job: worker.Job) -> dict:
+    return {
+        "exit_code": job.exit_code,
+        "seconds": round(job.seconds, 2),
+        "peak_memory_mb": round(job.peak_memory / 1e6),
+        "stopped_by": job.stopped,
+    }
 
 
 def last_lines(run: worker.Run, n: int = 12) -> list[str]:
@@ -181,115 +204,130 @@ def last_lines(run: worker.Run, n: int = 12) -> list[str]:
     return []
 
 
-def describe(path: Path) -> dict:
-    data = path.read_bytes()
-    return {"path": str(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+def read_manifest(zip_path: Path) -> bytes | None:
+    with zipfile.ZipFile(zip_path) as file:
+        return file.read(MANIFEST) if MANIFEST in file.namelist() else None
 
 
-def verify(path: Path, args: argparse.Namespace) -> list[str]:
-    """What distinguishes a zip from the one that the sources give; empty if nothing does."""
+def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, console) -> dict:
+    """The report on one zip: static findings, and where they allow it and `run` says so, a rehearsal's."""
+    packages = tuple(filter(None, args.packages.split(",")))
+    facts = {"version": report.VERSION, "zip": {**describe(zip_path), "path": str(shown_as)}}
+    found = checks.check_zip(zip_path, args.profile, packages)
+    images = None
+    if run and not refused(found):
+        if args.heldout:
+            images, labels = read_heldout(args.heldout)
+            facts["heldout"] = {**describe(args.heldout), "images": len(images)}
+        else:
+            images = generated_images(PROBED)
+            labels = [0] * PROBED  # only for the scoring program to read the predictions by
+        with console.status("rehearsing") as status:
+            found += rehearse(zip_path, images, labels, bool(args.heldout), args, facts,
+                              lambda s: status.update(f"rehearsing, {s:.0f} s"))  # fmt: skip
+    facts["findings"] = [f.as_json() for f in found]
+    facts["verdict"] = "refused" if refused(found) else "good"
+    if run:
+        write(args.report, report.as_json(facts).encode())
+        write(args.html, report.html(facts, images).encode())
+    report.terminal(facts, console)
+    return facts
+
+
+def build(args: argparse.Namespace, console) -> int:
+    """The whole way. The zip takes its place only if it is good; an older one stays otherwise."""
+    folder = worker.temporary_folder()
+    try:
+        candidate = folder / "submission.zip"
+        candidate.write_bytes(submission(args.source, args.metadata))
+        good = judge(candidate, args.out, True, args, console)["verdict"] == "good"
+        if good:
+            write(args.out, candidate.read_bytes())
+    finally:
+        worker.remove(folder)
+    console.print(f"{args.out} is written." if good else f"{args.out} was not written.", soft_wrap=True)
+    return 0 if good else 1
+
+
+def verify(path: Path, source: Path, console) -> int:
+    """Compare a zip with the one that the sources give, and say where they differ."""
     with zipfile.ZipFile(path) as file:
-        held = {info.filename: info for info in file.infolist()}
-        note = file.read("metadata").decode() if "metadata" in held else None
-    description = json.loads(note.partition(":")[2]) if note else None
-    expected = zip_bytes(args.source, description)
+        held = {info.filename: info.CRC for info in file.infolist()}
+        note = file.read("metadata").decode("utf-8", "replace") if "metadata" in held else ""
+    description = re.fullmatch(r'description: (".*")\n', note)
+    expected = submission(source, json.loads(description[1]) if description else None)
+    console.print(f"sha256 {describe(path)['sha256']}", soft_wrap=True)
     if path.read_bytes() == expected:
-        return []
+        console.print(f"{path} is what {source} gives.", soft_wrap=True)
+        return 0
     with zipfile.ZipFile(io.BytesIO(expected)) as file:
-        wanted = {info.filename: info for info in file.infolist()}
-    differences = [f"{name} is missing" for name in wanted if name not in held]
-    differences += [f"{name} does not belong there" for name in held if name not in wanted]
-    differences += [
-        f"{name} has other contents" for name in wanted if name in held and wanted[name].CRC != held[name].CRC
-    ]
-    return differences or ["the contents agree, but not how they are packed: it was made by another tool"]
+        wanted = {info.filename: info.CRC for info in file.infolist()}
+    lines = [f"{name} is missing" for name in wanted.keys() - held.keys()]
+    lines += [f"{name} does not belong there" for name in held.keys() - wanted.keys()]
+    lines += [f"{name} has other contents" for name in wanted if name in held and wanted[name] != held[name]]
+    for line in sorted(lines) or ["the contents agree, but not how they are packed: another tool made this zip"]:
+        console.print(f"differs: {line}", soft_wrap=True)
+    return 1
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", type=Path, metavar="ZIP", help="judge a zip that someone made, without running it")
+    what.add_argument("--check", type=Path, metavar="ZIP", help="judge a zip that someone made")
     what.add_argument("--verify", type=Path, metavar="ZIP", help="compare a zip with the one these sources give")
-    parser.add_argument("--heldout", type=Path, metavar="NPZ", help="cells to score on (data/heldout.npz if there)")
-    parser.add_argument("--out", type=Path, default=Path("submission.zip"), help="the zip to write")
-    parser.add_argument("--report", type=Path, default=Path("report.json"), help="the report to write")
-    parser.add_argument("--source", type=Path, default=ROOT, help="folder with model.py and weights/")
-    parser.add_argument("--metadata", metavar="TEXT", help="add a description, so that results hold no copy of the zip")
-    parser.add_argument("--profile", choices=worker.PROFILES, default="strict", help="does the grader change into the "
-                        "submission (an2dl) or not (strict)")  # fmt: skip
-    parser.add_argument("--era", choices=worker.ERAS, default="2026", help="whose exit-code rules")
-    parser.add_argument("--time-limit", type=float, default=600, metavar="S", help="seconds for each job")
-    parser.add_argument("--memory-limit", type=int, metavar="MB", help="stop the submission above this")
-    parser.add_argument("--forecast", type=int, default=FORECAST, metavar="N", help="images to forecast the time for")
-    parser.add_argument("--packages", default="", metavar="A,B", help="modules that you know the grader has")
-    parser.add_argument("--logs", type=Path, default=Path("runs/rehearsal"), help="folder for the eight logs")
-    return parser.parse_args(argv)
+    what.add_argument("--bundle", type=Path, metavar="ZIP", help="write the competition, with the held-out cells")
+    add = parser.add_argument
+    add("--rehearse", action="store_true", help="with --check: run and score the zip, too")
+    add("--heldout", type=Path, metavar="NPZ", help="cells to score on (default data/heldout.npz, if there)")
+    add("--out", type=Path, default=Path("submission.zip"), metavar="ZIP", help="where the zip goes (%(default)s)")
+    add("--report", type=Path, default=Path("report.json"), metavar="JSON", help="... the report (%(default)s)")
+    add("--html", type=Path, default=Path("report.html"), metavar="HTML", help="... the same to look at (%(default)s)")
+    add("--logs", type=Path, default=Path("runs/rehearsal"), metavar="DIR", help="... the eight logs (%(default)s)")
+    add("--source", type=Path, default=ROOT, metavar="DIR", help="folder with model.py and weights/ (this one)")
+    add("--metadata", metavar="TEXT", help="add a description, so that the result holds no copy of the submission")
+    add("--packages", default="", metavar="A,B", help="modules that you know the grader has beyond its image's")
+    add("--profile", choices=worker.PROFILES, default="strict",
+        help="does the grader change into the submission's folder (an2dl) or not (strict, the default)")  # fmt: skip
+    add("--era", choices=worker.ERAS, default="2026", help="whose rules on exit codes (%(default)s)")
+    add("--time-limit", type=float, default=600, metavar="S", help="seconds for each job (%(default)s)")
+    add("--memory-limit", type=int, metavar="MB", help="stop the submission above this (no limit)")
+    add(
+        "--forecast",
+        type=int,
+        default=FORECAST,
+        metavar="N",
+        help="forecast time and memory for N images (%(default)s)",
+    )
+    args = parser.parse_args(argv)
+    if args.heldout is None and (ROOT / "data/heldout.npz").exists():
+        args.heldout = ROOT / "data/heldout.npz"
+    if args.bundle and not args.heldout:
+        parser.error("--bundle needs --heldout NPZ: the cells that submissions are scored on")
+    if args.time_limit <= 0 or args.forecast <= 0 or (args.memory_limit or 1) <= 0:
+        parser.error("--time-limit, --memory-limit and --forecast take positive numbers")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=False)
-    packages = tuple(filter(None, args.packages.split(",")))
+    args, console = parse(argv), Console(highlight=False)
     try:
         if args.check:
-            return check(args, packages, console)
+            return 0 if judge(args.check, args.check, args.rehearse, args, console)["verdict"] == "good" else 1
         if args.verify:
-            differences = verify(args.verify, args)
-            for line in differences:
-                console.print(line)
-            console.print(
-                f"sha256 {describe(args.verify)['sha256']}: " + ("differs" if differences else "as built here")
-            )
-            return 1 if differences else 0
-        return build(args, packages, console)
+            return verify(args.verify, args.source, console)
+        if args.bundle:
+            write(args.bundle, bundle(args.heldout))
+            console.print(f"{args.bundle}: upload it under Benchmarks > Management > Upload.", soft_wrap=True)
+            return 0
+        return build(args, console)
     except Refused as error:
-        console.print(f"refused: {error}")
+        console.print(f"refused: {error}", soft_wrap=True)
         return 1
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        console.print(f"error: {error}")
+        console.print(f"error: {error}", soft_wrap=True)
         return 2
-
-
-def check(args: argparse.Namespace, packages: tuple[str, ...], console) -> int:
-    """--check: the static part alone."""
-    from grader import report as page
-
-    found = checks.check_zip(args.check, args.profile, packages)
-    report = {"version": REPORT_VERSION, "zip": describe(args.check), "findings": [f.as_json() for f in found]}
-    report["verdict"] = "refused" if refused(found) else "good"
-    page.terminal(report, console)
-    return 1 if refused(found) else 0
-
-
-def build(args: argparse.Namespace, packages: tuple[str, ...], console) -> int:
-    """The whole way: zip, check, rehearse, report. submission.zip is written only if it is good."""
-    from grader import report as page
-
-    heldout = args.heldout or (ROOT / "data/heldout.npz" if (ROOT / "data/heldout.npz").exists() else None)
-    if heldout:
-        read_heldout(heldout)
-    folder = worker.temporary_folder()
-    try:
-        candidate = folder / "submission.zip"
-        candidate.write_bytes(zip_bytes(args.source, args.metadata))
-        report = {"version": REPORT_VERSION, "zip": {**describe(candidate), "path": str(args.out)}}
-        found = checks.check_zip(candidate, args.profile, packages)
-        if not refused(found):
-            with console.status("rehearsing") as status:
-                found += rehearse(candidate, heldout, args, report, lambda s: status.update(f"rehearsing, {s:.0f} s"))
-        report["findings"] = [f.as_json() for f in found]
-        report["verdict"] = "refused" if refused(found) else "good"
-        if not refused(found):
-            write(args.out, candidate.read_bytes())
-    finally:
-        worker.remove(folder)
-    write(args.report, json.dumps(report, indent=2) + "\n")
-    page.terminal(report, console)
-    if not heldout:
-        console.print(GET_DATA)
-    return 1 if refused(found) else 0
 
 
 if __name__ == "__main__":

@@ -23,18 +23,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grader.codes import Finding, finding, refused
-from grader.source import check_sources
+from grader.source import MAX_SOURCE, check_sources
 
 GRADER_KERAS = "3.4.1"  # of tensorflow/tensorflow:2.17.0
 MAX_MB = 2048  # a larger zip breaks off on upload; the largest that is known to have passed had 1.3 GB
 COPY_MB = 100  # above this, a second copy of the submission in its own result is worth a word
-MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_ENTRIES = 64, 200, 10_000
-MAX_RATIO, MAX_UNPACKED = 200, 8 << 30  # bytes
-KEEP = 4 << 20  # bytes read of any file that is judged by its text
+MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_PART_NAME, MAX_ENTRIES = 64, 200, 100, 10_000
+MAX_RATIO, MAX_UNPACKED = 200, 4 << 30  # bytes
+MAX_PYTHON, MAX_CONFIG = 32 << 20, 16 << 20  # bytes of all sources together, of a .keras file's config.json
+SHORT = 4096  # bytes kept of files that are not judged by their text
 
 # Everything that zipfile and zlib are known to raise on bytes that are not a healthy zip.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError, struct.error,
               NotImplementedError, RuntimeError, IndexError)  # fmt: skip
+# Losses, metrics and activations that a file may name without a module.
+KERAS_FUNCTIONS = frozenset(
+    "binary_accuracy binary_crossentropy binary_focal_crossentropy categorical_accuracy "
+    "categorical_crossentropy categorical_focal_crossentropy cosine_similarity dice elu exponential gelu "
+    "hard_sigmoid hard_silu hard_swish hinge huber kl_divergence kullback_leibler_divergence leaky_relu linear "
+    "log_cosh log_softmax logcosh mean_absolute_error mean_squared_error mish poisson relu relu6 selu sigmoid "
+    "silu softmax softplus softsign sparse_categorical_accuracy sparse_categorical_crossentropy "
+    "sparse_top_k_categorical_accuracy squared_hinge swish tanh top_k_categorical_accuracy tversky".split()
+)
 JUNK = re.compile(
     r"(^|/)(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(/|$)"
     r"|(^|/)(\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]*)$|\.py[co]$",
@@ -44,7 +54,7 @@ JUNK = re.compile(
 
 @dataclass
 class Entry:
-    """What one pass over a file in the zip leaves: its first bytes (all, up to KEEP), size and SHA-256."""
+    """What one pass over a file in the zip leaves: its first bytes (of sources and JSON all), size and SHA-256."""
 
     head: bytes
     size: int
@@ -60,6 +70,8 @@ def check_zip(
     """
     path = Path(path)
     found = list(check_file(path, max_mb))
+    if refused([f for f in found if f.code == "ZIP10"]):
+        return found
     try:
         with zipfile.ZipFile(path) as file:
             found += check_names(file)
@@ -78,13 +90,22 @@ def check_zip(
 
 
 def check_file(path: Path, max_mb: float) -> Iterator[Finding]:
-    with open(path, "rb"):
-        pass
-    if len(path.name) > MAX_FILE_NAME or path.suffix != ".zip":
-        yield finding("ZIP06", name=path.name, length=len(path.name), limit=MAX_FILE_NAME)
-    size = path.stat().st_size / 1e6
-    if size > max_mb:
-        yield finding("ZIP11", size=f"{size:.0f}", limit=f"{max_mb:.0f}")
+    with open(path, "rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - (1 << 16) - 22))
+        tail = file.read()
+    if len(path.name) > MAX_FILE_NAME:
+        yield finding(
+            "ZIP06", name=path.name, how=f"has {len(path.name)} characters, at most {MAX_FILE_NAME} are allowed"
+        )
+    if path.suffix != ".zip":
+        yield finding("ZIP06", name=path.name, how="does not end in .zip")
+    if size > max_mb * 1e6:
+        yield finding("ZIP11", size=f"{size / 1e6:.0f}", limit=f"{max_mb:.0f}")
+    at = len(tail) - 22 if tail[-22:-18] == b"PK\x05\x06" else tail.rfind(b"PK\x05\x06")
+    directory = struct.unpack_from("<L", tail, at + 12)[0] if 0 <= at <= len(tail) - 22 else 0
+    if directory > MAX_ENTRIES * (46 + 2 * MAX_ENTRY_NAME):  # before zipfile makes an object of every entry
+        yield finding("ZIP10", name="the zip", claim=f"a directory of {directory / 1e6:.0f} MB")
 
 
 def check_names(file: zipfile.ZipFile) -> Iterator[Finding]:
@@ -96,6 +117,9 @@ def check_names(file: zipfile.ZipFile) -> Iterator[Finding]:
     unpacked = sum(info.file_size for info in infos)
     if unpacked > MAX_UNPACKED:
         yield finding("ZIP10", name="the zip", claim=f"{unpacked / 1e9:.1f} GB once unpacked")
+    python = sum(info.file_size for info in infos if info.filename.endswith(".py"))
+    if python > MAX_PYTHON:
+        yield finding("ZIP10", name="the zip", claim=f"{python / 1e6:.0f} MB of Python sources")
     seen: dict[str, str] = {}
     for info in infos:
         name = info.filename
@@ -106,9 +130,9 @@ def check_names(file: zipfile.ZipFile) -> Iterator[Finding]:
             continue
         if JUNK.search(name):
             yield finding("ZIP05", name=name, pattern=JUNK.search(name)[0].strip("/") + "*")
-        longest = max(map(len, name.split("/")))
-        if len(name) > MAX_ENTRY_NAME or longest > 100:
-            yield finding("ZIP06", name=name, length=len(name), limit=MAX_ENTRY_NAME)
+        if len(name) > MAX_ENTRY_NAME or max(map(len, name.split("/"))) > MAX_PART_NAME:
+            yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} characters, or is longer "
+                                                  f"than {MAX_ENTRY_NAME}")  # fmt: skip
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             yield finding("ZIP08", name=name)
         key = name.rstrip("/").casefold()
@@ -156,13 +180,14 @@ def odd_name(info: zipfile.ZipInfo) -> str | None:
 def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     """Read one file to its end, so that its CRC is checked; never more than it claims, and in small pieces."""
     digest, head, size = hashlib.sha256(), b"", 0
+    keep = MAX_SOURCE + 1 if info.filename.endswith((".py", ".json", "metadata", "metadata.yaml")) else SHORT
     with file.open(info) as stream:
         while chunk := stream.read(1 << 20):
             size += len(chunk)
             if size > info.file_size:
                 raise zipfile.BadZipFile(f"{info.filename} is larger than it claims")
             digest.update(chunk)
-            head += chunk[: KEEP - len(head)]
+            head += chunk[: keep - len(head)]
     if size != info.file_size:
         raise zipfile.BadZipFile(f"{info.filename} is shorter than it claims")
     return Entry(head, size, digest.hexdigest())
@@ -224,7 +249,7 @@ def check_keras_file(stream: io.IOBase, name: str, code: str) -> Iterator[Findin
             if member not in file.namelist():
                 raise zipfile.BadZipFile(f"it has no {member}")
         for member in ("metadata.json", "config.json"):
-            if file.getinfo(member).file_size > 64 << 20:
+            if file.getinfo(member).file_size > MAX_CONFIG:
                 raise zipfile.BadZipFile(f"its {member} is too large to be one")
         try:
             version = str(json.loads(file.read("metadata.json"))["keras_version"])
@@ -234,20 +259,23 @@ def check_keras_file(stream: io.IOBase, name: str, code: str) -> Iterator[Findin
     if release(version) > release(GRADER_KERAS):
         yield finding("KER01", file=name, version=version, grader=GRADER_KERAS)
     compiled = config.pop("compile_config", None) if isinstance(config, dict) else None
+    registers = re.search(r"custom_object|register_keras_serializable", code)
     seen = set()
     for part in objects(config):
-        class_name = str(part.get("class_name"))
-        if class_name in seen:
+        what = part["class_name"]
+        if what in ("Lambda", "__lambda__"):
+            what = "Lambda"
+        if what in seen:
             continue
-        seen.add(class_name)
-        if class_name == "Lambda":
-            yield finding("KER03", file=name, name=str((part.get("config") or {}).get("name", "Lambda")))
-        elif is_foreign(part) and not re.search(rf"\bclass {re.escape(class_name)}\b", code):
-            yield finding("KER02", file=name, name=str(part.get("registered_name") or class_name))
+        seen.add(what)
+        if what == "Lambda":
+            yield finding("KER03", file=name)
+        elif is_foreign(part) and not (registers and defines(code, part)):
+            yield finding("KER02", file=name, name=title(part))
     if not re.search(r"compile\s*=\s*False", code):
         custom = next((part for part in objects(compiled) if is_foreign(part)), None)
-        if custom and not re.search(rf"\b(class|def) {re.escape(str(custom.get('class_name')))}\b", code):
-            yield finding("KER04", file=name, name=str(custom.get("registered_name") or custom.get("class_name")))
+        if custom and not (registers and defines(code, custom)):
+            yield finding("KER04", file=name, name=title(custom))
 
 
 def release(version: str) -> tuple[int, ...]:
@@ -261,14 +289,34 @@ def objects(config) -> Iterator[dict]:
     while todo:
         part = todo.pop()
         if isinstance(part, dict):
-            if "class_name" in part and "config" in part:
+            if isinstance(part.get("class_name"), str) and "config" in part:
                 yield part
-            todo += part.values()
+            todo += reversed(part.values())
         elif isinstance(part, list):
-            todo += part
+            todo += reversed(part)
+
+
+def title(part: dict) -> str:
+    """The name under which Keras would look for an object: a function's own, else as it was registered."""
+    return str(
+        part["config"] if part["class_name"] == "function" else part.get("registered_name") or part["class_name"]
+    )
+
+
+def defines(code: str, part: dict) -> bool:
+    name = title(part).rpartition(">")[2]
+    return bool(re.search(rf"\b(class|def)\s+{re.escape(name)}\b", code))
 
 
 def is_foreign(part: dict) -> bool:
-    """True for an object that is not Keras's own: registered under a package, or from another module."""
-    module, registered = str(part.get("module") or "keras"), str(part.get("registered_name") or "")
-    return ">" in registered or module.split(".")[0] not in ("keras", "builtins")
+    """True for an object that Keras 3 on TensorFlow does not find by itself.
+
+    Keras writes its own classes with their module, custom ones without one or registered as package>name, functions
+    as class "function" with the bare name, and under another backend some of its own with that backend's module.
+    """
+    module, registered = part.get("module"), str(part.get("registered_name") or "")
+    if part["class_name"] == "function":
+        return part["config"] not in KERAS_FUNCTIONS
+    if module is None:
+        return bool(registered)
+    return str(module).split(".")[0] not in ("keras", "builtins") or bool(re.search(r"\.backend\.(torch|jax)", module))

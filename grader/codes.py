@@ -55,7 +55,7 @@ CODES = {
     "ZIP05": Code(12, "error", "{name} is a leftover of the operating system or of Python",
                   "it would unpack it beside your files, where it wastes quota and can be taken for code",
                   "delete it from the zip (zip -d FILE.zip '{pattern}')"),
-    "ZIP06": Code(12, "error", "the name {name!r} is too long ({length} characters, at most {limit}) or not a .zip",
+    "ZIP06": Code(12, "error", "the name {name!r} {how}",
                   "the upload form or the file system would refuse it", "choose a shorter name that ends in .zip"),
     "ZIP07": Code(0, "error", "the entry {name!r} {how}",
                   "it would unpack it under another name, so your code would not find it",
@@ -98,7 +98,7 @@ CODES = {
                   "such a grader would import its own module in place of yours", "rename it"),
     "IMP04": Code(3, "error", "{file} line {line} uses a relative import",
                   "model.py is not in a package there, so the import would fail", "drop the leading dots"),
-    "PATH01": Code(6, "error or warning", "{file} line {line} opens {name!r} relative to the working directory",
+    "PATH01": Code(6, "error or warning", "{file}{at} opens {name!r} relative to the working directory",
                    "a grader that does not change into the submission would find no such file",
                    "build the path from os.path.dirname(os.path.abspath(__file__))"),
     "PATH02": Code(6, "error", "{file}{at} opens {name!r}, a place on one particular machine",
@@ -112,13 +112,13 @@ CODES = {
     "KER01": Code(8, "error", "{file} was saved by Keras {version}, the grader has {grader}",
                   "load_model would stop at keys that the older version does not know",
                   "save it again with Keras {grader}, or ship .weights.h5 and build the network in code"),
-    "KER02": Code(8, "error", "{file} needs {name}, which Keras does not have and model.py does not define",
+    "KER02": Code(8, "error", "{file} needs {name}, which the grader's Keras lacks and model.py does not define",
                   "load_model would stop with an unknown object",
                   "define and register it in model.py, or ship .weights.h5 and build the network in code"),
-    "KER03": Code(8, "error", "{file} holds a Lambda layer ({name})",
+    "KER03": Code(8, "error", "{file} holds a Lambda layer or another lambda function",
                   "load_model refuses to run stored bytecode, which also differs between Python versions",
                   "replace the Lambda by a layer class or by Keras operations"),
-    "KER04": Code(8, "error", "{file} was compiled with {name}, which is not Keras's own",
+    "KER04": Code(8, "error", "{file} was compiled with {name}, which the grader's Keras does not have",
                   "load_model compiles by itself and would stop there", "load it with compile=False"),
     "KER05": Code(8, "error", "{file} is not a whole weights file ({why})",
                   "loading it would stop with an error", "copy or save the file again"),
@@ -195,7 +195,8 @@ class Finding:
     change: str
 
     def __str__(self) -> str:
-        return f"{self.wrong[:1].upper()}{self.wrong[1:]}; on the platform, {self.platform}; {self.change}."
+        wrong = f"T{self.wrong[1:]}" if self.wrong.startswith("the ") else self.wrong
+        return f"{wrong}; on the platform, {self.platform}; {self.change}."
 
     def as_json(self) -> dict:
         return {**asdict(self), "message": str(self)}
@@ -204,7 +205,7 @@ class Finding:
 def clean(value):
     """Text from a foreign zip, without control characters and not too long to read."""
     if isinstance(value, str):
-        value = "".join(c if c.isprintable() else "?" for c in value)
+        value = "".join(c if c.isprintable() else "?" for c in value[:301])
         value = value if len(value) <= 300 else value[:297] + "..."
     return value
 

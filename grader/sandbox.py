@@ -1,6 +1,6 @@
 """The box a submission runs in: its own root folder, no network, limits, and an end that takes every process with it.
 
-    python -I grader/sandbox.py SPEC.json       run one command in the box (worker.py does this)
+    python -I grader/sandbox.py SPEC.json FD    run one command in the box (runner.py does this)
     python -I grader/sandbox.py --no-network SCRIPT [ARGS]
 
 A submission is foreign code. Where Linux permits it (user, mount, network and process namespaces), the command sees
@@ -194,8 +194,11 @@ def start(spec: dict) -> None:
     os._exit(127)
 
 
-def supervise(spec: dict) -> int:
-    """Run the command and end with all of its processes: at its own end, or when this process gets SIGTERM."""
+def supervise(spec: dict, peak_to: int) -> int:
+    """Run the command and end with all of its processes: at its own end, or when this process gets SIGTERM.
+
+    Writes the command's peak of resident bytes to the file descriptor `peak_to`.
+    """
     if sys.platform == "linux":
         libc_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans come to us, so none escapes the kill
     if spec["isolated"]:
@@ -210,9 +213,10 @@ def supervise(spec: dict) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     while True:
-        pid, status = os.wait()
+        pid, status, usage = os.wait4(-1, 0)
         if pid == main:
             break
+    os.write(peak_to, b"%d" % (usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)))
     kill_descendants()
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
@@ -226,7 +230,7 @@ def permitted() -> tuple[bool, str]:
         spec = {"root": root, "command": [sys.executable, "-c", "import ctypes, zlib, numpy"], "cwd": "/",
                 "env": {}, "writable": [], "isolated": True, "file_limit": 1 << 20}  # fmt: skip
         Path(root, "spec.json").write_text(json.dumps(spec))
-        command = [sys.executable, "-I", __file__, f"{root}/spec.json"]
+        command = [sys.executable, "-I", __file__, f"{root}/spec.json", "1"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         except subprocess.TimeoutExpired:
@@ -248,7 +252,7 @@ def run_without_network(arguments: list[str]) -> None:
     for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "create_connection"):
         setattr(socket, name, refuse)
     sys.argv = arguments
-    sys.path.insert(0, os.path.dirname(os.path.abspath(arguments[0])))
+    sys.path[0] = os.path.dirname(os.path.abspath(arguments[0]))  # in place of this file's folder
     runpy.run_path(arguments[0], run_name="__main__")
 
 
@@ -256,4 +260,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--no-network":
         run_without_network(sys.argv[2:])
     else:
-        sys.exit(supervise(json.loads(Path(sys.argv[1]).read_text())))
+        sys.exit(supervise(json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2])))

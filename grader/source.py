@@ -2,8 +2,9 @@
 
     check_sources({"model.py": b"..."}, names_in_the_zip, profile="strict", packages=())
 
-Starts at model.py and follows its imports into the zip: other scripts in the zip are nobody's business. What is
-inside `try` with an `except` is taken for a fallback and left alone; the rehearsal runs it.
+Starts at model.py and follows its imports into the zip: other scripts in the zip are nobody's business, and neither
+are functions that nothing calls and `if __name__ == "__main__"`. What is inside `try` with an `except` is taken for
+a fallback and left alone, too; the rehearsal runs it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ GRADER_PACKAGES = frozenset(
 STANDARD = sys.stdlib_module_names | {"distutils", "imp", "asyncore", "asynchat", "smtpd"}
 GRADER_MODULES = frozenset({"ingestion"})  # beside the ingestion program, hence first on sys.path
 LIKELY_MODULES = frozenset("utils util helpers common score scoring evaluate data_io data_manager libscores".split())
-MAX_SOURCE = 1 << 20  # bytes
+MAX_SOURCE = 512 << 10  # bytes of one file
 MODULE_NAMES = frozenset(dir(builtins)) | {"__file__", "__path__", "__builtins__", "__annotations__", "__class__"}
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
@@ -51,25 +52,28 @@ def check_sources(sources: dict[str, bytes], names: set[str], profile: str, pack
         done.add(file)
         try:
             tree = parse(sources[file])
+            for module, line, guarded in imports(tree):
+                root = module.split(".")[0]
+                if module.startswith("."):
+                    if file == "model.py":
+                        found.append(finding("IMP04", file=file, line=line))
+                elif root not in known and not guarded:
+                    found.append(finding("IMP01", file=file, at=f" line {line}", name=root))
+                elif root in local:
+                    found += check_shadow(root)
+                todo += [path for path in module_files(module, file) if path in sources]
+            if file == "model.py":
+                found += check_model(tree)
+            found += check_names(sources[file], tree, file)
+            found += check_calls(tree, file)
+            found += check_paths(tree, file, names, profile)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            line = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
-            found.append(finding("PY01", file=file, why=line))
-            continue
-        for module, line, guarded in imports(tree):
-            root = module.split(".")[0]
-            if module.startswith("."):
-                if file == "model.py":
-                    found.append(finding("IMP04", file=file, line=line))
-            elif root not in known and not guarded:
-                found.append(finding("IMP01", file=file, at=f" line {line}", name=root))
-            elif root in local:
-                found += check_shadow(root)
-            todo += [path for path in module_files(module, file) if path in sources]
-        if file == "model.py":
-            found += check_model(tree, sources)
-        found += check_names(sources[file], tree, file)
-        found += check_calls(tree, file)
-        found += check_paths(tree, file, names, profile)
+            where = (
+                f"line {error.lineno}: {error.msg}"
+                if isinstance(error, SyntaxError)
+                else str(error) or "nested too deeply"
+            )
+            found.append(finding("PY01", file=file, why=where))
     return list(dict.fromkeys(found))
 
 
@@ -81,19 +85,45 @@ def parse(source: bytes) -> ast.Module:
         return ast.parse(source)
 
 
-def is_guard(node: ast.AST) -> bool:
-    return isinstance(node, ast.Try) and bool(node.handlers)
+def uncalled(tree: ast.Module) -> set[ast.AST]:
+    """Functions that neither the import nor Model nor anything they mention names, such as left-over training code."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name != "Model"]
+    called_by_others = {method for node in classes for method in node.body}  # Keras calls call, build, get_config
+
+    def mentions(nodes: list[ast.AST]) -> set[str]:
+        inner = [n for node in nodes for n in ast.walk(node)]
+        return {
+            getattr(n, "id", None) or getattr(n, "attr", "") for n in inner if isinstance(n, (ast.Name, ast.Attribute))
+        }
+
+    top = [node for node in tree.body if node not in functions and not isinstance(node, ast.ClassDef)]
+    parts = [
+        n for c in ast.walk(tree) if isinstance(c, ast.ClassDef) for n in [*c.bases, *c.body] if n not in functions
+    ]
+    names = mentions([n for n in top if not is_main(n)] + parts + [d for f in functions for d in f.decorator_list])
+    live = {f for f in functions if f in called_by_others or f.name == "predict" or f.name.startswith("__")}
+    names |= mentions(list(live))
+    while new := [f for f in functions if f not in live and f.name in names]:
+        live.update(new)
+        names |= mentions(new)
+    return set(functions) - live
 
 
-def walk(tree: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
-    """Every node, and whether it stands in the body of a `try` that has an `except`."""
-    todo = [(tree, False)]
+def is_main(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "__name__" in {getattr(n, "id", "") for n in ast.walk(node.test)}
+
+
+def walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node, and whether nothing will run it, or an `except` stands by in case it fails."""
+    todo, idle = [(tree, False)], uncalled(tree)
     while todo:
         node, guarded = todo.pop()
         yield node, guarded
         for field, value in ast.iter_fields(node):
             children = value if isinstance(value, list) else [value]
-            inside = guarded or (is_guard(node) and field == "body")
+            tried = isinstance(node, ast.Try) and node.handlers and field == "body"
+            inside = guarded or bool(tried) or node in idle or is_main(node)
             todo += [(child, inside) for child in children if isinstance(child, ast.AST)]
 
 
@@ -144,7 +174,7 @@ def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from definitions(getattr(node, field, []))
 
 
-def check_model(tree: ast.Module, sources: dict[str, bytes]) -> Iterator[Finding]:
+def check_model(tree: ast.Module) -> Iterator[Finding]:
     """Model, its __init__ and its predict, as far as the file shows them."""
     model = None
     for node in definitions(tree.body):
@@ -199,13 +229,9 @@ def check_names(source: bytes, tree: ast.Module, file: str) -> Iterator[Finding]
     """Names that are used and that nothing defines, by the compiler's own symbol table."""
     if any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n in ast.walk(tree)):
         return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            top = symtable.symtable(source.decode("utf-8", "replace").lstrip("\ufeff"), file, "exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        yield finding("PY01", file=file, why=getattr(error, "msg", str(error)))
-        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        top = symtable.symtable(source.decode("utf-8", "replace").lstrip("\ufeff"), file, "exec")
     tables = [top]
     for table in tables:
         tables += table.get_children()
@@ -234,14 +260,14 @@ def check_calls(tree: ast.Module, file: str) -> Iterator[Finding]:
     inner = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda))]
     rebound = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     rebound |= {arg.arg for n in inner for arg in ast.walk(n.args) if isinstance(arg, ast.arg)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
-            if node.func.id not in rebound:
-                yield from fits(node, functions[node.func.id], 0, file)
+    live = {node for node, guarded in walk(tree) if isinstance(node, ast.Call) and not guarded}
+    for node in live:
+        if isinstance(node.func, ast.Name) and node.func.id in functions and node.func.id not in rebound:
+            yield from fits(node, functions[node.func.id], 0, file)
     for owner in (n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)):
         methods = {n.name: n for n in owner.body if isinstance(n, ast.FunctionDef)}
         for node in ast.walk(owner):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in methods:
+            if node in live and isinstance(node.func, ast.Attribute) and node.func.attr in methods:
                 method = methods[node.func.attr]
                 own = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(tuple(decorators(method)))
                 if getattr(node.func.value, "id", "") == "self" and own is not None:
@@ -255,23 +281,28 @@ def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> It
         return
     positional = [a.arg for a in args.posonlyargs + args.args][own:]
     by_name = {a.arg for a in args.args + args.kwonlyargs}
-    for keyword in call.keywords:
-        if keyword.arg not in by_name and not args.kwarg:
-            yield finding("PY06", file=file, line=call.lineno,
-                          how=f"the keyword {keyword.arg}, which {definition.name} does not take")  # fmt: skip
+    faults = [
+        f"the keyword {keyword.arg}, which it does not take"
+        for keyword in call.keywords
+        if keyword.arg not in by_name and not args.kwarg
+    ]
     if len(call.args) > len(positional) and not args.vararg:
-        how = f"{len(call.args)} arguments, {definition.name} takes {len(positional)}"
-        yield finding("PY06", file=file, line=call.lineno, how=how)
+        faults.append(f"{len(call.args)} arguments, but it takes {len(positional)}")
     given = set(positional[: len(call.args)]) | {k.arg for k in call.keywords}
     missing = [name for name in required(definition)[own:] if name not in given]
     if missing:
-        how = f"no value for {', '.join(missing)}, which {definition.name} needs"
-        yield finding("PY06", file=file, line=call.lineno, how=how)
+        faults.append(f"no value for {', '.join(missing)}, which it needs")
+    for how in faults:
+        yield finding("PY06", file=file, line=call.lineno, name=definition.name, how=how)
 
 
 def check_paths(tree: ast.Module, file: str, names: set[str], profile: str) -> Iterator[Finding]:
     """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip."""
     values = constants(tree)
+
+    def held(path: str) -> bool:
+        return path in names or any(name.startswith(path + "/") for name in names)
+
     moves = any(isinstance(n, ast.Call) and called(n) == "chdir" for n in ast.walk(tree))
     for node, guarded in walk(tree):
         if not isinstance(node, ast.Call):
@@ -290,22 +321,23 @@ def check_paths(tree: ast.Module, file: str, names: set[str], profile: str) -> I
             path = method_of if method_of is not None else first and work_out(first[0], values, file)
         else:
             path = work_out(first[0], values, file) if first else None
-        if not path or "\0" in path:
+        modes = [a.value for a in [*node.args[1:2], *node.keywords] if isinstance(getattr(a, "value", None), str)]
+        if not path or "\0" in path or re.search("[wax]", "".join(modes) if called(node) == "open" else ""):
             continue
         line = node.lineno
         if path.startswith(IN_ZIP):
             path = posixpath.normpath(path[len(IN_ZIP) :])
-            if path not in names and not any(name.startswith(path + "/") for name in names):
+            if not held(path):
                 yield finding("PATH03", file=file, line=line, name=path)
         elif path.startswith(("/", "~")) or re.match(r"[A-Za-z]:[\\/]", path):
             if not path.startswith(ELSEWHERE):
                 yield finding("PATH02", file=file, at=f" line {line}", name=path)
         elif not re.match(r"\w+://", path):
-            if posixpath.normpath(path) not in names:
+            if not held(posixpath.normpath(path)):
                 yield finding("PATH03", file=file, line=line, name=path)
             elif not moves:
                 level = "error" if profile == "strict" else "warning"
-                yield finding("PATH01", level, file=file, line=line, name=path)
+                yield finding("PATH01", level, file=file, at=f" line {line}", name=path)
 
 
 def constants(tree: ast.Module) -> dict[str, ast.expr]:

@@ -7,10 +7,13 @@ nothing is trusted to have a given shape.
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from pathlib import Path
 
 from grader.codes import Finding, finding
+from grader.source import ELSEWHERE, GRADER_PACKAGES
 from grader.worker import Job, Limits, Run
 
 MB = 1e6
@@ -24,8 +27,11 @@ def read_labels(path: Path, n: int):
     import numpy as np
 
     try:
-        labels = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError, EOFError, MemoryError, SyntaxError) as error:
+        info = os.lstat(path)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > 1000 * n + 1e6:
+            raise ValueError("not a plain file of labels")  # a link would be followed to this machine's own files
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise ValueError(finding("OUT05", why=str(error))) from None
     if not isinstance(labels, np.ndarray):
         raise ValueError(finding("OUT05", why="not one array"))
@@ -62,13 +68,16 @@ def judge_crash(job: Job) -> Finding:
     if not error:
         return finding("RUN02", stage=stage, code=job.exit_code)
     if error == "ModuleNotFoundError":
-        name = re.search(r"No module named '([\w.]+)'", message)
-        if name:
-            return finding("IMP01", file="the submission", at="", name=name[1].split(".")[0])
-    if error == "FileNotFoundError":
-        name = re.search(r"'([^']+)'", message)
-        if name and not name[1].startswith("/app/"):
-            return finding("PATH02", file="the submission", at="", name=name[1])
+        name = re.search(r"No module named '(\w+)", message)
+        if name and name[1] not in GRADER_PACKAGES:
+            return finding("IMP01", file="the submission", at="", name=name[1])
+    path = re.search(r"No such file or directory: '([^']+)'|File not found: filepath=(\S+?)\.? ", message + " ")
+    if path:
+        name = path[1] or path[2]
+        if not os.path.isabs(name):
+            return finding("PATH01", "error", file="the submission", at="", name=name)
+        if not name.startswith(ELSEWHERE):
+            return finding("PATH02", file="the submission", at="", name=name)
     return finding("RUN01", stage=stage, error=f"{error}: {message}")
 
 
@@ -80,7 +89,7 @@ def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
         return found
     if "metadata file" in run.detail:
         found.append(finding("OUT06"))
-    elif run.predictions is None:
+    elif not os.path.lexists(run.predictions):
         found.append(judge_crash(job))
     else:
         try:

@@ -1,36 +1,25 @@
 """Small submissions made by code: numpy only, so that a rehearsal takes a second instead of a minute."""
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-# The class of an image is written in its top left pixel, so that a submission of five lines is right everywhere.
-GOOD = """
-import numpy as np
-
-class Model:
-    def __init__(self):
-        pass
-
-    def predict(self, X):
-        return np.asarray(X)[:, 0, 0, 0].astype(np.int64) // 30
-"""
+RIGHT = "return np.asarray(X)[:, 0, 0, 0].astype(np.int64) // 30"
 
 
 def cells(n: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(images (n, 96, 96, 3) uint8, labels (n,)) that GOOD labels without a mistake."""
+    """(images (n, 96, 96, 3) uint8, labels (n,)): noise, with the class written in the top left pixel."""
     rng = np.random.default_rng(seed)
     images, labels = rng.integers(0, 256, (n, 96, 96, 3), np.uint8), rng.integers(0, 8, n)
     images[:, 0, 0, 0] = labels * 30 + 5
     return images, labels
 
 
-def model(
-    predict: str = "return np.asarray(X)[:, 0, 0, 0].astype(np.int64) // 30", init: str = "pass", top: str = ""
-) -> str:
-    """A model.py with these bodies; lines are indented here."""
+def model(predict: str = RIGHT, init: str = "pass", top: str = "") -> str:
+    """A model.py with these lines in its two methods and at its top; as it stands it labels `cells` without mistake."""
 
     def body(text: str) -> str:
         return "\n".join("        " + line for line in text.strip("\n").splitlines())
@@ -39,6 +28,9 @@ def model(
         f"import numpy as np\n{top}\n\nclass Model:\n    def __init__(self):\n{body(init)}\n\n"
         f"    def predict(self, X):\n{body(predict)}\n"
     )
+
+
+GOOD = model()
 
 
 def make_zip(path: Path, files: dict[str, str | bytes] | str, compression: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -53,4 +45,37 @@ def make_zip(path: Path, files: dict[str, str | bytes] | str, compression: int =
 def npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def npz(path: Path, n: int = 64) -> Path:
+    images, labels = cells(n)
+    np.savez(path, images=images, labels=labels[:, None].astype(np.uint8))
+    return path
+
+
+def hdf5(values: int = 1000) -> bytes:
+    """A small, whole HDF5 file."""
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file["kernel"] = np.arange(values, dtype=np.float32)
+    return buffer.getvalue()
+
+
+def layer(class_name: str, module: str | None = "keras.layers", registered: str | None = None, **config) -> dict:
+    """One object as Keras 3 writes it into a .keras file."""
+    return {"module": module, "class_name": class_name, "config": config, "registered_name": registered}
+
+
+def keras_file(*layers: dict, version: str = "3.4.1", compiled: dict | None = None) -> bytes:
+    """A .keras file with these layers: a zip of metadata.json, config.json and model.weights.h5."""
+    config = layer("Functional", "keras.src.models.functional", "Functional", layers=[layer("Dense", units=8), *layers])
+    config["compile_config"] = compiled or {"optimizer": layer("Adam", "keras.optimizers"), "loss": "mse"}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("metadata.json", json.dumps({"keras_version": version, "date_saved": "2024-11-20@10:00:00"}))
+        file.writestr("config.json", json.dumps(config))
+        file.writestr("model.weights.h5", hdf5())
     return buffer.getvalue()

@@ -1,0 +1,238 @@
+"""Runs one program of a job in the sandbox, under limits, and tells what it did.
+
+    job = run_program(root, scoring=False, limits=Limits(seconds=600))
+
+`root` is a folder with /app laid out in it (worker.py does that). Time, memory, disk and the number of processes are
+watched from outside, every TICK seconds; whatever passes its limit is killed with all of its processes.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import re
+import shlex
+import signal
+import site
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grader import sandbox
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TICK = 0.05  # seconds between two looks at a running program
+
+
+@dataclass
+class Limits:
+    """What one job may use. The platform sets the time; the others keep this machine safe."""
+
+    seconds: float = 600.0  # the platform's default for a phase
+    memory: int | None = None  # bytes resident over all processes; None: as much as there is
+    disk: int = 2 << 30  # bytes under /app/output and /tmp together, and in any one file
+    processes: int = 256
+    log: int = 1 << 20  # bytes kept of each log, half from its beginning and half from its end
+
+
+@dataclass
+class Job:
+    """What one program did. `stopped` names the limit that ended it: time, memory, disk or processes."""
+
+    exit_code: int | None = None
+    seconds: float = 0.0
+    peak_memory: int = 0  # bytes
+    stopped: str | None = None
+    stdout: str = ""
+    stderr: str = ""
+    changed: list[str] = field(default_factory=list)  # files of the submission or the input that it altered
+    notes: dict = field(default_factory=dict)  # progress.json: the stage reached, times, the exception if one ended it
+
+
+def read_command(program: Path) -> str | None:
+    """The `command:` of a program's metadata.yaml, or metadata; None where there is none."""
+    for name in ("metadata.yaml", "metadata"):
+        if (program / name).is_file():
+            text = (program / name).read_text(encoding="utf-8", errors="replace")
+            found = re.search(r"^command:[ \t]*(.+?)[ \t]*$", text, re.MULTILINE)
+            return found[1].strip("'\"") if found else None
+    return None
+
+
+def substitute(word: str, app: str, scoring: bool) -> str:
+    """Replace the legacy placeholders in a word of a command, in the platform's own order; `app`: where /app is."""
+    for name, path in [
+        ("$input", "input" if scoring else "input_data"),
+        ("$output", "output"),
+        ("$program", "program"),
+        ("$ingestion_program", "program"),
+        ("$hidden", "input/ref"),
+        ("$shared", "shared"),
+        ("$submission_program", "ingested_program"),
+        ("$tmp", "output"),
+        ("$predictions", "input/res" if scoring else "output"),
+    ]:
+        word = word.replace(name, f"{app}/{path}")
+    return word
+
+
+def walk(folder: str | Path) -> Iterator[os.DirEntry]:
+    """Every entry below a folder, links unfollowed, however deep; what cannot be read is left out."""
+    todo = [os.fspath(folder)]
+    while todo:
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    yield entry
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+        except OSError:
+            continue  # it went while we looked, or its path is too long
+
+
+def folder_bytes(*folders: Path) -> int:
+    """Bytes on disk; an empty file counts as a block, for a million of them fill a disk too."""
+    total = 0
+    for folder in folders:
+        for entry in walk(folder):
+            try:
+                total += max(4096, entry.stat(follow_symlinks=False).st_blocks * 512)
+            except OSError:
+                pass
+    return total
+
+
+def fingerprint(folder: Path) -> dict[str, tuple]:
+    """{path: (mode, size, change time in ns)} of all below a folder: the change time cannot be set back."""
+    found = {}
+    for entry in walk(folder):
+        info = entry.stat(follow_symlinks=False)
+        found[os.path.relpath(entry.path, folder)] = (info.st_mode, info.st_size, info.st_ctime_ns)
+    return found
+
+
+class Tail(threading.Thread):
+    """Reads a pipe to its end and keeps the first and the last `limit / 2` bytes, whatever is written to it."""
+
+    def __init__(self, pipe, limit: int):
+        super().__init__(daemon=True)
+        self.pipe, self.half, self.total, self.head = pipe, limit // 2, 0, b""
+        self.last: collections.deque[bytes] = collections.deque()
+        self.start()
+
+    def run(self) -> None:
+        held = 0
+        while chunk := self.pipe.read1(1 << 16):
+            self.total += len(chunk)
+            space = self.half - len(self.head)
+            self.head += chunk[:space]
+            self.last.append(chunk[space:])
+            held += len(self.last[-1])
+            while held - len(self.last[0]) >= self.half:
+                held -= len(self.last.popleft())
+        self.pipe.close()
+
+    def text(self) -> str:
+        self.join(timeout=2)  # a process that outlived the kill could hold the pipe open
+        last = b"".join(self.last)[-self.half :]
+        cut = self.total - len(self.head) - len(last)
+        middle = f"\n[... {cut:,} bytes not kept ...]\n".encode() if cut else b""
+        return (self.head + middle + last).decode("utf-8", "replace")
+
+
+def run_program(root: Path, scoring: bool, limits: Limits, tick: Callable[[float], None] | None = None) -> Job:
+    """Run /app/program of the folder `root` in the sandbox. `tick` is called with the seconds gone, for progress.
+
+    Raises ValueError where the program has no command.
+    """
+    isolated, _ = sandbox.permitted()
+    app = "/app" if isolated else f"{root}/app"
+    command = read_command(root / "app/program")
+    if not command:
+        raise ValueError("the program's metadata.yaml has no line 'command: ...'; the platform would fail every run")
+    words = [substitute(word, app, scoring) for word in shlex.split(command)]
+    environment = {"PATH": PATH, "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+    if site.ENABLE_USER_SITE:
+        environment["PYTHONUSERBASE"] = site.getuserbase()  # packages installed with pip install --user
+    if not isolated:
+        environment |= {"HOME": f"{root}/tmp", "TMPDIR": f"{root}/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
+    if words[0] in ("python", "python3"):
+        words[:1] = [sys.executable] if isolated else [sys.executable, sandbox.__file__, "--no-network"]
+    (root / "tmp").mkdir()
+    spec = {"root": str(root), "command": words, "cwd": f"{app}/program", "env": environment, "isolated": isolated,
+            "writable": ["/app/output", "/tmp"], "file_limit": limits.disk}  # fmt: skip
+    (root / "spec.json").write_text(json.dumps(spec))
+    given = [root / "app" / name for name in ("ingested_program", "input_data", "input", "program")]
+    before = {folder: fingerprint(folder) for folder in given}
+
+    job, start = Job(), time.monotonic()
+    peak, peak_end = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-I", sandbox.__file__, str(root / "spec.json"), str(peak_end)], pass_fds=[peak_end],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    os.close(peak_end)
+    out, err = Tail(process.stdout, limits.log), Tail(process.stderr, limits.log)
+    try:
+        while True:
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
+            if pid:
+                break
+            job.seconds = time.monotonic() - start
+            job.stopped = over_limit(process.pid, root, limits, job)
+            if job.stopped:
+                status = stop(process)
+                break
+            if tick:
+                tick(job.seconds)
+            time.sleep(TICK)
+    except BaseException:  # Ctrl-C: nothing that was started may stay
+        stop(process)
+        raise
+    finally:
+        said = os.read(peak, 32)
+        os.close(peak)
+    job.peak_memory = max(job.peak_memory, int(said or 0))
+    job.seconds = time.monotonic() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    job.exit_code = 137 if job.stopped else process.returncode
+    job.stdout, job.stderr = out.text(), err.text()
+    for folder in given:
+        after = fingerprint(folder)
+        names = {name for name in before[folder] | after if before[folder].get(name) != after.get(name)}
+        job.changed += [f"{folder.relative_to(root)}/{name}" for name in sorted(names)]
+    return job
+
+
+def over_limit(pid: int, root: Path, limits: Limits, job: Job) -> str | None:
+    """The limit that the running program has passed, if any; notes its memory on the way."""
+    table = sandbox.process_table()
+    family = sandbox.descendants(pid, table)
+    resident = sum(table[p][1] for p in family)
+    job.peak_memory = max(job.peak_memory, resident)
+    if job.seconds > limits.seconds:
+        return "time"
+    if limits.memory and resident > limits.memory:
+        return "memory"
+    if len(family) > limits.processes:
+        return "processes"
+    if folder_bytes(root / "app/output", root / "tmp") > limits.disk:
+        return "disk"
+    return None
+
+
+def stop(process: subprocess.Popen) -> int:
+    """End the sandbox and all in it: first by its own kill, then by force. Returns the status that waitpid gives."""
+    process.send_signal(signal.SIGTERM)
+    for _ in range(int(5 / TICK)):
+        pid, status = os.waitpid(process.pid, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(TICK)
+    os.killpg(process.pid, signal.SIGKILL)
+    return os.waitpid(process.pid, 0)[1]

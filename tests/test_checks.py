@@ -1,0 +1,413 @@
+"""Static checks: each fault with its code, each fault's near-twin without it, and a thousand broken zips."""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from grader import checks
+from grader.checks import check_zip
+from grader.codes import CODES, refused
+from tests.submissions import GOOD, hdf5, keras_file, layer, make_zip, model
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = "os.path.join(os.path.dirname(os.path.abspath(__file__)), {!r})"
+LOADS = "import keras, os"
+
+
+def loads(name: str, more: str = "") -> str:
+    """A model.py that loads a .keras file of the zip in the right way."""
+    return model(init=f"self.net = keras.saving.load_model({HERE.format(name)}{more})", top=LOADS)
+
+
+def raw(*changes, files=GOOD, name="s.zip", **options):
+    """A builder of a zip whose bytes `changes` ((old, new), ...) replace everywhere."""
+
+    def build(folder: Path) -> Path:
+        path = make_zip(folder / name, files, **options)
+        data = path.read_bytes()
+        for old, new in changes:
+            assert old in data
+            data = data.replace(old, new)
+        path.write_bytes(data)
+        return path
+
+    return build
+
+
+def entries(*infos):
+    """A builder of a zip from (ZipInfo or name, contents), after model.py; nothing is cleaned on the way."""
+
+    def build(folder: Path) -> Path:
+        with zipfile.ZipFile(folder / "s.zip", "w", zipfile.ZIP_DEFLATED) as file:
+            for info, contents in [("model.py", GOOD), *infos]:
+                file.writestr(info, contents)
+        return folder / "s.zip"
+
+    return build
+
+
+def info(name: str, mode: int) -> zipfile.ZipInfo:
+    made = zipfile.ZipInfo(name)
+    made.external_attr, made.create_system = mode << 16, 3
+    return made
+
+
+def truncated(share: float):
+    def build(folder: Path) -> Path:
+        path = make_zip(folder / "s.zip", GOOD)
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+        return path
+
+    return build
+
+
+DEFLATE, DEFLATE64, FLAGS = b"\x00\x00\x08\x00", b"\x00\x00\x09\x00", b"\x14\x00\x01\x00"
+ENCRYPTED = [(b"\x14\x00\x00\x00\x08\x00", FLAGS + b"\x08\x00")]
+WEIGHTS = {"weights/model.weights.h5": hdf5()}
+MANIFEST = {"weights/manifest.json": json.dumps({"sha256": sha256(hdf5()).hexdigest()})}
+SAVED, LOSS = keras_file(), {"loss": {"module": "builtins", "class_name": "function", "config": "my_loss"}}
+CUSTOM = layer("Spotlight", None, "Blood>Spotlight")
+DEFINED = (
+    "import keras, os\n@keras.saving.register_keras_serializable('Blood')\nclass Spotlight(keras.layers.Layer): pass"
+)
+TWO_METHODS = model("return self.scale(X, factor=2)[:, 0]") + "\n    def scale(self, X, {}=1):\n        return X\n"
+CROP = "def crop(X, size):\n    return X"
+TOOLS = model(top="import tools")
+TRAINING = (
+    "\ndef train(path):\n    import cv2\n    return cv2.imread('cells.png') + undefined\n"
+    "\nif __name__ == '__main__':\n    train(np.load('training_set.npz'), twice=True)\n"
+)
+PATHLIB = "from pathlib import Path"
+
+# (code, what is faulty, the near-twin that is not): files, or model.py alone, or a builder of the zip
+FAULTS = [
+    ("ZIP01", {"submission/model.py": GOOD}, {"model.py": GOOD, "submission/notes.txt": "x"}),
+    ("ZIP01", {"a/b/model.py": GOOD, "a/b/weights.npy": "x"}, {"model.py": GOOD, "a/b/weights.npy": "x"}),
+    ("ZIP02", {"Model.py": GOOD}, {"model.py": GOOD}),
+    ("ZIP03", truncated(0.9), truncated(1.0)),
+    ("ZIP03", truncated(0.0), truncated(1.0)),
+    ("ZIP03", raw((b"class", b"klass"), compression=0), raw(compression=0)),
+    ("ZIP04", raw((DEFLATE, DEFLATE64)), raw()),
+    ("ZIP04", raw(compression=zipfile.ZIP_BZIP2), raw(compression=zipfile.ZIP_STORED)),
+    ("ZIP04", raw(*ENCRYPTED), raw()),
+    ("ZIP05", {"model.py": GOOD, "__MACOSX/._model.py": "x"}, {"model.py": GOOD, "MACOSX/model.txt": "x"}),
+    ("ZIP05", {"model.py": GOOD, "weights/.DS_Store": "x"}, {"model.py": GOOD, "weights/DS_Store.txt": "x"}),
+    ("ZIP05", {"model.py": GOOD, "__pycache__/model.cpython-311.pyc": "x"}, {"model.py": GOOD, "cache/model.txt": "x"}),
+    ("ZIP06", raw(name="s" * 61 + ".zip"), raw(name="s" * 60 + ".zip")),
+    ("ZIP06", raw(name="model.rar"), raw(name="model.zip")),
+    ("ZIP06", {"model.py": GOOD, "d" * 101: "x"}, {"model.py": GOOD, "d" * 100: "x"}),
+    ("ZIP07", entries(("../evil.py", "x")), entries(("..evil.txt", "x"))),
+    ("ZIP07", entries(("/etc/evil", "x")), entries(("etc/evil", "x"))),
+    ("ZIP07", entries(("C:/evil", "x")), entries(("C/evil", "x"))),
+    (
+        "ZIP07",
+        raw((b"b+evil", b"b\\evil"), files={"model.py": GOOD, "b+evil": "x"}),
+        raw(files={"model.py": GOOD, "b+evil": "x"}),
+    ),
+    (
+        "ZIP07",
+        raw((b"b+evil", b"b\0evil"), files={"model.py": GOOD, "b+evil": "x"}),
+        raw(files={"model.py": GOOD, "b+evil": "x"}),
+    ),
+    ("ZIP08", entries((info("link", 0o120777), "/etc/passwd")), entries((info("file", 0o100644), "/etc/passwd"))),
+    ("ZIP08", entries((info("pipe", 0o010644), "")), entries((info("file", 0), ""))),
+    ("ZIP09", entries(("Notes.txt", "1"), ("notes.txt", "2")), entries(("notes.txt", "1"), ("notes2.txt", "2"))),
+    ("ZIP09", entries(("a", "1"), ("a/b", "2")), entries(("a", "1"), ("ab/b", "2"))),
+    ("ZIP10", entries(("zeros", bytes(11 << 20))), entries(("zeros", bytes(9 << 20)))),
+    ("ZIP10", entries(*((f"{i}", "") for i in range(10_001))), entries(*((f"{i}", "") for i in range(99)))),
+    (
+        "MET01",
+        {"model.py": GOOD, "metadata": "command: python3 model.py"},
+        {"model.py": GOOD, "metadata": "description: ours"},
+    ),
+    ("PY01", GOOD + "\n  def", GOOD + "\ndef f(): pass"),
+    ("PY01", GOOD + "\n" + "-" * 100_000 + "1", GOOD + "\n" + "-" * 10 + "1"),
+    ("PY02", GOOD.replace("class Model", "class model"), GOOD.replace("class Model:", "class Model(object):")),
+    (
+        "PY03",
+        GOOD.replace("__init__(self)", "__init__(self, path)"),
+        GOOD.replace("__init__(self)", "__init__(self, path=None)"),
+    ),
+    ("PY04", GOOD.replace("def predict", "def forecast"), GOOD + "\n    def forecast(self): pass"),
+    ("PY04", GOOD.replace("predict(self, X)", "predict(X)"), GOOD.replace("predict(self, X)", "predict(self, *X)")),
+    (
+        "PY04",
+        GOOD.replace("predict(self, X)", "predict(self, X, batch)"),
+        GOOD.replace("predict(self, X)", "predict(self, X, batch=8)"),
+    ),
+    (
+        "PY05",
+        model("return preprocess(X).argmax(1)"),
+        model("return preprocess(X).argmax(1)", top="def preprocess(X): return X"),
+    ),
+    (
+        "PY05",
+        model("return self.net(X) if tf else X"),
+        model("return self.net(X) if tf else X", top="import tensorflow as tf"),
+    ),
+    ("PY06", TWO_METHODS.format("times"), TWO_METHODS.format("factor")),
+    ("PY06", model("return crop(X)", top=CROP), model("return crop(X, 9)", top=CROP)),
+    (
+        "IMP01",
+        model(top="import keras_cv"),
+        model(top="try:\n    import keras_cv\nexcept ImportError:\n    keras_cv = None"),
+    ),
+    ("IMP01", model(top="from albumentations.core import x"), model(top="from tensorflow.keras import layers")),
+    ("IMP01", model("import sklearn\n" + "return X"), model("import keras\n" + "return X")),
+    ("IMP01", TOOLS, {"model.py": TOOLS, "tools.py": "", "train.py": "import cv2"}),
+    ("IMP01", {"model.py": TOOLS, "tools.py": "import cv2"}, {"model.py": TOOLS, "tools.py": "import math"}),
+    (
+        "IMP02",
+        {"model.py": model(top="import random"), "random.py": ""},
+        {"model.py": model(top="import randoms"), "randoms.py": ""},
+    ),
+    (
+        "IMP02",
+        {"model.py": model(top="from ingestion import f"), "ingestion.py": ""},
+        {"model.py": GOOD, "ingestion.py": ""},
+    ),
+    (
+        "IMP03",
+        {"model.py": model(top="import utils"), "utils.py": ""},
+        {"model.py": model(top="import blood_utils"), "blood_utils.py": ""},
+    ),
+    (
+        "IMP04",
+        {"model.py": model(top="from .net import f"), "net.py": ""},
+        {"model.py": model(top="from net import f"), "net.py": "f = 1"},
+    ),
+    (
+        "PATH01",
+        {"model.py": model(init="self.w = np.load('w.npy')"), "w.npy": "x"},
+        {"model.py": model(init=f"self.w = np.load({HERE.format('w.npy')})", top="import os"), "w.npy": "x"},
+    ),
+    (
+        "PATH01",
+        {"model.py": model(init="self.w = (Path('w') / 'a.txt').read_text()", top=PATHLIB), "w/a.txt": "x"},
+        {
+            "model.py": model(init="self.w = (Path(__file__).parent / 'w/a.txt').read_text()", top=PATHLIB),
+            "w/a.txt": "x",
+        },
+    ),
+    (
+        "PATH01",
+        {"model.py": model(init="with open(NAME) as f: pass", top="NAME = 'w.txt'"), "w.txt": "x"},
+        {
+            "model.py": model(
+                init="os.chdir(os.path.dirname(__file__))\nwith open(NAME) as f: pass", top="import os\nNAME = 'w.txt'"
+            ),
+            "w.txt": "x",
+        },
+    ),
+    ("PATH02", model(init="open('/content/drive/MyDrive/w.keras')"), model(init="open('/tmp/w.keras', 'w')")),
+    ("PATH02", model(init="open(r'C:\\Users\\me\\w.keras')"), model(init="print(r'C:\\Users\\me\\w.keras')")),
+    (
+        "PATH03",
+        {"model.py": loads("net.keras"), "nets.keras": SAVED},
+        {"model.py": loads("net.keras"), "net.keras": SAVED},
+    ),
+    ("PATH03", model("return np.load('x.npy')"), model() + TRAINING),
+    (
+        "NET01",
+        model(init="self.net = keras.applications.ResNet50(weights='imagenet')", top=LOADS),
+        model(init="self.net = keras.applications.ResNet50(weights=None)", top=LOADS),
+    ),
+    (
+        "KER01",
+        {"model.py": loads("n.keras"), "n.keras": keras_file(version="3.5.0")},
+        {"model.py": loads("n.keras"), "n.keras": keras_file(version="3.4.9")},
+    ),
+    (
+        "KER02",
+        {"model.py": loads("n.keras"), "n.keras": keras_file(CUSTOM)},
+        {"model.py": loads("n.keras").replace(LOADS, DEFINED), "n.keras": keras_file(CUSTOM)},
+    ),
+    (
+        "KER02",
+        {"model.py": loads("n.keras"), "n.keras": keras_file(layer("RandAugment", "keras_cv.layers"))},
+        {"model.py": loads("n.keras"), "n.keras": keras_file(layer("RandomFlip"))},
+    ),
+    (
+        "KER03",
+        {"model.py": loads("n.keras"), "n.keras": keras_file(layer("Lambda", name="scale"))},
+        {"model.py": loads("n.keras"), "n.keras": keras_file(layer("Rescaling", scale=2))},
+    ),
+    (
+        "KER04",
+        {"model.py": loads("n.keras"), "n.keras": keras_file(compiled=LOSS)},
+        {"model.py": loads("n.keras", ", compile=False"), "n.keras": keras_file(compiled=LOSS)},
+    ),
+    ("KER05", {"model.py": GOOD, "w.h5": hdf5()[:-1]}, {"model.py": GOOD, "w.h5": hdf5()}),
+    (
+        "KER05",
+        {"model.py": GOOD, "w.h5": "version https://git-lfs.github.com/spec/v1"},
+        {"model.py": GOOD, "w.txt": "version 1"},
+    ),
+    ("KER05", {"model.py": loads("n.keras"), "n.keras": SAVED[:-9]}, {"model.py": loads("n.keras"), "n.keras": SAVED}),
+    (
+        "KER06",
+        {"model.py": GOOD, **MANIFEST, "weights/model.weights.h5": hdf5(999)},
+        {"model.py": GOOD, **MANIFEST, **WEIGHTS},
+    ),
+]
+
+
+def build(folder: Path, files) -> Path:
+    return files(folder) if callable(files) else make_zip(folder / "s.zip", files)
+
+
+@pytest.mark.parametrize("code, faulty, twin", FAULTS, ids=[f"{i}-{row[0]}" for i, row in enumerate(FAULTS)])
+def test_each_fault_has_its_code_and_its_near_twin_has_none(tmp_path, code, faulty, twin):
+    found = check_zip(build(tmp_path, faulty))
+    assert code in {f.code for f in found}
+    assert refused(found) == (CODES[code].level != "warning")
+    for f in found:
+        assert "{" not in str(f) and str(f).count("; on the platform, ") == 1 and "\n" not in str(f)
+    (tmp_path / "twin").mkdir()
+    assert check_zip(build(tmp_path / "twin", twin)) == []
+
+
+def test_size_limits(tmp_path, monkeypatch):
+    path = make_zip(tmp_path / "s.zip", {"model.py": GOOD, "w.npy": bytes(2_000_000)}, zipfile.ZIP_STORED)
+    assert [f.code for f in check_zip(path, max_mb=1.9)] == ["ZIP11"]
+    assert check_zip(path, max_mb=2.1) == []
+    monkeypatch.setattr(checks, "COPY_MB", 1.9)
+    assert [f.code for f in check_zip(path)] == ["ZIP12"]
+    monkeypatch.setattr(checks, "COPY_MB", 2.1)
+    assert check_zip(path) == []
+
+
+def test_a_directory_too_large_to_read_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = make_zip(tmp_path / "s.zip", GOOD)
+    data = bytearray(path.read_bytes())
+    data[-10:-6] = (1 << 30).to_bytes(4, "little")
+    path.write_bytes(data)
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    assert [f.code for f in check_zip(path)] == ["ZIP10"]
+
+
+def test_relative_paths_are_a_warning_where_the_grader_changes_into_the_submission(tmp_path):
+    files = {"model.py": model(init="self.w = np.load('w.npy')"), "w.npy": "x"}
+    found = check_zip(make_zip(tmp_path / "s.zip", files), profile="an2dl")
+    assert [(f.code, f.level) for f in found] == [("PATH01", "warning")]
+
+
+def test_packages_that_the_user_vouches_for(tmp_path):
+    path = make_zip(tmp_path / "s.zip", model(top="import sklearn.svm, cv2"))
+    assert {f.code for f in check_zip(path, packages=("sklearn",))} == {"IMP01"}
+    assert check_zip(path, packages=("sklearn", "cv2")) == []
+
+
+def test_the_projects_own_submission_is_clean(tmp_path):
+    files = {"model.py": (ROOT / "model.py").read_bytes(), **WEIGHTS, **MANIFEST}
+    assert check_zip(make_zip(tmp_path / "s.zip", files)) == []
+    kit = ROOT / "grader/starting_kit"
+    files = {path.name: path.read_bytes() for path in kit.iterdir() if path.is_file()}
+    assert check_zip(make_zip(tmp_path / "kit.zip", files)) == []
+
+
+def test_static_checks_import_neither_tensorflow_nor_numpy(tmp_path):
+    path = make_zip(tmp_path / "s.zip", {"model.py": loads("n.keras"), "n.keras": keras_file()})
+    script = (
+        "import sys, build_submission\n"
+        f"status = build_submission.main(['--check', {str(path)!r}])\n"
+        "heavy = {'tensorflow', 'keras', 'torch', 'numpy', 'h5py', 'cv2'} & set(sys.modules)\n"
+        "sys.exit(status or f'imported {heavy}' if heavy else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_files_that_keras_writes_are_read_as_keras_means_them(tmp_path):
+    keras = pytest.importorskip("keras")
+    inputs = keras.layers.Input((4,))
+    plain = keras.Sequential([inputs, keras.layers.Dense(8, kernel_regularizer="l2", activation="softmax")])
+    plain.compile("adam", keras.losses.sparse_categorical_crossentropy, metrics=["accuracy"])
+
+    class Spotlight(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    odd = keras.Sequential([inputs, Spotlight(), keras.layers.Lambda(lambda x: 2 * x)])
+    odd.compile("adam", lambda true, predicted: predicted)
+    codes = {}
+    for name, network in (("plain", plain), ("odd", odd)):
+        network.save(tmp_path / "n.keras")
+        files = {"model.py": loads("n.keras"), "n.keras": (tmp_path / "n.keras").read_bytes()}
+        codes[name] = {f.code for f in check_zip(make_zip(tmp_path / "s.zip", files))} - {"KER01"}
+    assert codes == {"plain": set(), "odd": {"KER02", "KER03", "KER04"}}
+
+
+def seeds() -> list[bytes]:
+    """Zips to break: plain, stored, nested, with weights, with a .keras file, with a comment."""
+    made = []
+    with tempfile.TemporaryDirectory() as folder:
+        for files, method in [
+            (GOOD, zipfile.ZIP_DEFLATED),
+            ({"sub/model.py": GOOD, "sub/": ""}, zipfile.ZIP_STORED),
+            ({"model.py": loads("n.keras"), "n.keras": keras_file(CUSTOM)}, zipfile.ZIP_STORED),
+            ({"model.py": GOOD, **WEIGHTS, **MANIFEST, "metadata": "description: x"}, zipfile.ZIP_STORED),
+        ]:
+            made.append(make_zip(Path(folder) / "s.zip", files, method).read_bytes())
+    return [*made, made[0] + b"PK\x05\x06" + bytes(18), b"", b"PK\x03\x04"]
+
+
+SEEDS = seeds()
+INTERESTING = [b"\0", b"\xff\xff", b"\xff" * 4, b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"../", b"\x09\0", b"\x01\0"]
+    b"\0",
+    b"\xff\xff",
+    b"\xff" * 4,
+    b"PK\x01\x02",
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"PK\x06\x06",
+    b"../",
+    b"\x09\0",
+]
+MUTATION = st.tuples(
+    st.sampled_from(["put", "insert", "delete", "cut", "repeat"]),
+    st.floats(0, 1),
+    st.one_of(st.sampled_from(INTERESTING), st.binary(min_size=1, max_size=8)),
+)
+
+
+def mutate(data: bytes, how: str, where: float, what: bytes) -> bytes:
+    at = int(where * len(data))
+    if how == "put":
+        return data[:at] + what + data[at + len(what) :]
+    if how == "insert":
+        return data[:at] + what + data[at:]
+    if how == "delete":
+        return data[:at] + data[at + len(what) :]
+    return data[:at] if how == "cut" else data + data[at:]
+
+
+@settings(max_examples=1200, deadline=30_000, derandomize=True, database=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(st.sampled_from(SEEDS), st.lists(MUTATION, min_size=1, max_size=6))
+def test_broken_zips_get_a_verdict_and_touch_nothing(tmp_path, monkeypatch, seed, mutations):
+    for mutation in mutations:
+        seed = mutate(seed, *mutation)
+    folder, inner = tmp_path / "in", tmp_path / "tmp"
+    folder.mkdir(exist_ok=True)
+    inner.mkdir(exist_ok=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(inner))
+    monkeypatch.chdir(folder)
+    (folder / "s.zip").write_bytes(seed)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = check_zip(folder / "s.zip")
+    assert all(f.code in CODES and str(f) for f in found)
+    assert [path.name for path in folder.iterdir()] == ["s.zip"]
+    assert not list(inner.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "tmp"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
