@@ -80,7 +80,7 @@ def flip_turn(image, strength, rng):
     if rng.random() >= strength:
         return image.copy()
     image = np.rot90(image, rng.integers(4))
-    return np.ascontiguousarray(image[:, ::-1] if rng.random() < 0.5 else image)
+    return np.array(image[:, ::-1] if rng.random() < 0.5 else image, order="C")
 
 
 def affine(image, strength, rng):

@@ -1,0 +1,186 @@
+"""Augmentations: identity at zero strength, cases by hand, one draw per image, labels mixed rightly."""
+
+import numpy as np
+import pytest
+
+from training import augment
+from training.augment import POLICIES, Layer, Policy
+
+OPERATIONS = sorted(
+    {o for p in POLICIES.values() for o in (*p.always, *(o for layer in p.layers for o in layer.operations))},
+    key=lambda o: o.__name__,
+)
+every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.__name__)
+
+
+class Fixed:
+    """A generator whose every draw is the upper end (or, for choices, the first): for cases worked out by hand."""
+
+    def uniform(self, low, high, size=None):
+        return high if size is None else np.full(size, high, float)
+
+    def random(self, size=None, dtype=float):
+        return 0.999 if size is None else np.full(size, 0.999, dtype)
+
+    def choice(self, options, size=None):
+        return options[-1]
+
+
+@pytest.fixture
+def image():
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:96, :96]
+    smooth = np.stack([120 + 100 * np.sin(x / 9 + k) * np.cos(y / 7 - k) for k in range(3)], axis=-1)
+    return augment.to_uint8(smooth + rng.normal(0, 5, smooth.shape))
+
+
+@every_operation
+def test_identity_at_zero_strength(operation, image):
+    for seed in range(20):
+        assert np.array_equal(operation(image, 0.0, np.random.default_rng(seed)), image)
+
+
+@every_operation
+def test_shape_dtype_and_input_are_kept(operation, image):
+    before = image.copy()
+    for strength in (0.3, 1.0):
+        for seed in range(20):
+            out = operation(image, strength, np.random.default_rng(seed))
+            assert out.shape == image.shape and out.dtype == np.uint8
+            assert not np.shares_memory(out, image)
+    assert np.array_equal(image, before)
+
+
+@every_operation
+def test_changes_the_image_and_follows_its_generator_alone(operation, image):
+    outs = [operation(image, 1.0, np.random.default_rng(seed)) for seed in range(10)]
+    again = [operation(image, 1.0, np.random.default_rng(seed)) for seed in range(10)]
+    assert all(np.array_equal(a, b) for a, b in zip(outs, again, strict=True))
+    assert any(not np.array_equal(out, image) for out in outs)
+
+
+@every_operation
+def test_grows_with_strength(operation, image):
+    def change(strength):
+        outs = [operation(image, strength, np.random.default_rng(seed)) for seed in range(40)]
+        return np.mean([np.abs(out.astype(float) - image).mean() for out in outs])
+
+    assert change(0.15) < change(1.0)
+
+
+def one_pixel(value) -> np.ndarray:
+    return np.full((4, 4, 3), value, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "operation, value, expected",
+    [
+        (augment.brightness, 100, [200, 200, 200]),  # the second branch adds 100
+        (augment.channel_shift, (0, 100, 200), [100, 200, 255]),
+        (augment.channel_gain, (10, 100, 200), [18, 182, 255]),  # e^0.6 = 1.822
+        (augment.gamma, 64, [6, 6, 6]),  # 255 (64 / 255)^e = 5.95
+        (augment.solarize, (10, 100, 250), [245, 155, 5]),  # threshold 0: all is inverted
+        (augment.posterize, (10, 100, 250), [0, 64, 192]),  # steps of 64
+        (augment.invert, (10, 100, 250), [245, 155, 5]),
+        (augment.grey, (255, 0, 0), [76, 76, 76]),  # 0.299 * 255
+        (augment.saturation, (255, 0, 0), [255, 0, 0]),  # the second branch, at its upper end: factor 1
+    ],
+    ids=lambda v: getattr(v, "__name__", ""),
+)
+def test_colours_by_hand(operation, value, expected):
+    assert operation(one_pixel(value), 1.0, Fixed())[0, 0].tolist() == expected
+
+
+def test_contrast_by_hand():
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[0], image[1] = 90, 110  # mean 100; e^1.2 = 3.32 times 10 either way
+    assert augment.contrast(image, 1.0, Fixed())[:, 0, 0].tolist() == [67, 133]
+
+
+def test_autocontrast_and_equalize_by_hand():
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[0], image[1] = 100, 200
+    assert augment.autocontrast(image, 1.0, None)[:, 0, 0].tolist() == [0, 255]
+    assert augment.autocontrast(image, 0.5, None)[:, 0, 0].tolist() == [50, 228]
+    assert augment.equalize(image, 1.0, None)[:, 0, 0].tolist() == [0, 255]
+
+
+def test_hue_turns_red_into_its_opposite():
+    # Half a turn about the grey axis maps (1, 0, 0) to (-1/3, 2/3, 2/3).
+    assert augment.hue(one_pixel((255, 0, 0)), 1.0, Fixed())[0, 0].tolist() == [0, 170, 170]
+
+
+def test_stain_scales_optical_density():
+    class Gain(Fixed):  # every channel's density times e^0.5, no mixing, no shift
+        def uniform(self, low, high, size=None):
+            return np.full(size, high) if size == 3 else np.zeros(size)
+
+    assert augment.stain(one_pixel(127), 1.0, Gain())[0, 0].tolist() == [81] * 3  # 256 * 0.5^1.6487 - 1 = 80.6
+
+
+def test_flip_turn_draws_each_of_the_eight(image):
+    outs = {augment.flip_turn(image, 1.0, np.random.default_rng(seed)).tobytes() for seed in range(100)}
+    wanted = [np.rot90(i, k) for i in (image, image[:, ::-1]) for k in range(4)]
+    assert outs == {np.ascontiguousarray(i).tobytes() for i in wanted}
+
+
+def test_jpeg_keeps_the_channels_in_place():
+    out = augment.jpeg(np.full((96, 96, 3), (200, 100, 50), np.uint8), 0.01, np.random.default_rng(0))
+    assert np.abs(out.astype(int) - (200, 100, 50)).max() <= 3
+
+
+def test_images_of_one_batch_are_drawn_apart(image):
+    rng = np.random.default_rng(0)
+    outs = [augment.apply(POLICIES["ours"], image, rng) for _ in range(8)]
+    assert len({out.tobytes() for out in outs}) == 8
+
+
+def test_policy_applies_layers_by_their_odds(image):
+    calls = []
+
+    def spy(image, strength, rng):
+        calls.append(strength)
+        return image
+
+    policy = Policy(layers=(Layer(0.5, (spy,), strength=0.4),), plain=0.2)
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        augment.apply(policy, image, rng)
+    assert abs(len(calls) / 2000 - 0.8 * 0.5) < 0.04
+    assert 0 < min(calls) and max(calls) <= 0.4
+
+
+def test_policy_none_changes_nothing(image):
+    assert np.array_equal(augment.apply(POLICIES["none"], image, np.random.default_rng(0)), image)
+
+
+class TestMix:
+    images = np.stack([np.full((10, 10, 3), 20 * k, np.uint8) for k in range(8)])
+    targets = np.eye(8, dtype=np.float32)
+
+    def test_without_odds_nothing_changes(self):
+        images, targets = augment.mix(self.images, self.targets, np.random.default_rng(0))
+        assert np.array_equal(images, self.images) and np.array_equal(targets, self.targets)
+
+    @pytest.mark.parametrize("odds", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 0.5}])
+    def test_targets_state_what_the_picture_holds(self, odds):
+        # Image k is 20 k throughout, so that its mean level is 20 times the mean of the labels by their weights.
+        changed = 0
+        for seed in range(30):
+            images, targets = augment.mix(self.images, self.targets, np.random.default_rng(seed), **odds)
+            assert images.dtype == np.uint8 and targets.dtype == np.float32
+            assert np.allclose(targets.sum(axis=1), 1, atol=1e-6)
+            assert np.allclose(images.mean(axis=(1, 2, 3)), 20 * targets @ np.arange(8), atol=0.51)
+            changed += (targets.max(axis=1) < 1).sum()
+        assert changed > 100
+        assert np.array_equal(self.images[3], np.full((10, 10, 3), 60)) and self.targets[3, 3] == 1
+
+    def test_pairs_have_weights_of_their_own(self):
+        _, targets = augment.mix(self.images, self.targets, np.random.default_rng(0), mixup=1.0)
+        weights = np.round(targets.max(axis=1), 4)
+        assert len(set(weights[weights < 1])) > 3
+
+    @pytest.mark.parametrize("odds", [(-0.1, 0), (0.6, 0.6)])
+    def test_impossible_odds(self, odds):
+        with pytest.raises(ValueError, match="odds"):
+            augment.mix(self.images, self.targets, np.random.default_rng(0), *odds)

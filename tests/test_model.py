@@ -1,0 +1,201 @@
+"""model.py as the grader meets it: from the unpacked zip, elsewhere, read-only, without a network."""
+
+import importlib.util
+import socket
+import sys
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import model
+
+
+def cells(n: int, seed: int = 0) -> np.ndarray:
+    """Pictures that look a little like cells: (n, 96, 96, 3) uint8, a dark disc on a light ground."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:96, :96] - 47.5
+    radius = rng.uniform(8, 40, (n, 1, 1))
+    ground, disc = rng.uniform(180, 255, (n, 1, 1, 3)), rng.uniform(30, 160, (n, 1, 1, 3))
+    images = np.where((np.hypot(x, y) < radius)[..., None], disc, ground) + rng.normal(0, 8, (n, 96, 96, 3))
+    return np.clip(images, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def submitted(tmp_path_factory):
+    """An instance of the zip's own Model, imported with a foreign working directory and every connection refused."""
+    folder = tmp_path_factory.mktemp("submission")
+    if not (ROOT / "weights" / "model.weights.h5").exists():
+        pytest.fail("weights/model.weights.h5 is missing: the package does not work without it")
+    with zipfile.ZipFile(folder / "made.zip", "w") as archive:
+        for name in ("model.py", "weights/model.weights.h5", "weights/manifest.json"):
+            archive.write(ROOT / name, name)
+    with zipfile.ZipFile(folder / "made.zip") as archive:
+        archive.extractall(folder / "unpacked")
+    for path in [*(folder / "unpacked").rglob("*"), folder / "unpacked"]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network here")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(sys, "dont_write_bytecode", True)
+        spec = importlib.util.spec_from_file_location("submitted_model", folder / "unpacked" / "model.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        before = {p: p.stat().st_mtime_ns for p in (folder / "unpacked").rglob("*")}
+        yield module.Model()
+        assert {p: p.stat().st_mtime_ns for p in (folder / "unpacked").rglob("*")} == before
+
+
+@pytest.fixture(scope="module")
+def images():
+    return cells(100)
+
+
+@pytest.fixture(scope="module")
+def labels(submitted, images):
+    return submitted.predict(images)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 1000])
+def test_returns_one_integer_label_an_image(submitted, n):
+    found = submitted.predict(cells(n))
+    assert isinstance(found, np.ndarray) and found.shape == (n,) and np.issubdtype(found.dtype, np.integer)
+    assert ((found >= 0) & (found < 8)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64, np.int64])
+def test_same_labels_for_every_number_type(submitted, images, labels, dtype):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (submitted.predict(images.astype(dtype)) == labels).all()
+
+
+def test_non_contiguous_and_read_only_arrays(submitted, images, labels):
+    apart = np.zeros((len(images), 96, 192, 3), np.uint8)
+    apart[:, :, ::2] = images
+    assert (submitted.predict(apart[:, :, ::2]) == labels).all()
+    assert (submitted.predict(np.asfortranarray(images)) == labels).all()
+    locked = images.copy()
+    locked.setflags(write=False)
+    assert (submitted.predict(locked) == labels).all()
+
+
+def test_a_label_depends_on_its_own_image_alone(submitted, images, labels):
+    alone = np.concatenate([submitted.predict(image[None]) for image in images[:20]])
+    assert (alone == labels[:20]).all()
+    order = np.random.default_rng(1).permutation(len(images))
+    assert (submitted.predict(images[order]) == labels[order]).all()
+    for size in (3, 64, 65):
+        assert (submitted.predict(images[:size]) == labels[:size]).all()
+    company = np.concatenate([np.zeros_like(images[:5]), images, np.full_like(images[:9], 255)])
+    assert (submitted.predict(company)[5:-9] == labels).all()
+
+
+def test_probabilities_are_bit_identical_in_any_company(submitted, images):
+    together = submitted.predict_proba(images)
+    assert np.allclose(together.sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(submitted.predict_proba(images), together)
+    shuffled = np.random.default_rng(2).permutation(len(images))
+    assert np.abs(submitted.predict_proba(images[shuffled]) - together[shuffled]).max() < 1e-5
+
+
+def test_input_is_not_modified(submitted, images):
+    for X in (images.copy(), images.astype(np.float32), images / 255):
+        before = X.copy()
+        submitted.predict(X)
+        assert np.array_equal(X, before) and X.dtype == before.dtype
+
+
+def test_images_in_0_1_are_scaled_and_warned_about(submitted, images, labels):
+    for dtype in (np.float32, np.float64):
+        with pytest.warns(UserWarning, match=r"\[0, 1\].*scaled"):
+            assert (submitted.predict((images / 255).astype(dtype)) == labels).all()
+    mixed = images.astype(np.float32)
+    mixed[::2] /= 255
+    with pytest.warns(UserWarning, match="scaled"):
+        assert (submitted.predict(mixed) == labels).all()
+
+
+def test_nan_and_infinities_give_a_label_and_a_warning(submitted, images):
+    broken = images[:4].astype(np.float32)
+    broken[0, 10:20], broken[1, 5] = np.nan, np.inf
+    broken[2, 7], broken[3] = -np.inf, np.nan
+    with pytest.warns(UserWarning, match="NaN or infinite"):
+        found = submitted.predict(broken)
+    assert found.shape == (4,) and ((found >= 0) & (found < 8)).all()
+
+
+@pytest.mark.parametrize(
+    "shape", [(96, 96, 3), (2, 96, 96), (2, 96, 96, 1), (2, 96, 96, 4), (2, 3, 96, 96), (0, 96, 96), (2, 64, 64, 3), ()]
+)
+def test_another_shape_is_an_error_that_states_both(submitted, shape):
+    with pytest.raises(ValueError) as error:
+        submitted.predict(np.zeros(shape, np.uint8))
+    assert str(shape) in str(error.value) and "(n, 96, 96, 3)" in str(error.value)
+
+
+def test_values_that_are_no_numbers_are_an_error(submitted):
+    with pytest.raises(ValueError, match="dtype"):
+        submitted.predict(np.full((1, 96, 96, 3), "cell"))
+
+
+def test_preprocess_by_hand():
+    X = np.zeros((4, 96, 96, 3), np.float64)
+    X[0], X[1], X[2], X[3] = 0.5, 300, -3, 200
+    X[3, 0, 0] = np.nan, np.inf, -np.inf
+    with pytest.warns(UserWarning) as caught:
+        out = model.preprocess(X)
+    assert len(caught) == 3 and out.dtype == np.float32
+    assert (out[0] == 127.5).all() and (out[1] == 255).all() and (out[2] == 0).all()
+    assert out[3, 0, 0].tolist() == [0, 255, 0] and (out[3, 1:] == 200).all()
+
+
+def test_trained_weights_name_real_cells(heldout, submitted):
+    images, labels = heldout[0][:300], heldout[1][:300, 0]
+    assert (submitted.predict(images) == labels).mean() > 0.95
+
+
+class TestDamagedWeights:
+    """Each fault stops with an error that names the file and says what to do."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for name in ("model.weights.h5", "manifest.json"):
+            (tmp_path / name).write_bytes((ROOT / "weights" / name).read_bytes())
+        return tmp_path
+
+    def refused(self, folder, error, name):
+        with pytest.raises(error) as caught:
+            model.load_weights(None, folder)
+        assert str(folder / name) in str(caught.value) and "unzip the submission again" in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["model.weights.h5", "manifest.json"])
+    def test_missing(self, folder, name):
+        (folder / name).unlink()
+        self.refused(folder, FileNotFoundError, name)
+
+    def test_truncated(self, folder):
+        path = folder / "model.weights.h5"
+        path.write_bytes(path.read_bytes()[:100_000])
+        self.refused(folder, ValueError, path.name)
+
+    def test_one_byte_altered(self, folder):
+        path = folder / "model.weights.h5"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        self.refused(folder, ValueError, path.name)
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7"])
+    def test_damaged_manifest(self, folder, text):
+        (folder / "manifest.json").write_text(text)
+        self.refused(folder, ValueError, "manifest.json")
+
+    def test_intact_is_not_refused(self, folder):
+        assert model.Model(folder).predict(cells(2)).shape == (2,)
