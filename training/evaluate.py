@@ -1,13 +1,13 @@
 """The report card: what a model scores on clean cells and on every corruption, as one JSON file and its pictures.
 
     python -m training.evaluate submission.zip --heldout data/heldout.npz --json card.json --plots card/
-    python -m training.evaluate runs/ours --json card.json --images 200        # about 5 minutes instead of 12
+    python -m training.evaluate runs/ours --json card.json --images 200        # about 5 minutes instead of 10
     python -m training.evaluate runs/ours --json quick.json --quick            # under a minute
     python -m training.evaluate card.json --baseline other.json                # no model: compare two cards
 
 The first argument is a submission zip, a folder with a model.py, a training run (model.weights.h5 and manifest.json,
 read by this project's model.py), or a finished card. The clean cells and the composite at five strengths are scored on
-every held-out cell; each of the 46 corruptions at five severities on the same 500 (`--images`), drawn once, in
+every held-out cell; each of the 46 corruptions at five severities on the same 400 (`--images`), drawn once, in
 proportion to the classes. A killed run goes on where it stopped: finished conditions wait in CARD.json.partial.
 
 The card's `conditions` hold each prediction: `predicted` is one digit per cell, `confidence` the largest probability
@@ -44,7 +44,7 @@ NUM_CLASSES = len(data.CLASSES)
 SHORT = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
 METRICS = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "roc_auc", "ece")
 BINS = 15  # of equal width, for the expected calibration error (Guo et al., ICML 2017)
-IMAGES = 500  # cells per corruption and severity
+IMAGES = 400  # cells per corruption and severity
 QUICK_CELLS, QUICK_IMAGES, QUICK_SEVERITIES = 200, 100, (3,)
 
 
