@@ -127,7 +127,7 @@ CODES = {
     # The rehearsal
     "RUN01": Code(3, "error", "the submission crashed at `{stage}`: {error}",
                   "it would show this traceback and give no score", "mend it; the end of the log is below"),
-    "RUN02": Code(7, "error", "the submission's process ended at `{stage}` with exit status {code} and no predictions",
+    "RUN02": Code(7, "error", "the submission ended at `{stage}` with exit status {status} and no predictions",
                   "it ignores the exit status, would score nothing and show no reason",
                   "do not leave the process from within model.py (exit, os._exit, a crash in native code)"),
     "OUT01": Code(3, "error", "predict returned shape {shape}: one-hot rows or probabilities",

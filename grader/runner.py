@@ -9,6 +9,7 @@ watched from outside, every TICK seconds; whatever passes its limit is killed wi
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import re
@@ -195,6 +196,8 @@ def run_program(root: Path, scoring: bool, limits: Limits, tick: Callable[[float
         stop(process)
         raise
     finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what stayed behind if the submission ended its supervisor
         said = os.read(peak, 32)
         os.close(peak)
     job.peak_memory = max(job.peak_memory, int(said or 0))

@@ -182,6 +182,7 @@ def start(spec: dict) -> None:
         if sys.platform == "linux":
             libc_call("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if spec["isolated"]:
+            os.setsid()  # else a signal to its own group would reach out to the supervisor
             enter_root(spec["root"], spec["writable"])
             drop_privileges()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -66,7 +66,7 @@ def judge_crash(job: Job) -> Finding:
     stage, error = str(job.notes.get("stage", "start")), job.notes.get("error")
     message = str(job.notes.get("message", ""))
     if not error:
-        return finding("RUN02", stage=stage, code=job.exit_code)
+        return finding("RUN02", stage=stage, status=job.exit_code)
     if error == "ModuleNotFoundError":
         name = re.search(r"No module named '(\w+)", message)
         if name and name[1] not in GRADER_PACKAGES:
@@ -89,7 +89,7 @@ def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
         return found
     if "metadata file" in run.detail:
         found.append(finding("OUT06"))
-    elif not os.path.lexists(run.predictions):
+    elif job.notes.get("error") or not os.path.lexists(run.predictions):
         found.append(judge_crash(job))
     else:
         try:

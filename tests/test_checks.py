@@ -363,17 +363,7 @@ def seeds() -> list[bytes]:
 
 
 SEEDS = seeds()
-INTERESTING = [b"\0", b"\xff\xff", b"\xff" * 4, b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"../", b"\x09\0", b"\x01\0"]
-    b"\0",
-    b"\xff\xff",
-    b"\xff" * 4,
-    b"PK\x01\x02",
-    b"PK\x03\x04",
-    b"PK\x05\x06",
-    b"PK\x06\x06",
-    b"../",
-    b"\x09\0",
-]
+INTERESTING = [b"\0", b"\xff\xff", b"\xff" * 4, b"PK\x01\x02", b"PK\x05\x06", b"PK\6\6", b"../", b"\x09\0", b"\1\0"]
 MUTATION = st.tuples(
     st.sampled_from(["put", "insert", "delete", "cut", "repeat"]),
     st.floats(0, 1),

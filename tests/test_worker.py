@@ -1,28 +1,420 @@
-"""The local worker against Codabench's: layout, environment, command, status, logs."""
+"""The local worker against Codabench's, point by point, and against submissions that mean harm.
+
+What a submission sees is told by the submission itself, in its log. Everything runs twice where the machine permits
+it: shut into namespaces, and as the plain process that other machines fall back to.
+"""
+
+import json
+import os
+import socket
+import textwrap
+import time
 
 import numpy as np
 import pytest
 
-from grader import worker
-from tests import submissions
+from grader import runner, sandbox, verdict, worker
+from tests.submissions import GOOD, RIGHT, cells, make_zip, model
+
+SHUT_IN, REASON = sandbox.permitted()
+needs_namespaces = pytest.mark.skipif(not SHUT_IN, reason=f"this machine permits no namespaces: {REASON}")
+both = pytest.mark.parametrize("mode", [pytest.param("namespaces", marks=needs_namespaces), "plain"])
 
 
 @pytest.fixture
-def rehearse(tmp_path):
-    """rehearse(model.py or {name: contents}, **options) -> worker.Run, on 64 small cells."""
+def rehearse(tmp_path, monkeypatch):
+    """rehearse(model.py or {name: contents}, mode="namespaces" or "plain", **options) -> worker.Run"""
 
-    def go(files, n=64, **options) -> worker.Run:
-        images, labels = submissions.cells(n)
-        zip_path = submissions.make_zip(tmp_path / "s.zip", files)
-        folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+    def go(files, mode=None, n=64, **options) -> worker.Run:
+        if mode == "plain":
+            monkeypatch.setattr(sandbox, "permitted", lambda: (False, "the test asks for it"))
+        images, labels = cells(n)
+        folder = tmp_path / "run"
+        worker.remove(folder)
         folder.mkdir()
-        return worker.run_submission(zip_path, images, labels, folder, **options)
+        return worker.run_submission(make_zip(tmp_path / "s.zip", files), images, labels, folder, **options)
 
     return go
 
 
-def test_a_good_submission_finishes_with_scores(rehearse):
-    run = rehearse(submissions.GOOD)
-    assert run.status == "Finished"
+def codes(run: worker.Run, limits=None) -> set[str]:
+    return {f.code for f in verdict.judge_run(run, 64, limits or worker.Limits())}
+
+
+@both
+def test_a_good_submission_finishes_with_scores(rehearse, mode):
+    run = rehearse(GOOD, mode)
+    assert run.history == ["Submitting", "Submitted", "Preparing", "Running", "Scoring", "Finished"]
     assert run.scores == dict.fromkeys(worker.columns(), 1.0)
-    assert (np.load(run.predictions) == submissions.cells()[1]).all()
+    assert (np.load(run.predictions) == cells()[1]).all()
+    assert codes(run) == set()
+    assert ("patching socket" in run.isolation) == (mode == "plain")
+
+
+LOOK = """
+import json, os, sys
+seen = {
+    "cwd": os.getcwd(), "argv": sys.argv, "path": sys.path, "env": dict(os.environ), "file": __file__,
+    "program": sorted(os.listdir(sys.path[0])), "app": sorted(os.listdir(os.path.join(sys.path[0], ".."))),
+    "submission": sorted(os.listdir(os.path.dirname(os.path.abspath(__file__)))),
+}
+print("SEEN" + json.dumps(seen))
+"""
+
+
+@both
+@pytest.mark.parametrize("profile", worker.PROFILES)
+def test_what_a_submission_sees(rehearse, tmp_path, monkeypatch, mode, profile):
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    monkeypatch.setenv("A_SECRET", "token")
+    run = rehearse({"model.py": model(top=LOOK), "notes.txt": "x"}, mode, profile=profile)
+    seen = json.loads(run.logs["prediction_ingestion_stdout"].partition("SEEN")[2].splitlines()[0])
+    app = "/app" if mode == "namespaces" else f"{tmp_path}/run/prediction/app"
+    assert seen["cwd"] == f"{app}/{'ingested_program' if profile == 'an2dl' else 'program'}"
+    assert seen["argv"] == [f"{app}/program/ingestion.py", "--profile", profile,
+                            f"{app}/input_data", f"{app}/ingested_program", f"{app}/output"]  # fmt: skip
+    assert seen["path"][0] == f"{app}/program" and seen["path"][-1] == f"{app}/ingested_program"
+    assert seen["file"] == f"{app}/ingested_program/model.py"
+    assert seen["program"] == ["ingestion.py", "metadata.yaml"]
+    assert seen["app"] == ["ingested_program", "input_data", "output", "program"]  # no reference data
+    assert seen["submission"] == ["model.py", "notes.txt"]
+    assert seen["env"]["PYTHONUNBUFFERED"] == "1"
+    plain = {"TMPDIR", "PYTHONDONTWRITEBYTECODE"} if mode == "plain" else set()
+    assert set(seen["env"]) - {"PYTHONUSERBASE", "LC_CTYPE"} == {"PATH", "HOME", "LANG", "PYTHONUNBUFFERED"} | plain
+
+
+def program(folder, script: str, name: str = "p.py") -> object:
+    """A program folder of a competition that runs `script`."""
+    folder.mkdir()
+    (folder / "metadata.yaml").write_text(f"description: a test\ncommand: python3 $program/{name} $input $output\n")
+    (folder / name).write_text(textwrap.dedent(script))
+    return folder
+
+
+def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path):
+    scoring = program(
+        tmp_path / "scoring",
+        """
+        import json, os, sys
+        found = sorted(os.path.relpath(os.path.join(f, n), "..") for f, _, ns in os.walk("..") for n in ns)
+        print("SEEN" + json.dumps([os.getcwd(), sys.argv, found, sorted(os.listdir(".."))]))
+        print("a word on stderr", file=sys.stderr)
+        json.dump({"accuracy": 0.5, "nonsense": 3}, open(sys.argv[2] + "/scores.json", "w"))
+        """,
+    )
+    run = rehearse({"model.py": GOOD, "notes.txt": "x"}, scoring=scoring)
+    cwd, argv, found, app = json.loads(run.logs["scoring_stdout"].partition("SEEN")[2])
+    assert cwd.endswith("/app/program") and argv[1].endswith("/app/input") and argv[2].endswith("/app/output")
+    assert app == ["input", "output", "program", "shared"]
+    files = ["metadata", "model.py", "notes.txt", "predictions.npy", "progress.json"]  # without metadata: copied
+    assert found == ["input/ref/labels.npy", *(f"input/res/{name}" for name in files),
+                     "program/metadata.yaml", "program/p.py"]  # fmt: skip
+    assert run.scores == {"accuracy": 0.5}  # a key that is no column is dropped without a word
+    assert run.logs["scoring_stderr"] == "a word on stderr\n"
+    assert set(run.logs) == {
+        f"{job}_{part}std{end}"
+        for job in ("prediction", "scoring") for part in ("", "ingestion_") for end in ("out", "err")
+    }  # fmt: skip
+    said = dict(line.split(": ") for line in (tmp_path / "run/prediction/app/output/metadata").read_text().splitlines())
+    assert (said["exitCode"], said["ingestionExitCode"]) == ("null", "0")
+    assert float(said["ingestionElapsedTime"]) == float(said["elapsedTime"]) > 0
+    said = dict(line.split(": ") for line in (tmp_path / "run/scoring/app/output/metadata").read_text().splitlines())
+    assert (said["exitCode"], said["ingestionExitCode"]) == ("0", "null")
+    worker.save_logs(run, tmp_path / "logs")
+    assert {path.stem for path in (tmp_path / "logs").iterdir()} == set(run.logs)
+
+
+def test_a_metadata_file_keeps_the_submission_out_of_its_result(rehearse, tmp_path):
+    large = {"model.py": GOOD, "w.npy": bytes(3_000_000)}
+    without = rehearse(large).output_bytes
+    run = rehearse({**large, "metadata": "description: cells"})
+    assert run.status == "Finished"
+    assert not (tmp_path / "run/prediction/app/output/w.npy").exists()
+    assert without - run.output_bytes > 3_000_000
+
+
+def test_placeholders_are_replaced_in_the_platforms_order():
+    words = "$input|$output|$program|$ingestion_program|$hidden|$shared|$submission_program|$tmp|$predictions"
+    assert runner.substitute(words, "/app", scoring=False).split("|") == [
+        "/app/input_data", "/app/output", "/app/program", "/app/program", "/app/input/ref", "/app/shared",
+        "/app/ingested_program", "/app/output", "/app/output",
+    ]  # fmt: skip
+    assert runner.substitute("$input $predictions", "/app", scoring=True) == "/app/input /app/input/res"
+
+
+@pytest.mark.parametrize(
+    "text, command",
+    [
+        ("command: python3 a.py $input\n", "python3 a.py $input"),
+        ("description: x\ncommand: 'python3 a.py'\n", "python3 a.py"),
+        ("description: x\n", None),
+    ],
+)
+def test_the_command_comes_from_the_metadata(tmp_path, text, command):
+    (tmp_path / "metadata").write_text(text)
+    assert runner.read_command(tmp_path) == command
+
+
+def test_there_is_no_shell(rehearse, tmp_path):
+    folder = program(tmp_path / "scoring", "import sys; print(sys.argv[3:]); sys.exit(1)")
+    (folder / "metadata.yaml").write_text("command: python3 $program/p.py $input $output 'a b' * && touch x > y | z\n")
+    assert (
+        rehearse(GOOD, scoring=folder).logs["scoring_stdout"]
+        == f"{['a b', '*', '&&', 'touch', 'x', '>', 'y', '|', 'z']}\n"
+    )
+
+
+@pytest.mark.parametrize("era, status", [("2024", "Finished"), ("2026", "Failed")])
+def test_a_scoring_program_that_exits_non_zero_fails_only_since_2026(rehearse, tmp_path, era, status):
+    script = "import sys; open(sys.argv[2] + '/scores.txt', 'w').write('accuracy: 0.25\\n'); sys.exit(3)"
+    run = rehearse(GOOD, era=era, scoring=program(tmp_path / "scoring", script))
+    assert (run.status, run.scoring.exit_code) == (status, 3)
+    assert run.scores == ({"accuracy": 0.25} if era == "2024" else {})
+    assert codes(run) == (set() if era == "2024" else {"SCO01"})
+
+
+@pytest.mark.parametrize("era", worker.ERAS)
+def test_the_ingestion_programs_exit_code_is_ignored(rehearse, tmp_path, era):
+    script = """
+        import numpy as np, sys
+        np.save(sys.argv[2] + "/predictions.npy", np.load(sys.argv[1] + "/images.npy")[:, 0, 0, 0].astype(int) // 30)
+        sys.exit(5)
+    """
+    run = rehearse(GOOD, era=era, ingestion=program(tmp_path / "ingestion", script))
+    assert (run.status, run.prediction.exit_code, run.scores["accuracy"]) == ("Finished", 5, 1.0)
+
+
+@pytest.mark.parametrize(
+    "name, text, words",
+    [
+        ("scores.json", '{"accuracy": NaN}', "cannot be posted"),
+        ("scores.json", '{"accuracy": Infinity}', "cannot be posted"),
+        ("scores.json", '{"accuracy": {"mean": 1}}', "not a number"),
+        ("scores.json", '{"Accuracy": 1}', "no score has the key"),
+        ("scores.json", "[1]", "not a JSON object"),
+        ("scores.json", "{", "not a JSON object"),
+        ("scores.txt", "accuracy 1", "no score has the key"),
+        ("score.json", '{"accuracy": 1}', "Could not find scores file"),
+    ],
+)
+def test_scores_that_the_platform_cannot_post(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=words):
+        worker.read_scores(tmp_path)
+
+
+def test_scores_json_comes_before_scores_txt(tmp_path):
+    (tmp_path / "scores.txt").write_text("accuracy: 0.1\nmacro_f1: 0.2\n")
+    assert worker.read_scores(tmp_path) == {"accuracy": 0.1, "macro_f1": 0.2}
+    (tmp_path / "scores.json").write_text('{"accuracy": 0.3}')
+    assert worker.read_scores(tmp_path) == {"accuracy": 0.3}
+
+
+# Submissions that mean harm. Each is given two seconds, and five more to be gone.
+
+
+def hostile(predict: str, top: str = "import ctypes, os, sys, time") -> str:
+    return model(predict, top=top)
+
+
+def timed(rehearse, files, mode, limits) -> tuple[worker.Run, set[str]]:
+    start = time.monotonic()
+    run = rehearse(files, mode, limits=limits)
+    spent = time.monotonic() - start - run.scoring.seconds
+    assert spent < limits.seconds + 5
+    return run, codes(run, limits)
+
+
+@both
+@pytest.mark.parametrize("predict", ["while True: pass", "signal.pause()"])
+def test_hanging_ends_at_the_time_limit_in_the_platforms_words(rehearse, mode, predict):
+    stubborn = "import signal\nfor s in (15, 2, 1): signal.signal(s, signal.SIG_IGN)"
+    run, found = timed(rehearse, model(predict, top=stubborn), mode, worker.Limits(seconds=2))
+    assert (run.status, run.prediction.stopped, found) == ("Failed", "time", {"LIM01"})
+    assert run.logs["prediction_ingestion_stderr"].endswith("Execution Time Limit exceeded. Limit was 2 seconds\n")
+    assert run.scoring.exit_code is None  # scoring did not run
+
+
+@both
+def test_a_process_that_steals_away_is_ended(rehearse, tmp_path, mode):
+    steal = """
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                while True:
+                    with open(sys.argv[-1] + "/beat", "a") as file: file.write(".")
+                    time.sleep(0.02)
+            os._exit(0)
+        time.sleep(0.3)
+        """
+    before = set(sandbox.descendants(os.getpid()))
+    run, found = timed(rehearse, hostile(textwrap.dedent(steal) + RIGHT), mode, worker.Limits(seconds=60))
+    assert (run.status, found) == ("Finished", set())
+    beat = tmp_path / "run/prediction/app/output/beat"
+    size = beat.stat().st_size
+    time.sleep(0.2)
+    assert beat.stat().st_size == size > 0
+    assert set(sandbox.descendants(os.getpid())) <= before
+
+
+@both
+def test_a_fork_bomb_is_stopped(rehearse, mode):
+    limits = worker.Limits(seconds=10, processes=50)
+    run, found = timed(rehearse, hostile("while True:\n    if os.fork() == 0: time.sleep(60)"), mode, limits)
+    assert (run.prediction.stopped, found) == ("processes", {"LIM04"})
+
+
+@both
+def test_filling_the_disk_is_stopped(rehearse, mode):
+    fill = "for i in range(10**6): open(f'{sys.argv[-1]}/{i}', 'wb').write(bytes(10**6))"
+    run, found = timed(rehearse, hostile(fill), mode, worker.Limits(seconds=60, disk=50 * 10**6))
+    assert (run.prediction.stopped, found) == ("disk", {"LIM03"})
+    one_file = "with open(sys.argv[-1] + '/x', 'wb') as file:\n    while True: file.write(bytes(10**6))"
+    run, found = timed(rehearse, hostile(one_file), mode, worker.Limits(seconds=60, disk=50 * 10**6))
+    assert found <= {"LIM03", "RUN01"} and found  # the file's own limit is an OSError in the submission
+
+
+@both
+def test_printing_a_gigabyte_leaves_a_short_log(rehearse, mode):
+    shout = "block = 'x' * 2**20\nprint('BEGIN')\nfor i in range(1000): print(block)\nprint('END')\n" + RIGHT
+    run, found = timed(rehearse, hostile(shout), mode, worker.Limits(seconds=60))
+    log = run.logs["prediction_ingestion_stdout"]
+    assert (run.status, found) == ("Finished", set())
+    assert log.startswith("BEGIN\n") and "\nEND\n" in log and "bytes not kept" in log
+    assert len(log) < 1.1 * worker.Limits().log
+
+
+@both
+@pytest.mark.parametrize("leave", ["os._exit(0)", "ctypes.string_at(0)", "sys.exit(0)", "return"])
+def test_leaving_early_is_no_success(rehearse, mode, leave):
+    run, found = timed(rehearse, hostile(leave), mode, worker.Limits(seconds=60))
+    assert run.status == "Failed" and run.scores == {}
+    assert found == ({"RUN01"} if leave in ("sys.exit(0)", "return") else {"RUN02"})
+
+
+def test_predictions_shipped_in_the_zip_are_not_scored(rehearse):
+    from tests.submissions import npy
+
+    run = rehearse({"model.py": model("os._exit(0)", top="import os"), "predictions.npy": npy(cells()[1])})
+    assert (run.status, codes(run)) == ("Failed", {"RUN02"})
+
+
+MEDDLE = """
+for folder in ("input_data", "ingested_program", "program"):
+    for name in os.listdir(f"{app}/{folder}"):
+        for act in (lambda p: open(p, "a").write("x"), os.remove, lambda p: os.utime(p, (0, 0))):
+            try:
+                act(f"{app}/{folder}/{name}")
+                print("CHANGED", folder, name)
+            except OSError: pass
+"""
+APP = "app = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))\n"
+
+
+@both
+def test_meddling_with_what_is_given_is_prevented_or_reported(rehearse, mode):
+    run, found = timed(rehearse, hostile(APP + MEDDLE + RIGHT), mode, worker.Limits(seconds=60))
+    assert found == (set() if mode == "namespaces" else {"SAF01"})
+    assert ("CHANGED" in run.logs["prediction_ingestion_stdout"]) == (mode == "plain")
+    assert run.scores["accuracy"] == 1.0
+
+
+def test_a_submission_that_ends_its_supervisor_ends_itself(rehearse):
+    steal = "if os.fork() == 0: time.sleep(600)\nos.kill(os.getppid(), 9)\ntime.sleep(600)"
+    before = set(sandbox.descendants(os.getpid()))
+    run, found = timed(rehearse, hostile(steal), "plain", worker.Limits(seconds=60))
+    assert (run.status, found) == ("Failed", {"RUN02"})
+    assert set(sandbox.descendants(os.getpid())) <= before
+
+
+@needs_namespaces
+def test_nothing_outside_its_folder_can_be_written_or_ended(rehearse, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    places = [
+        str(tmp_path),
+        os.getcwd(),
+        os.path.expanduser("~"),
+        "/",
+        "/usr",
+        "/dev/shm",
+        "/var/tmp",
+        "/etc",
+        "/proc/1",
+    ]
+    escape = f"""
+        for place in {places + [os.sep.join(worker.__file__.split(os.sep)[:-1])]!r}:
+            try: open(place + "/planted-by-a-submission", "w").write("x")
+            except OSError: pass
+            os.system("rm -rf " + place + "/precious")
+        for pid in (-1, 0, os.getppid(), {os.getpid()}):
+            try: os.kill(pid, 9)
+            except OSError: pass
+        """
+    run, found = timed(rehearse, hostile(textwrap.dedent(escape) + RIGHT), "namespaces", worker.Limits(seconds=60))
+    assert (run.status, found) == ("Finished", set())
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not [place for place in places if os.path.exists(place + "/planted-by-a-submission")]
+
+
+@both
+def test_the_reference_labels_are_not_there_to_be_read(rehearse, tmp_path, mode):
+    np.save(tmp_path / "labels.npy", cells()[1])
+    places = ["/app/input/ref", "../input/ref", "/app/reference_data", "/app/data"]
+    places += [str(tmp_path)] if mode == "namespaces" else []  # a plain process reads what its user may read
+    search = f"""
+        for place in {places!r}:
+            for folder, _, names in os.walk(place):
+                for name in names:
+                    if name == "labels.npy": return np.load(folder + "/" + name)
+        return np.zeros(len(X), int)
+        """
+    run, found = timed(rehearse, hostile(textwrap.dedent(search)), mode, worker.Limits(seconds=60))
+    assert run.scores["accuracy"] == pytest.approx((cells()[1] == 0).mean())
+
+
+def test_links_planted_among_the_predictions_are_not_followed(rehearse, tmp_path):
+    np.save(tmp_path / "labels.npy", cells()[1])
+    for target in (f"{tmp_path}/labels.npy", "/app/input/ref/labels.npy"):
+        plant = f"os.symlink({target!r}, sys.argv[-1] + '/predictions.npy')\nos._exit(0)"
+        run = rehearse(hostile(plant))
+        assert (run.status, codes(run)) == ("Failed", {"OUT05"})
+
+
+@both
+def test_there_is_no_network(rehearse, mode):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        call = f"""
+        try: print("CALLED", socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 2))
+        except OSError as error: print("REFUSED", error)
+        try: print("FOUND", socket.getaddrinfo("example.org", 80))
+        except OSError as error: print("REFUSED", error)
+        """
+        run = rehearse(model(textwrap.dedent(call) + RIGHT, top="import socket"), mode)
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert run.logs["prediction_ingestion_stdout"].count("REFUSED") == 2
+
+
+@both
+def test_memory_above_the_limit_ends_with_137(rehearse, mode):
+    limits = worker.Limits(seconds=30, memory=300 * 10**6)
+    run, found = timed(rehearse, hostile("hold = np.ones(10**8)\ntime.sleep(20)"), mode, limits)
+    assert (run.prediction.stopped, run.prediction.exit_code, found) == ("memory", 137, {"LIM02"})
+    run, found = timed(rehearse, hostile("hold = np.ones(10**7)\ntime.sleep(0.1)\n" + RIGHT), mode, limits)
+    assert (run.status, found) == ("Finished", set())
+    assert run.prediction.peak_memory > 80 * 10**6
+
+
+def test_deep_and_locked_folders_are_cleared_away(rehearse, tmp_path):
+    dig = """
+        os.chdir(sys.argv[-1])
+        for _ in range(1500):
+            os.mkdir("d")
+            os.chdir("d")
+        os.chmod(sys.argv[-1] + "/d", 0)
+        """
+    run = rehearse(hostile(textwrap.dedent(dig) + RIGHT))
+    assert run.status == "Finished"
+    worker.remove(tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -54,7 +54,10 @@ def main() -> int:
         reach("predict")
         labels = model.predict(images)
         reach("save predictions", returned=type(labels).__name__)
-        np.save(os.path.join(output, "predictions.npy"), np.asarray(labels), allow_pickle=False)
+        array = np.asarray(labels)
+        if array.dtype == object:
+            raise TypeError(f"predict returned {progress['returned']}, which is no array of numbers")
+        np.save(os.path.join(output, "predictions.npy"), array, allow_pickle=False)
         reach("done")
     except BaseException as error:  # SystemExit too: a submission that exits has not predicted
         traceback.print_exc()
