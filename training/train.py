@@ -240,6 +240,10 @@ def train(
     settings = {"recipe": name, **dataclasses.asdict(recipe), "limit": limit, "data": data.digest(cells)}
     settings = json.loads(json.dumps(settings))  # as it comes back from a file
     checkpoint, history = find_checkpoint(out, settings, resume)
+    stages = ["head"] * recipe.head_epochs + ["all"] * recipe.epochs
+    if len(history) == len(stages):
+        print(f"{out} is finished: {len(stages)} epochs")
+        return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     training, validation, audit = prepare(cells, recipe, limit)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "audit.json", audit)
@@ -249,7 +253,6 @@ def train(
     network = model.build_network(None, None if checkpoint else backbone_weights)
     shipped = model.build_network()  # carries the average, at full size
     average = network.get_weights()
-    stages = ["head"] * recipe.head_epochs + ["all"] * recipe.epochs
     rng = np.random.default_rng((recipe.seed, 2))
     policy = augment.POLICIES[recipe.policy]
     augmented = data.Cells(np.stack([augment.apply(policy, i, rng) for i in validation.images]), validation.labels)

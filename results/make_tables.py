@@ -1,0 +1,107 @@
+"""Write the README's tables from the JSON files beside this one, so that no number is typed by hand.
+
+    python -m results.make_tables            rewrite the blocks between <!-- NAME --> and <!-- /NAME --> in README.md
+    python -m results.make_tables --check    exit 1 if that would change anything
+
+report.json is what build_submission.py wrote, card.json what training.evaluate, benchmark.json what
+training.benchmark, audit_benchmark.json what training.clean; weights/manifest.json belongs to the weights.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+
+
+def load(name: str) -> dict:
+    return json.loads((HERE / name).read_text(encoding="utf-8"))
+
+
+def report() -> str:
+    """The terminal report, as build_submission.py prints it."""
+    from rich.console import Console
+
+    from grader.report import terminal
+
+    console = Console(width=80, highlight=False, force_terminal=False)
+    with console.capture() as capture:
+        terminal(load("report.json"), console)
+    return "```text\n" + "\n".join(line.rstrip() for line in capture.get().strip().splitlines()) + "\n```"
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def card() -> str:
+    """Clean, composite and families, from the report card."""
+    card = load("card.json")
+    summary, conditions = card["summary"], card["conditions"]
+    per_condition = conditions[-1]["cells"]
+    rows = [("clean cells", summary["clean"])]
+    rows += [(f"composite, strength {s} of 5", summary["composite"][s]) for s in sorted(summary["composite"])]
+    names = {"medmnist_c": "MedMNIST-C's eleven for blood", "noise": "noise", "colour": "colour",
+             "geometry": "geometry", "occlusion": "occlusion"}  # fmt: skip
+    rows += [(names[name], summary["families"][name]) for name in names]
+    rows.append(("mean of the five families", summary["corrupted"]))
+    lines = ["| held-out cells | accuracy % | balanced % | ROC AUC | ECE |", "|---|---|---|---|---|"]
+    for name, s in rows:
+        numbers = percent(s["accuracy"]), percent(s["balanced_accuracy"]), f"{s['roc_auc']:.4f}", f"{s['ece']:.3f}"
+        lines.append(f"| {name} | {' | '.join(numbers)} |")
+    worst = sorted(summary["corruptions"].items(), key=lambda item: item[1])[:6]
+    named = ", ".join(f"{name.replace('_', ' ')} {percent(value)}" for name, value in worst)
+    return "\n".join(lines) + (
+        f"\n\nClean and composite over all {card['cells']['count']} held-out cells; each corruption at five severities"
+        f" on {per_condition} of them. Hardest, mean over the severities: {named}."
+    )
+
+
+def benchmark() -> str:
+    """One sentence of figures."""
+    b = load("benchmark.json")
+    s = b["seconds"]
+    return (
+        f"{b['images']} images take {s['total']:.0f} s on {b['cores']} cores ({s['import']:.0f} s to import, "
+        f"{s['load']:.0f} s to load, {s['predict']:.0f} s to predict) and {b['peak_memory_mb']} MB at the peak; "
+        f"the zip has {b['zip_mb']:.1f} MB."
+    )
+
+
+def run() -> str:
+    """What the shipped weights' own manifest says of their training."""
+    manifest = json.loads((HERE.parent / "weights" / "manifest.json").read_text(encoding="utf-8"))
+    scores = manifest["scores"]
+    return (
+        f"The weights in the repository come from {manifest['epochs_done']} epochs; on the cells split off for "
+        f"validation the run ended at {percent(scores['validation']['accuracy'])}% clean and "
+        f"{percent(scores['augmented_validation']['accuracy'])}% augmented."
+    )
+
+
+BLOCKS = {"report": report, "card": card, "benchmark": benchmark, "run": run}
+
+
+def render(text: str) -> str:
+    """README text with every block made anew. Raises ValueError where a block is not there exactly once."""
+    for name, make in BLOCKS.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if len(pattern.findall(text)) != 1:
+            raise ValueError(f"README.md must hold <!-- {name} --> and <!-- /{name} --> once")
+        content = make()
+        text = pattern.sub(lambda found, content=content: found[1] + content + "\n" + found[2], text)
+    return text
+
+
+def main() -> None:
+    old = README.read_text(encoding="utf-8")
+    new = render(old)
+    if "--check" in sys.argv[1:]:
+        sys.exit("README.md is not what results/ gives: run python -m results.make_tables" if new != old else 0)
+    README.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
