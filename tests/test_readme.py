@@ -13,7 +13,7 @@ def test_tables_are_what_the_results_give():
     assert make_tables.render(TEXT) == TEXT
 
 
-def test_a_changed_number_would_be_noticed():
+def test_a_number_changed_by_hand_is_put_right():
     number = re.search(r"\| clean cells \| (\d\d\.\d\d)", TEXT)[1]
     assert make_tables.render(TEXT.replace(number, "12.34")) == TEXT
 

@@ -23,7 +23,6 @@ import importlib.util
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -37,9 +36,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from training import corruptions, data
+from training.files import ROOT, commit, write_text
 
 SCHEMA = 1
-ROOT = Path(__file__).resolve().parent.parent
 NUM_CLASSES = len(data.CLASSES)
 SHORT = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
 METRICS = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "roc_auc", "ece")
@@ -263,23 +262,12 @@ class Partial:
             file.write(json.dumps(entry) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def provenance(hashes: dict, cells: data.Cells) -> dict:
     """What the card's numbers rest on: hashes of model, weights, cells and corruptions, versions, the commit."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
     libraries = ("numpy", "cv2", "keras", "tensorflow", "torch", "jax")
     versions = {name: sys.modules[name].__version__ for name in libraries if name in sys.modules}
     return {
-        "commit": commit,
+        "commit": commit(),
         **hashes,
         "heldout_sha256": data.digest(cells),
         "corruptions_sha256": corruptions.fingerprint(),

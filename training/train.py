@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections import deque
@@ -29,28 +28,13 @@ import cv2
 import numpy as np
 
 from training import augment, clean, data
+from training.files import ROOT, commit, write_atomically, write_json
 from training.recipes import RECIPES, Recipe
 
-ROOT = Path(__file__).resolve().parent.parent
 PRETRAINED = ROOT / "data" / "pretrained" / "efficientnetv2b0_notop.weights.h5"
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
-
-
-def write_atomically(path: Path, write) -> None:
-    """Call write(temporary path) beside `path`, then rename: a kill leaves the old file or the new one."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # keeps the ending, which decides the format
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content) -> None:
-    """Write indented JSON atomically."""
-    write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
 
 
 def save_half(network, path: Path) -> None:
@@ -79,17 +63,6 @@ def save_half(network, path: Path) -> None:
             whole.unlink(missing_ok=True)
 
     write_atomically(path, write)
-
-
-def commit() -> str:
-    """The commit of the working tree, marked where it has changes; 'unknown' outside a repository."""
-    git = ["git", "-C", str(ROOT)]
-    try:
-        name = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return name + ("+changes" if changed else "")
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
