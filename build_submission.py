@@ -167,7 +167,7 @@ def rehearse(
                 wrong = np.flatnonzero(predicted != labels).tolist()
                 facts["scores"], facts["confusion"] = run.scores, matrix.tolist()
                 facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong]
-                found += verdict.judge_accuracy(run.scores["accuracy"], read_manifest(zip_path))
+                found += verdict.judge_accuracy(run.scores["accuracy"], labels, read_manifest(zip_path))
     finally:
         worker.remove(folder)
     facts["rehearsal"] = {

@@ -179,6 +179,8 @@ CODES = {
     "PRO07": Code(3, "error", "predict fails on {what}: {error}",
                   "a grader that asks in this way would give no score",
                   "treat any number of images and any dtype alike"),
+    "PRO08": Code(0, "warning", "accuracy is {found}, no better than always answering {name} ({always})",
+                  "it would score the same as here", "check the order of the classes and the preprocessing"),
     "SAF01": Code(0, "error", "the submission altered {name}, which it was given to read",
                   "graders may give it read-only or use it again", "write only below the system's temporary folder"),
 }  # fmt: skip

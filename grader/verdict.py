@@ -183,12 +183,18 @@ def judge_forecast(expected: dict, limits: Limits) -> list[Finding]:
     return found
 
 
-def judge_accuracy(accuracy: float, manifest: bytes | None) -> list[Finding]:
-    """A warning where the manifest shipped in the zip promises clearly more than was measured."""
-    said = manifest_accuracy(manifest)
+def judge_accuracy(accuracy: float, labels, manifest: bytes | None) -> list[Finding]:
+    """Warnings where the accuracy is clearly less than the zip's manifest promises, or no better than a constant."""
+    import numpy as np
+
+    found, said = [], manifest_accuracy(manifest)
     if said is not None and accuracy < said - GAP:
-        return [finding("PRO06", found=f"{accuracy:.4f}", said=f"{said:.4f}")]
-    return []
+        found.append(finding("PRO06", found=f"{accuracy:.4f}", said=f"{said:.4f}"))
+    counts = np.bincount(labels, minlength=8)
+    always = counts.max() / counts.sum()
+    if accuracy <= always < 1:
+        found.append(finding("PRO08", found=f"{accuracy:.4f}", name=int(counts.argmax()), always=f"{always:.4f}"))
+    return found
 
 
 def manifest_accuracy(manifest: bytes | None) -> float | None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-RIGHT = "return np.asarray(X)[:, 0, 0, 0].astype(np.int64) // 30"
+RIGHT = "return np.asarray(X)[:, 0, 0, 0].astype(np.int64) // 32"
 
 
 def cells(n: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(images (n, 96, 96, 3) uint8, labels (n,)): noise, with the class written in the top left pixel."""
     rng = np.random.default_rng(seed)
     images, labels = rng.integers(0, 256, (n, 96, 96, 3), np.uint8), rng.integers(0, 8, n)
-    images[:, 0, 0, 0] = labels * 30 + 5
+    images[:, 0, 0, 0] = labels * 32 + 5
     return images, labels
 
 

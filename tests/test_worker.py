@@ -177,7 +177,7 @@ def test_a_scoring_program_that_exits_non_zero_fails_only_since_2026(rehearse, t
 def test_the_ingestion_programs_exit_code_is_ignored(rehearse, tmp_path, era):
     script = """
         import numpy as np, sys
-        np.save(sys.argv[2] + "/predictions.npy", np.load(sys.argv[1] + "/images.npy")[:, 0, 0, 0].astype(int) // 30)
+        np.save(sys.argv[2] + "/predictions.npy", np.load(sys.argv[1] + "/images.npy")[:, 0, 0, 0].astype(int) // 32)
         sys.exit(5)
     """
     run = rehearse(GOOD, era=era, ingestion=program(tmp_path / "ingestion", script))

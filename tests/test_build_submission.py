@@ -1,0 +1,435 @@
+"""The command that people run: the zip, the verdicts of a rehearsal, the reports, the competition's bundle."""
+
+import hashlib
+import json
+import os
+import re
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import build_submission
+from grader import report, sandbox, verdict, worker
+from grader.codes import CODES
+from tests import digests
+from tests.submissions import GOOD, RIGHT, cells, hdf5, make_zip, model, npz
+
+ROOT = Path(build_submission.__file__).parent
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder to build from: model.py, weights/model.weights.h5 and its manifest."""
+    folder = tmp_path / "source"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "model.py").write_text(GOOD)
+    (folder / "weights/model.weights.h5").write_bytes(hdf5())
+    manifest = {"sha256": hashlib.sha256(hdf5()).hexdigest(), "scores": {"validation": 0.99}}
+    (folder / "weights/manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """command(*arguments) -> (exit status, what was printed, report.json or None), in an empty folder, 80 columns."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(build_submission, "ROOT", tmp_path / "cwd")  # so that no data of the project's is found
+
+    def go(*arguments):
+        Path("report.json").unlink(missing_ok=True)
+        try:
+            status = build_submission.main(list(map(str, arguments)))
+        except SystemExit as error:
+            status = error.code
+        made = json.loads(Path("report.json").read_text()) if Path("report.json").exists() else None
+        return status, capsys.readouterr().out, made
+
+    return go
+
+
+def test_a_good_submission_is_built_scored_and_reported(command, source, tmp_path):
+    status, out, made = command("--source", source, "--heldout", npz(tmp_path / "cells.npz"))
+    assert status == 0, out
+    with zipfile.ZipFile("submission.zip") as file:
+        assert file.namelist() == ["model.py", "weights/manifest.json", "weights/model.weights.h5"]
+        assert file.read("model.py").decode() == GOOD
+    digest = hashlib.sha256(Path("submission.zip").read_bytes()).hexdigest()
+    assert made["zip"] == {"path": "submission.zip", "bytes": os.path.getsize("submission.zip"), "sha256": digest}
+    assert (made["version"], made["verdict"], made["findings"]) == (report.VERSION, "good", [])
+    assert made["scores"] == dict.fromkeys(worker.columns(), 1.0)
+    assert np.trace(made["confusion"]) == made["heldout"]["images"] == 64
+    assert made["rehearsal"]["history"][-1] == "Finished"
+    assert set(made["rehearsal"]["jobs"]) == {"prediction", "scoring", "probe"}
+    assert made["forecast"]["images"] == build_submission.FORECAST and made["forecast"]["seconds"] > 0
+    assert made["quota"]["bytes_per_upload"] > 2 * made["zip"]["bytes"]  # without metadata it is stored twice
+    logs = {path.stem for path in Path("runs/rehearsal").iterdir()}
+    assert logs == {*worker.LOGS, "probe"}
+    for words in (
+        digest[:32],
+        "accuracy 1.0000 on 64 held-out cells",
+        "neutrophil",
+        "GOOD",
+        "submission.zip is written",
+    ):
+        assert words in out
+    assert max(map(len, out.splitlines())) <= 80
+    documented = re.findall(r"^    (\w+)  ", report.__doc__, re.MULTILINE)
+    assert set(made) <= set(documented)
+    assert not list(Path().glob("*.part"))
+
+
+def test_without_cells_the_contract_is_rehearsed_and_no_accuracy_claimed(command, source):
+    status, out, made = command("--source", source)
+    assert status == 0 and made["verdict"] == "good" and Path("submission.zip").exists()
+    assert not {"scores", "heldout", "confusion", "mistakes"} & set(made)
+    assert "No accuracy was measured" in out and "--heldout NPZ" in out and "accuracy 0" not in out
+    assert "No accuracy was measured" in Path("report.html").read_text()
+
+
+def test_a_refused_submission_leaves_the_older_zip_alone(command, source):
+    Path("submission.zip").write_bytes(b"older")
+    (source / "model.py").write_text(model("return unknown"))
+    status, out, made = command("--source", source)
+    assert (status, made["verdict"]) == (1, "refused") and "PY05" in out and "REFUSED" in out
+    assert Path("submission.zip").read_bytes() == b"older"
+    (source / "model.py").write_text(model("raise ValueError('boom')"))
+    status, out, made = command("--source", source)
+    assert status == 1 and "RUN01" in out and "model.py" in out  # the end of the log is shown
+    assert made["rehearsal"]["log_end"][-1] == "ValueError: boom"
+    assert Path("submission.zip").read_bytes() == b"older"
+
+
+def test_missing_weights_are_refused_by_name(command, source):
+    (source / "weights/model.weights.h5").unlink()
+    status, out, _ = command("--source", source)
+    assert status == 1 and "model.weights.h5 cannot be read" in out and not Path("submission.zip").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--check", "nowhere.zip"], "nowhere.zip"),
+        (["--verify", "nowhere.zip"], "nowhere.zip"),
+        (["--heldout", "nowhere.npz"], "nowhere.npz"),
+        (["--heldout", "bad.npz"], "bad.npz is no file of images and labels"),
+        (["--heldout", "shape.npz"], r"images are \(4, 64, 64, 3\)"),
+        (["--heldout", "labels.npz"], "labels must be integers 0 to 7"),
+        (["--bundle", "b.zip"], ""),
+        (["--time-limit", "0"], ""),
+        (["--profile", "lenient"], ""),
+        (["--check", "a.zip", "--verify", "a.zip"], ""),
+    ],
+)
+def test_wrong_usage_is_2_and_says_what(command, source, arguments, words):
+    Path("bad.npz").write_bytes(b"PK")
+    np.savez("shape.npz", images=np.zeros((4, 64, 64, 3), np.uint8), labels=np.zeros(4, int))
+    np.savez("labels.npz", images=np.zeros((4, 96, 96, 3), np.uint8), labels=np.full(4, 8))
+    status, out, _ = command("--source", source, *arguments)
+    assert status == 2 and re.search(words, out) and "Traceback" not in out
+    assert not Path("submission.zip").exists()
+
+
+def test_check_judges_a_zip_without_running_it(command, tmp_path):
+    path = make_zip(tmp_path / "s.zip", model(init="open('/tmp/ran-it', 'w')\nraise SystemExit"))
+    status, out, made = command("--check", path)
+    assert (status, made) == (0, None) and "GOOD" in out and not os.path.exists("/tmp/ran-it")
+    status, out, _ = command("--check", make_zip(tmp_path / "t.zip", model(top="import keras_cv")))
+    assert status == 1 and "IMP01" in out and "REFUSED" in out
+    status, out, _ = command("--check", tmp_path / "t.zip", "--packages", "keras_cv")
+    assert status == 0
+
+
+def test_a_zip_that_climbs_out_is_never_unpacked(command, tmp_path):
+    path = make_zip(tmp_path / "s.zip", {"model.py": GOOD, "../climbed": "x"})
+    status, out, made = command("--check", path, "--rehearse")
+    assert status == 1 and "ZIP07" in out and "rehearsal" not in made
+
+
+# What a rehearsal finds: (code, model.py, its near-twin without the fault, options)
+LABELS = RIGHT.removeprefix("return ")
+COMPUTED = "name = 'x'.replace('x', {!r})\n"
+SEVERAL = "views = np.stack([np.float64(X)] * 8)\nreturn views[0, :, 0, 0, 0].astype(np.int64) // 32"
+BATCHED = SEVERAL.replace("X", "X[i : i + 16]").replace("\nreturn", "\nlabels.append(").replace("// 32", "// 32)")
+BATCHED = (
+    "labels = []\nfor i in range(0, len(X), 16):\n    "
+    + BATCHED.replace("\n", "\n    ")
+    + "\nreturn np.concatenate(labels)"
+)
+NOISY = "noise = {}.normal(0, 12, {})\nreturn np.clip((X[:, 0, 0, 0] + noise) // 32, 0, 7).astype(int)"
+HOLD = "held = np.ones({}_000_000)\nwhile held.sum() > 5e7: pass\n" + RIGHT
+AND_THEN = "labels = " + LABELS + "\n{}\nreturn labels"
+REHEARSED = [
+    ("RUN01", model("return {}['labels']"), GOOD, []),
+    ("RUN02", model("os._exit(0)", top="import os"), GOOD, []),
+    ("IMP01", model(COMPUTED.format("keras_cv") + "importlib.import_module(name)\n" + RIGHT, top="import importlib"),
+     model(COMPUTED.format("json") + "importlib.import_module(name)\n" + RIGHT, top="import importlib"), []),
+    ("PATH01", model(init=COMPUTED.format("w.txt") + "open(name)"), GOOD, []),
+    ("PATH02", model(init=COMPUTED.format("/content/w.txt") + "open(name)"), GOOD, []),
+    ("OUT01", model(f"return np.eye(8)[{LABELS}]"), model(f"return np.eye(8)[{LABELS}].argmax(axis=1)"), []),
+    ("OUT02", model(f"return ({LABELS})[:, None]"), model(f"return ({LABELS})[:, None].reshape(-1)"), []),
+    ("OUT03", model(f"return ({LABELS}).astype(float)"), model(f"return ({LABELS}).astype(np.int8)"), []),
+    ("OUT04", model(f"return {LABELS} + 1"), model(f"return list({LABELS})"), []),
+    ("OUT06", model("open(sys.argv[-1] + '/metadata', 'w')\n" + RIGHT, top="import sys"), GOOD, []),
+    ("LIM01", model("time.sleep(60)\n" + RIGHT, top="import time"), GOOD, ["--time-limit", "3"]),
+    ("LIM02", model(HOLD.format(60)), model(HOLD.format(20)), ["--memory-limit", "400"]),
+    ("LIM05", model("time.sleep(0.01 * len(X))\n" + RIGHT, top="import time"),
+     model("time.sleep(0.0001 * len(X))\n" + RIGHT, top="import time"), ["--forecast", "50000"]),
+    ("LIM06", model(SEVERAL), model(BATCHED), []),
+    ("PRO01", model(NOISY.format("np.random", "len(X)")), model(NOISY.format("np.random.default_rng(0)", 1)), []),
+    ("PRO02", model("x = X[:, 0, 0, 0] - X[:, 0, 0, 0].mean()\nreturn (x // 32).astype(int) % 8"), GOOD, []),
+    ("PRO03", model("return (X[:, 0, 0, 0] + 100).astype(int) // 32 % 7"),
+     model("return (X[:, 0, 0, 0].astype(int) + 16) // 32 % 8"), []),
+    ("PRO04", model(AND_THEN.format("X[:] = 0")), model(AND_THEN.format("X = 0 * X")), []),
+    ("PRO05", model("return np.clip(X[:, 0, 0, 0] * 255.0 // 32, 0, 7).astype(int)"),
+     model("return np.clip(X[:, 0, 0, 0] / 255.0 * 255 // 32, 0, 7).astype(int)"), []),
+    ("PRO08", model(f"return ({LABELS} + 1) % 8"), model(f"return ({LABELS} * 3 % 8) * 3 % 8"), []),
+    ("PRO07", model(f"return np.array([int(x) for x in np.squeeze({LABELS})])"),
+     model(f"return np.array([int(x) for x in {LABELS}])"), []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code, faulty, twin, options", REHEARSED, ids=[row[0] for row in REHEARSED])
+def test_each_fault_of_a_rehearsal_has_its_code_and_its_near_twin_has_none(
+    command, tmp_path, code, faulty, twin, options
+):
+    heldout = npz(tmp_path / "cells.npz", 128)
+    arguments = ["--rehearse", "--heldout", heldout, *options]
+    status, out, made = command("--check", make_zip(tmp_path / "s.zip", faulty), *arguments)
+    found = {f["code"]: f for f in made["findings"]}
+    assert code in found, out
+    assert status == (1 if CODES[code].level != "warning" else 0)
+    assert f"{code} {found[code]['level']}" in out
+    assert re.fullmatch(r"[^\n]+; on the platform, [^\n]+; [^\n]+\.", found[code]["message"])
+    if twin is not GOOD:
+        status, out, made = command("--check", make_zip(tmp_path / "s.zip", twin), *arguments)
+        assert (status, made["findings"]) == (0, []), out
+
+
+def test_good_is_the_near_twin_of_the_others(command, tmp_path):
+    zip_path, heldout = make_zip(tmp_path / "s.zip", GOOD), npz(tmp_path / "cells.npz", 128)
+    status, out, made = command("--check", zip_path, "--rehearse", "--heldout", heldout)
+    assert (status, made["findings"], made["scores"]["accuracy"]) == (0, [], 1.0), out
+    assert "shut in" in out  # how far foreign code was kept in is said
+
+
+def test_random_augmentation_that_changes_few_labels_is_found(command, tmp_path):
+    """Random test-time augmentation of a good model: almost every label stays."""
+    views = "noise = np.random.normal(0, 6, (5, len(X)))\nvotes = np.round((X[:, 0, 0, 0] - 16 + noise).mean(0) / 32)\n"
+    path = make_zip(tmp_path / "s.zip", model(views + "return np.clip(votes, 0, 7).astype(int)"))
+    images, labels = cells(128)
+    images[:, 0, 0, 0] = labels * 32 + 29  # not far from the border between two classes
+    np.savez(tmp_path / "cells.npz", images=images, labels=labels)
+    status, _, made = command("--check", path, "--rehearse", "--heldout", tmp_path / "cells.npz")
+    assert status == 1 and "PRO01" in {f["code"] for f in made["findings"]}
+
+
+@pytest.mark.parametrize("said, codes", [(1.0, []), (1.1, ["PRO06"])])
+def test_accuracy_far_below_the_manifests_is_a_warning(command, source, tmp_path, said, codes):
+    manifest = source / "weights/manifest.json"
+    manifest.write_text(manifest.read_text().replace("0.99", f'{{"accuracy": {said}}}'))
+    status, _, made = command("--source", source, "--heldout", npz(tmp_path / "cells.npz"))
+    assert (status, [f["code"] for f in made["findings"]]) == (0, codes)
+
+
+def test_every_code_is_provoked_by_a_test():
+    text = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    assert [code for code in CODES if code not in text] == []
+
+
+def test_a_forecast_is_a_straight_line_through_two_calls():
+    notes = {
+        "images": 100,
+        "seconds": {"load": 10.0, "half": 1.0, "again": 2.0},
+        "memory": {"half": 10**5, "again": 2 * 10**5},
+    }
+    made = verdict.forecast(worker.Job(notes=notes), 1000)
+    assert made["seconds"] == pytest.approx(10 + 1000 * 0.02)
+    assert made["memory_mb_per_image"] == pytest.approx(10**5 * 1024 / 50 / 1e6)
+    assert made["memory_mb"] == pytest.approx(204.8 + 900 * 2.048)
+    assert verdict.forecast(worker.Job(notes={"images": "many"}), 1000) == {}
+
+
+def test_mistakes_are_shown_on_a_page_that_needs_nothing_else(command, tmp_path):
+    flawed = model(f"labels = {LABELS}\nlabels[labels == 3] = 5\nreturn labels")
+    path, heldout = make_zip(tmp_path / "s.zip", flawed), npz(tmp_path / "cells.npz")
+    _, _, made = command("--check", path, "--rehearse", "--heldout", heldout)
+    labels = cells()[1]
+    assert made["mistakes"] == [[i, 3, 5] for i in np.flatnonzero(labels == 3)]
+    page = Path("report.html").read_text()
+    assert page.count("ig, taken for monocyte") == len(made["mistakes"]) == page.count("data:image/png;base64,")
+    assert page.count("<svg") == 1 and "<script" not in page
+    assert not re.search(r'(?:src|href)="(?!data:)|url\(|@import', page)
+    assert made["zip"]["sha256"] in page and f"{made['scores']['accuracy']:.4f}" in page
+
+
+def test_foreign_text_is_escaped_on_the_page(command, tmp_path):
+    path = make_zip(tmp_path / "s.zip", model("raise ValueError('<script>alert(1)</script>[red]')"))
+    _, out, _ = command("--check", path, "--rehearse", "--heldout", npz(tmp_path / "cells.npz"))
+    assert "<script" not in Path("report.html").read_text()
+    assert "[red]" in out  # neither does the terminal take it for markup
+
+
+def test_a_png_is_the_image_itself():
+    import base64
+
+    import cv2
+
+    image = cells(1)[0][0]
+    data = np.frombuffer(base64.b64decode(report.png(image).partition(",")[2]), np.uint8)
+    assert (cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) == image).all()
+
+
+# The zip as bytes
+
+
+def ordinary_zip(folder: Path) -> bytes:
+    """The same files, zipped as people zip."""
+    with zipfile.ZipFile(folder / "o.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        for name in build_submission.FILES:
+            file.write(folder / name, name)
+    return (folder / "o.zip").read_bytes()
+
+
+def test_the_same_files_give_the_same_bytes(source):
+    first, ordinary = build_submission.submission(source), ordinary_zip(source)
+    for path in (source / "model.py", source / "weights/manifest.json"):
+        os.utime(path, (time.time() - 86400, time.time() - 86400))
+        path.chmod(0o600)
+    assert build_submission.submission(source) == first
+    assert ordinary_zip(source) != ordinary  # the control: other times and modes do change an ordinary zip
+    (source / "model.py").write_text(GOOD + "\n")
+    assert build_submission.submission(source) != first
+
+
+def test_the_zip_holds_plain_stored_files_in_order(source, tmp_path):
+    path = tmp_path / "s.zip"
+    path.write_bytes(build_submission.submission(source, metadata='the "best" one'))
+    with zipfile.ZipFile(path) as file:
+        assert file.namelist() == ["metadata", "model.py", "weights/manifest.json", "weights/model.weights.h5"]
+        assert file.read("metadata") == b'description: "the \\"best\\" one"\n'
+        for info in file.infolist():
+            assert (info.compress_type, info.date_time) == (zipfile.ZIP_STORED, (1980, 1, 1, 0, 0, 0))
+            assert (info.create_system, info.external_attr >> 16, info.extra) == (3, 0o100644, b"")
+
+
+def test_every_python_gives_the_same_bytes(source):
+    made = digests.digests(source)
+    if len(made) < 2:
+        pytest.skip(f"needs two versions of Python from 3.10 to 3.13, found {sorted(made)}")
+    assert len(set(made.values())) == 1, made
+
+
+def test_verify_tells_a_zip_of_these_sources_from_any_other(command, source, tmp_path):
+    path = tmp_path / "s.zip"
+    for metadata in (None, "ours"):
+        path.write_bytes(build_submission.submission(source, metadata))
+        status, out, _ = command("--verify", path, "--source", source)
+        assert status == 0 and hashlib.sha256(path.read_bytes()).hexdigest() in out
+    path.write_bytes(ordinary_zip(source))
+    status, out, _ = command("--verify", path, "--source", source)
+    assert status == 1 and "another tool made this zip" in out
+    path.write_bytes(build_submission.submission(source))
+    (source / "model.py").write_text(GOOD + "# edited\n")
+    status, out, _ = command("--verify", path, "--source", source)
+    assert status == 1 and "differs: model.py has other contents" in out
+    make_zip(path, {"model.py": GOOD, "extra.txt": "x"})
+    status, out, _ = command("--verify", path, "--source", source)
+    assert status == 1 and "extra.txt does not belong there" in out and "weights/manifest.json is missing" in out
+
+
+# The competition as a bundle
+
+
+def read_yaml(text: str):
+    """The YAML that competition.yaml uses: two-space indents, `key: value`, lists of mappings and of numbers."""
+    lines = [(len(line) - len(line.lstrip()), line.strip()) for line in text.splitlines() if line.strip()]
+
+    def value(word: str):
+        return int(word) if word.isdigit() else {"true": True, "false": False}.get(word, word.strip('"'))
+
+    def block(at: int, indent: int):
+        if lines[at][1].startswith("- "):
+            items = []
+            while at < len(lines) and lines[at][0] == indent and lines[at][1].startswith("- "):
+                word = lines[at][1][2:]
+                if ": " in word or word.endswith(":"):
+                    lines[at] = (indent + 2, word)
+                    item, at = block(at, indent + 2)
+                else:
+                    item, at = value(word), at + 1
+                items.append(item)
+            return items, at
+        mapping = {}
+        while at < len(lines) and lines[at][0] == indent and not lines[at][1].startswith("- "):
+            key, _, word = lines[at][1].partition(":")
+            assert key not in mapping
+            if word:
+                mapping[key], at = value(word.strip()), at + 1
+            else:
+                mapping[key], at = block(at + 1, lines[at + 1][0])
+        return mapping, at
+
+    made, end = block(0, 0)
+    assert end == len(lines)
+    return made
+
+
+@pytest.fixture
+def bundle(command, tmp_path):
+    """The competition, packed and unpacked again."""
+    status, out, _ = command("--bundle", "bundle.zip", "--heldout", npz(tmp_path / "cells.npz"))
+    assert status == 0 and "bundle.zip" in out
+    with zipfile.ZipFile("bundle.zip") as file:
+        file.extractall(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_the_bundle_is_what_codabench_unpacks(bundle):
+    made = read_yaml((bundle / "competition.yaml").read_text())
+    assert made["version"] == 2 and made["title"] and made["docker_image"] == "tensorflow/tensorflow:2.17.0"
+    for name in (made["image"], made["terms"], *(page["file"] for page in made["pages"])):
+        assert (bundle / name).stat().st_size > 0
+    [task], [phase], [board] = made["tasks"], made["phases"], made["leaderboards"]
+    for part in ("ingestion_program", "scoring_program", "input_data", "reference_data"):
+        assert any((bundle / task[part]).iterdir())
+    assert phase["tasks"] == [task["index"]] and (bundle / phase["starting_kit"] / "model.py").is_file()
+    assert phase["execution_time_limit"] == worker.Limits().seconds
+    time.strptime(phase["start"], "%Y-%m-%d %H:%M:%S")
+    assert 'start: "' in (bundle / "competition.yaml").read_text()  # unquoted dates are not text to YAML
+    assert [column["key"] for column in board["columns"]] == worker.columns()
+    assert [column["index"] for column in board["columns"]] == list(range(5))
+    assert all(len(column["key"]) <= 36 for column in board["columns"]) and len(board["key"]) <= 36
+    assert not [path for path in bundle.rglob("*") if "__pycache__" in path.parts]
+
+
+def test_the_bundle_holds_the_very_files_that_the_local_worker_runs_and_they_run(bundle, tmp_path):
+    for part in (worker.INGESTION, worker.SCORING):
+        for path in part.iterdir():
+            if path.is_file():
+                assert (bundle / part.name / path.name).read_bytes() == path.read_bytes()
+    images, labels = np.load(bundle / "input_data/images.npy"), np.load(bundle / "reference_data/labels.npy")
+    kit = {path.name: path.read_bytes() for path in (bundle / "starting_kit").iterdir()}
+    for name, files, accuracy in (("good", GOOD, 1.0), ("kit", kit, None)):
+        (tmp_path / name).mkdir()
+        zip_path = make_zip(tmp_path / "s.zip", files)
+        run = worker.run_submission(
+            zip_path, images, labels, tmp_path / name, profile="an2dl",
+            ingestion=bundle / "ingestion_program", scoring=bundle / "scoring_program",
+        )  # fmt: skip
+        assert run.status == "Finished" and run.scores["accuracy"] == (accuracy or run.scores["accuracy"])
+
+
+def test_nothing_is_left_behind(command, source, tmp_path, monkeypatch):
+    import tempfile
+
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    sandbox.permitted.cache_clear()
+    assert command("--source", source)[0] == 0
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert {path.name for path in Path().iterdir()} == {"submission.zip", "report.json", "report.html", "runs"}
