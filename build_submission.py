@@ -35,6 +35,7 @@ BUNDLE = ("competition.yaml", "logo.png", "pages", "ingestion_program", "scoring
 PROBED = 128  # images for the probes
 FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden test
 QUOTA = 15e9  # bytes that a Codabench user may store
+POSIX = os.name == "posix"  # what the rehearsal needs: processes, their groups and limits
 
 
 class Refused(Exception):
@@ -128,8 +129,11 @@ def generated_images(n: int):
 
 
 def describe(path: Path) -> dict:
-    data = path.read_bytes()
-    return {"path": str(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
 def rehearse(
@@ -180,7 +184,7 @@ def rehearse(
         "time_limit_s": limits.seconds,
         "jobs": {name: describe_job(job) for name, job in jobs.items() if job.exit_code is not None},
         "logs": str(args.logs),
-        "log_end": last_lines(run) if refused(found) else [],
+        "log_end": telling_lines(run, jobs.get("probe")) if refused(found) else [],
     }
     upload = facts["zip"]["bytes"] + run.output_bytes
     facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
@@ -196,12 +200,15 @@ def describe_job(job: worker.Job) -> dict:
     }
 
 
-def last_lines(run: worker.Run, n: int = 12) -> list[str]:
-    """The end of the log that most likely says why a run failed."""
-    for log in (run.logs["prediction_ingestion_stderr"], run.logs["scoring_stderr"]):
-        if log.strip():
-            return log.strip().splitlines()[-n:]
-    return []
+def telling_lines(run: worker.Run, probe: worker.Job | None, n: int = 12) -> list[str]:
+    """The end of the log that says why a run failed: that of the first job that did."""
+    if probe:
+        failed = probe.notes.get("errors") or probe.notes.get("stage") != "done"
+        log = probe.stderr if failed else ""
+    else:
+        predicted = run.prediction.exit_code == 0
+        log = run.logs["scoring_stderr" if predicted else "prediction_ingestion_stderr"]
+    return log.strip().splitlines()[-n:]
 
 
 def read_manifest(zip_path: Path) -> bytes | None:
@@ -215,7 +222,9 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
     facts = {"version": report.VERSION, "zip": {**describe(zip_path), "path": str(shown_as)}}
     found = checks.check_zip(zip_path, args.profile, packages)
     images = None
-    if run and not refused(found):
+    if run and not POSIX:
+        console.print("Not rehearsed, only checked: that needs Linux or macOS; on Windows, WSL will do.")
+    elif run and not refused(found):
         if args.heldout:
             images, labels = read_heldout(args.heldout)
             facts["heldout"] = {**describe(args.heldout), "images": len(images)}
@@ -251,6 +260,11 @@ def build(args: argparse.Namespace, console) -> int:
 
 def verify(path: Path, source: Path, console) -> int:
     """Compare a zip with the one that the sources give, and say where they differ."""
+    unsafe = [f for f in checks.check_zip(path) if f.code.startswith("ZIP") and f.level == "error"]
+    for found in unsafe:
+        console.print(f"{found.code}: {found}", soft_wrap=True, markup=False)
+    if unsafe:
+        return 1
     with zipfile.ZipFile(path) as file:
         held = {info.filename: info.CRC for info in file.infolist()}
         note = file.read("metadata").decode("utf-8", "replace") if "metadata" in held else ""
@@ -291,13 +305,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--era", choices=worker.ERAS, default="2026", help="whose rules on exit codes (%(default)s)")
     add("--time-limit", type=float, default=600, metavar="S", help="seconds for each job (%(default)s)")
     add("--memory-limit", type=int, metavar="MB", help="stop the submission above this (no limit)")
-    add(
-        "--forecast",
-        type=int,
-        default=FORECAST,
-        metavar="N",
-        help="forecast time and memory for N images (%(default)s)",
-    )
+    add("--forecast", type=int, default=FORECAST, metavar="N", help="images to forecast for (%(default)s)")
     args = parser.parse_args(argv)
     if args.heldout is None and (ROOT / "data/heldout.npz").exists():
         args.heldout = ROOT / "data/heldout.npz"
@@ -322,6 +330,9 @@ def main(argv: list[str] | None = None) -> int:
             console.print(f"{args.bundle}: upload it under Benchmarks > Management > Upload.", soft_wrap=True)
             return 0
         return build(args, console)
+    except KeyboardInterrupt:
+        console.print("interrupted: nothing was written")
+        return 1
     except Refused as error:
         console.print(f"refused: {error}", soft_wrap=True)
         return 1

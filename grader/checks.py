@@ -316,7 +316,9 @@ def is_foreign(part: dict) -> bool:
     """
     module, registered = part.get("module"), str(part.get("registered_name") or "")
     if part["class_name"] == "function":
-        return part["config"] not in KERAS_FUNCTIONS
+        return str(part["config"]) not in KERAS_FUNCTIONS
     if module is None:
-        return bool(registered)
-    return str(module).split(".")[0] not in ("keras", "builtins") or bool(re.search(r"\.backend\.(torch|jax)", module))
+        return bool(registered) or part["class_name"] == "__lambda__"
+    return str(module).split(".")[0] not in ("keras", "builtins") or bool(
+        re.search(r"\.backend\.(torch|jax)", str(module))
+    )

@@ -52,9 +52,9 @@ def facts(report: dict) -> list[tuple[str, str]]:
         rows.append((name, f"{job['seconds']:.1f} s, {job['peak_memory_mb']} MB{stopped}"))
     expected = report.get("forecast")
     if expected:
-        limit = rehearsal["time_limit_s"]
-        text = f"{expected['images']} images: about {expected['seconds']:.0f} s of {limit:g} s and "
-        rows.append(("forecast", text + f"{expected['memory_mb']:.0f} MB, on this machine"))
+        spare = rehearsal["time_limit_s"] - expected["seconds"]
+        text = f"{expected['images']} images: about {expected['seconds']:.0f} s, {spare:.0f} s within the limit; "
+        rows.append(("forecast", text + f"{expected['memory_mb']:.0f} MB"))
     quota = report["quota"]
     text = f"{quota['bytes_per_upload'] / 1e6:.0f} MB an upload; {quota['uploads_that_fit']} fit into "
     return [*rows, ("quota", text + f"{quota['quota_bytes'] / 1e9:.0f} GB"), ("logs", rehearsal["logs"])]

@@ -213,6 +213,8 @@ def supervise(spec: dict, peak_to: int) -> int:
         os._exit(128 + signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
+    if sys.platform == "linux":
+        libc_call("prctl", PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)  # whoever started us may be killed, too
     while True:
         pid, status, usage = os.wait4(-1, 0)
         if pid == main:

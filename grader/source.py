@@ -16,7 +16,7 @@ import re
 import symtable
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from grader.codes import Finding, finding
 
@@ -30,13 +30,14 @@ GRADER_PACKAGES = frozenset(
 STANDARD = sys.stdlib_module_names | {"distutils", "imp", "asyncore", "asynchat", "smtpd"}
 GRADER_MODULES = frozenset({"ingestion"})  # beside the ingestion program, hence first on sys.path
 LIKELY_MODULES = frozenset("utils util helpers common score scoring evaluate data_io data_manager libscores".split())
-MAX_SOURCE = 512 << 10  # bytes of one file
+MAX_SOURCE = 256 << 10  # bytes of one file
 MODULE_NAMES = frozenset(dir(builtins)) | {"__file__", "__path__", "__builtins__", "__annotations__", "__class__"}
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
     "read_bytes loadmat restore".split()
 )
 IN_ZIP = "<zip>/"  # where __file__ is, while paths are worked out
+Nodes = list[tuple[ast.AST, bool]]  # what walk gives
 ELSEWHERE = ("/tmp", "/dev", "/proc", "/sys", "/app", "/etc")  # absolute, and there on any Linux machine
 
 
@@ -52,7 +53,8 @@ def check_sources(sources: dict[str, bytes], names: set[str], profile: str, pack
         done.add(file)
         try:
             tree = parse(sources[file])
-            for module, line, guarded in imports(tree):
+            nodes = list(walk(tree))
+            for module, line, guarded in imports(nodes):
                 root = module.split(".")[0]
                 if module.startswith("."):
                     if file == "model.py":
@@ -64,16 +66,12 @@ def check_sources(sources: dict[str, bytes], names: set[str], profile: str, pack
                 todo += [path for path in module_files(module, file) if path in sources]
             if file == "model.py":
                 found += check_model(tree)
-            found += check_names(sources[file], tree, file)
-            found += check_calls(tree, file)
-            found += check_paths(tree, file, names, profile)
+            found += check_names(sources[file], nodes, file)
+            found += check_calls(nodes, file)
+            found += check_paths(nodes, file, names, profile)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            where = (
-                f"line {error.lineno}: {error.msg}"
-                if isinstance(error, SyntaxError)
-                else str(error) or "nested too deeply"
-            )
-            found.append(finding("PY01", file=file, why=where))
+            where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
+            found.append(finding("PY01", file=file, why=where or "nested too deeply"))
     return list(dict.fromkeys(found))
 
 
@@ -85,29 +83,29 @@ def parse(source: bytes) -> ast.Module:
         return ast.parse(source)
 
 
+def mentions(nodes: Iterable[ast.AST]) -> set[str]:
+    """Names of variables and attributes that occur in the nodes."""
+    inner = [n for node in nodes for n in ast.walk(node)]
+    return {n.id for n in inner if isinstance(n, ast.Name)} | {n.attr for n in inner if isinstance(n, ast.Attribute)}
+
+
 def uncalled(tree: ast.Module) -> set[ast.AST]:
     """Functions that neither the import nor Model nor anything they mention names, such as left-over training code."""
-    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name != "Model"]
-    called_by_others = {method for node in classes for method in node.body}  # Keras calls call, build, get_config
-
-    def mentions(nodes: list[ast.AST]) -> set[str]:
-        inner = [n for node in nodes for n in ast.walk(node)]
-        return {
-            getattr(n, "id", None) or getattr(n, "attr", "") for n in inner if isinstance(n, (ast.Name, ast.Attribute))
-        }
-
-    top = [node for node in tree.body if node not in functions and not isinstance(node, ast.ClassDef)]
-    parts = [
-        n for c in ast.walk(tree) if isinstance(c, ast.ClassDef) for n in [*c.bases, *c.body] if n not in functions
-    ]
-    names = mentions([n for n in top if not is_main(n)] + parts + [d for f in functions for d in f.decorator_list])
-    live = {f for f in functions if f in called_by_others or f.name == "predict" or f.name.startswith("__")}
-    names |= mentions(list(live))
-    while new := [f for f in functions if f not in live and f.name in names]:
-        live.update(new)
-        names |= mentions(new)
-    return set(functions) - live
+    functions = {node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    run = [node for node in tree.body if not isinstance(node, ast.ClassDef) and not is_main(node)]
+    run += [node for owner in classes for node in [*owner.bases, *owner.body]]
+    todo = mentions(node for node in run if node not in functions)
+    todo |= mentions(decorator for f in functions for decorator in f.decorator_list)
+    todo |= {f.name for f in functions if f.name == "predict" or f.name.startswith("__")}
+    # Keras calls the methods of a layer (call, build, get_config) by itself
+    todo |= {f.name for owner in classes if owner.name != "Model" for f in owner.body if f in functions}
+    by_name: dict[str, list[ast.AST]] = {}
+    for function in functions:
+        by_name.setdefault(function.name, []).append(function)
+    while todo:
+        todo |= mentions(by_name.pop(todo.pop(), []))
+    return {function for left in by_name.values() for function in left}
 
 
 def is_main(node: ast.AST) -> bool:
@@ -127,9 +125,9 @@ def walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
             todo += [(child, inside) for child in children if isinstance(child, ast.AST)]
 
 
-def imports(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
+def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
     """(module, line, guarded) of every import, those through importlib with a constant name too."""
-    for node, guarded in walk(tree):
+    for node, guarded in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno, guarded
@@ -158,6 +156,15 @@ def check_shadow(root: str) -> Iterator[Finding]:
         yield finding("IMP02", name=f"{root}.py")
     elif root in LIKELY_MODULES:
         yield finding("IMP03", name=f"{root}.py")
+
+
+def dotted(node: ast.AST) -> str:
+    """ "os.path.join" of that expression; "" of what is more than names and dots."""
+    names = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
 
 
 def called(node: ast.Call) -> str:
@@ -205,7 +212,7 @@ def check_model(tree: ast.Module) -> Iterator[Finding]:
             yield finding("PY04", how=f"has a predict that needs more than X ({', '.join(needed[own + 1 :])})")
     elif any(isinstance(node, ast.AsyncFunctionDef) and node.name == "predict" for node in model.body):
         yield finding("PY04", how="has an async predict, which returns no labels when called")
-    elif not inherits and not any(isinstance(node, ast.Assign) for node in model.body):
+    elif not inherits and "predict" not in {n.id for n in ast.walk(model) if isinstance(n, ast.Name)}:
         yield finding("PY04", how="has no method predict")
 
 
@@ -225,9 +232,9 @@ def decorators(node: ast.FunctionDef) -> list[str]:
     return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list]
 
 
-def check_names(source: bytes, tree: ast.Module, file: str) -> Iterator[Finding]:
+def check_names(source: bytes, nodes: Nodes, file: str) -> Iterator[Finding]:
     """Names that are used and that nothing defines, by the compiler's own symbol table."""
-    if any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n in ast.walk(tree)):
+    if any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n, _ in nodes):
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -247,31 +254,33 @@ def check_names(source: bytes, tree: ast.Module, file: str) -> Iterator[Finding]
             if symbol.is_referenced() and (symbol.is_global() or table is top) and symbol.get_name() not in defined:
                 missing.add(symbol.get_name())
     lines: dict[str, int] = {}
-    for node, guarded in walk(tree):
+    for node, guarded in nodes:
         if isinstance(node, ast.Name) and node.id in missing and not guarded:
             lines[node.id] = min(node.lineno, lines.get(node.id, node.lineno))
     for name, line in sorted(lines.items(), key=lambda item: item[1]):
         yield finding("PY05", file=file, line=line, name=name)
 
 
-def check_calls(tree: ast.Module, file: str) -> Iterator[Finding]:
+def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
     """Calls of the file's own functions, and of self's own methods, that do not fit the definition."""
-    functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef) and not n.decorator_list}
-    inner = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda))]
-    rebound = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    rebound |= {arg.arg for n in inner for arg in ast.walk(n.args) if isinstance(arg, ast.arg)}
-    live = {node for node, guarded in walk(tree) if isinstance(node, ast.Call) and not guarded}
-    for node in live:
-        if isinstance(node.func, ast.Name) and node.func.id in functions and node.func.id not in rebound:
-            yield from fits(node, functions[node.func.id], 0, file)
-    for owner in (n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)):
+    every = [node for node, _ in nodes]
+    module = every[0]
+    functions = {n.name: n for n in module.body if isinstance(n, ast.FunctionDef) and not n.decorator_list}
+    rebound = {n.id for n in every if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    rebound |= {n.arg for n in every if isinstance(n, ast.arg)}
+    calls = [node for node, guarded in nodes if isinstance(node, ast.Call) and not guarded]
+    for call in calls:
+        if isinstance(call.func, ast.Name) and call.func.id in functions and call.func.id not in rebound:
+            yield from fits(call, functions[call.func.id], 0, file)
+    for owner in (n for n in every if isinstance(n, ast.ClassDef)):
         methods = {n.name: n for n in owner.body if isinstance(n, ast.FunctionDef)}
-        for node in ast.walk(owner):
-            if node in live and isinstance(node.func, ast.Attribute) and node.func.attr in methods:
-                method = methods[node.func.attr]
+        inside = set(ast.walk(owner))
+        for call in calls:
+            method = methods.get(called(call)) if call in inside else None
+            if method and dotted(call.func) == f"self.{method.name}":
                 own = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(tuple(decorators(method)))
-                if getattr(node.func.value, "id", "") == "self" and own is not None:
-                    yield from fits(node, method, own, file)
+                if own is not None:
+                    yield from fits(call, method, own, file)
 
 
 def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> Iterator[Finding]:
@@ -296,24 +305,24 @@ def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> It
         yield finding("PY06", file=file, line=call.lineno, name=definition.name, how=how)
 
 
-def check_paths(tree: ast.Module, file: str, names: set[str], profile: str) -> Iterator[Finding]:
+def check_paths(nodes: Nodes, file: str, names: set[str], profile: str) -> Iterator[Finding]:
     """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip."""
-    values = constants(tree)
+    values = constants(nodes)
 
     def held(path: str) -> bool:
         return path in names or any(name.startswith(path + "/") for name in names)
 
-    moves = any(isinstance(n, ast.Call) and called(n) == "chdir" for n in ast.walk(tree))
-    for node, guarded in walk(tree):
-        if not isinstance(node, ast.Call):
+    moves = any(isinstance(n, ast.Call) and called(n) == "chdir" for n, _ in nodes)
+    for node, guarded in nodes:
+        if not isinstance(node, ast.Call) or guarded:
             continue
         keywords = {k.arg: k.value for k in node.keywords}
         weights = keywords.get("weights")
-        applications = "applications" in ast.unparse(node.func).split(".")
+        applications = "applications" in dotted(node.func).split(".")
         if getattr(weights, "value", None) == "imagenet" or (applications and weights is None and not node.args):
             if called(node) not in ("preprocess_input", "decode_predictions"):
                 yield finding("NET01", file=file, line=node.lineno)
-        if called(node) not in LOADERS or guarded:
+        if called(node) not in LOADERS:
             continue
         first = [*node.args[:1], *(keywords[k] for k in ("file", "filepath", "filename", "path") if k in keywords)]
         if isinstance(node.func, ast.Attribute) and called(node) in ("open", "read_text", "read_bytes"):
@@ -340,13 +349,13 @@ def check_paths(tree: ast.Module, file: str, names: set[str], profile: str) -> I
                 yield finding("PATH01", level, file=file, at=f" line {line}", name=path)
 
 
-def constants(tree: ast.Module) -> dict[str, ast.expr]:
+def constants(nodes: Nodes) -> dict[str, ast.expr]:
     """{name: expression} of variables, attributes of self and parameters that are given one value only."""
     values: dict[str, list[ast.expr]] = {}
-    for node in ast.walk(tree):
+    for node, _ in nodes:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                values.setdefault(ast.unparse(target), []).append(node.value)
+                values.setdefault(dotted(target), []).append(node.value)
         elif isinstance(node, (ast.FunctionDef, ast.Lambda)):
             args = node.args.posonlyargs + node.args.args
             defaults = [None] * (len(args) - len(node.args.defaults)) + list(node.args.defaults)
@@ -367,8 +376,8 @@ def work_out(node: ast.expr, values: dict[str, ast.expr], file: str, depth: int 
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.Name) and node.id == "__file__":
         return IN_ZIP + file
-    if isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node) in values:
-        return part(values[ast.unparse(node)])
+    if dotted(node) and dotted(node) in values:
+        return part(values[dotted(node)])
     if isinstance(node, ast.Attribute) and node.attr == "parent":
         base = part(node.value)
         return None if base is None else posixpath.dirname(base) or IN_ZIP
@@ -385,15 +394,13 @@ def work_out(node: ast.expr, values: dict[str, ast.expr], file: str, depth: int 
             return "."
         if not args or None in args:
             return None
-        if name in ("Path", "PurePath", "join"):
-            return posixpath.join(*args) if isinstance(node.func, ast.Name) or name != "join" or is_path(node) else None
+        if name in ("Path", "PurePath") or dotted(node.func) in ("join", "path.join", "os.path.join"):
+            return posixpath.join(*args)
+        if name == "with_name" and isinstance(node.func, ast.Attribute):
+            base = part(node.func.value)
+            return None if base is None else posixpath.join(posixpath.dirname(base), args[0])
         if name in ("abspath", "realpath", "str", "fspath", "normpath", "expanduser"):
             return args[0]
         if name == "dirname":
             return posixpath.dirname(args[0])
     return None
-
-
-def is_path(node: ast.Call) -> bool:
-    """True for os.path.join, not for ','.join."""
-    return ast.unparse(node.func).endswith("path.join")

@@ -154,7 +154,11 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[F
 
 
 def forecast(job: Job, n: int) -> dict:
-    """Likely seconds and peak MB for `n` images, by a straight line through the probe's calls; {} without them."""
+    """Likely seconds and peak MB for `n` images, by a straight line through two calls of the probe; {} without them.
+
+    The slope is between the call for half of the images and the one for all; a fifth of the mean time per image is
+    its lower bound, in case noise makes the shorter call the slower one.
+    """
     seconds, memory, images = job.notes.get("seconds"), job.notes.get("memory"), job.notes.get("images")
     try:
         per_image = max((seconds["again"] - seconds["half"]) / (images - images // 2), 0.2 * seconds["again"] / images)
@@ -187,13 +191,15 @@ def judge_accuracy(accuracy: float, labels, manifest: bytes | None) -> list[Find
     """Warnings where the accuracy is clearly less than the zip's manifest promises, or no better than a constant."""
     import numpy as np
 
+    from grader.scoring_program.scoring import CLASSES
+
     found, said = [], manifest_accuracy(manifest)
     if said is not None and accuracy < said - GAP:
         found.append(finding("PRO06", found=f"{accuracy:.4f}", said=f"{said:.4f}"))
     counts = np.bincount(labels, minlength=8)
     always = counts.max() / counts.sum()
     if accuracy <= always < 1:
-        found.append(finding("PRO08", found=f"{accuracy:.4f}", name=int(counts.argmax()), always=f"{always:.4f}"))
+        found.append(finding("PRO08", found=f"{accuracy:.4f}", name=CLASSES[counts.argmax()], always=f"{always:.4f}"))
     return found
 
 

@@ -1,7 +1,7 @@
 """Runs the competition's two programs on one submission, as Codabench's worker does, without Docker or network.
 
     from grader import worker
-    run = worker.run_submission(zip_path, images, labels, profile="strict", era="2026")
+    run = worker.run_submission(zip_path, images, labels, empty_folder, profile="strict", era="2026")
     run.status, run.scores, run.prediction.peak_memory
 
 Two jobs, each in a fresh temporary folder that is the root folder of what runs in it (see sandbox.py):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import build_submission
-from grader import report, sandbox, verdict, worker
+from grader import report, runner, sandbox, verdict, worker
 from grader.codes import CODES
 from tests import digests
 from tests.submissions import GOOD, RIGHT, cells, hdf5, make_zip, model, npz
@@ -282,6 +282,26 @@ def test_a_png_is_the_image_itself():
     image = cells(1)[0][0]
     data = np.frombuffer(base64.b64decode(report.png(image).partition(",")[2]), np.uint8)
     assert (cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) == image).all()
+
+
+def test_where_processes_cannot_be_kept_in_the_zip_is_only_checked(command, source, monkeypatch):
+    monkeypatch.setattr(build_submission, "POSIX", False)
+    status, out, made = command("--source", source)
+    assert (status, made["verdict"]) == (0, "good") and "rehearsal" not in made and "Not rehearsed" in out
+
+
+def test_an_interrupted_rehearsal_leaves_no_process_and_no_file(command, source, monkeypatch):
+    before = set(sandbox.descendants(os.getpid()))
+    (source / "model.py").write_text(model("while True: pass"))
+    monkeypatch.setattr(runner, "over_limit", interrupt)
+    status, out, made = command("--source", source)
+    assert (status, made) == (1, None) and "interrupted" in out
+    assert set(sandbox.descendants(os.getpid())) <= before
+    assert list(Path().iterdir()) == []
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 # The zip as bytes

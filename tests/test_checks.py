@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -208,6 +209,11 @@ FAULTS = [
             "w.txt": "x",
         },
     ),
+    (
+        "PATH03",
+        {"model.py": model(init="np.load(Path(__file__).with_name('w.npy'))", top=PATHLIB), "v.npy": ""},
+        {"model.py": model(init="np.load(Path(__file__).with_name('w.npy'))", top=PATHLIB), "w.npy": ""},
+    ),
     ("PATH02", model(init="open('/content/drive/MyDrive/w.keras')"), model(init="open('/tmp/w.keras', 'w')")),
     ("PATH02", model(init="open(r'C:\\Users\\me\\w.keras')"), model(init="print(r'C:\\Users\\me\\w.keras')")),
     (
@@ -305,6 +311,40 @@ def test_packages_that_the_user_vouches_for(tmp_path):
     path = make_zip(tmp_path / "s.zip", model(top="import sklearn.svm, cv2"))
     assert {f.code for f in check_zip(path, packages=("sklearn",))} == {"IMP01"}
     assert check_zip(path, packages=("sklearn", "cv2")) == []
+
+
+ODD = [
+    {"class_name": "function", "config": {}},
+    {"class_name": "X", "config": {}, "module": 5},
+    {"class_name": []},
+    None,
+    [[]],
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_configs_that_no_keras_writes_are_judged_all_the_same(tmp_path, odd):
+    for files in ({"n.keras": keras_file(odd)}, {"n.keras": keras_file(compiled={"loss": odd})}):
+        found = check_zip(make_zip(tmp_path / "s.zip", {"model.py": loads("n.keras"), **files}))
+        assert {f.code for f in found} <= {"KER02", "KER04"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "".join(f"def f{i}(): return f{i + 1}()\n" for i in range(5_000)),
+        "x = a" + ".b()" * 300 + "\n" + "x = a.b" + ".c" * 100_000,
+        "x = [" + "a," * 40_000 + "]",
+        "if a: pass\n" + "elif b: pass\n" * 2_000,
+        "x = " + "(" * 5_000,
+        "class A:\n def f(self): pass\n" * 5_000,
+    ],
+    ids=["chain of functions", "chain of attributes", "long list", "chain of elif", "parentheses", "classes"],
+)
+def test_sources_that_are_hard_to_read_take_seconds_at_most(tmp_path, source):
+    start = time.process_time()
+    check_zip(make_zip(tmp_path / "s.zip", GOOD + "\n" + source))
+    assert time.process_time() - start < 10
 
 
 def test_the_projects_own_submission_is_clean(tmp_path):

@@ -7,6 +7,8 @@ it: shut into namespaces, and as the plain process that other machines fall back
 import json
 import os
 import socket
+import subprocess
+import sys
 import textwrap
 import time
 
@@ -325,6 +327,33 @@ def test_a_submission_that_ends_its_supervisor_ends_itself(rehearse):
     run, found = timed(rehearse, hostile(steal), "plain", worker.Limits(seconds=60))
     assert (run.status, found) == ("Failed", {"RUN02"})
     assert set(sandbox.descendants(os.getpid())) <= before
+
+
+@both
+def test_a_worker_that_is_killed_takes_the_submission_with_it(tmp_path, mode):
+    make_zip(tmp_path / "s.zip", model("print('BUSY', flush=True)\nwhile True: pass"))
+    script = f"""
+        import sys, pathlib
+        sys.path.insert(0, {str(worker.HERE.parent)!r})
+        from grader import sandbox, worker
+        from tests.submissions import cells
+        if {mode == "plain"}: sandbox.permitted = lambda: (False, "")
+        folder = pathlib.Path({str(tmp_path)!r})
+        worker.run_submission(folder / "s.zip", *cells(), folder, tick=lambda s: print(s, flush=True))
+        """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    while float(process.stdout.readline()) < 2:
+        pass
+    family = sandbox.descendants(process.pid)
+    assert len(family) >= 2
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    for _ in range(100):
+        if not set(family) & set(sandbox.process_table()):
+            break
+        time.sleep(0.05)
+    assert not set(family) & set(sandbox.process_table())
 
 
 @needs_namespaces
