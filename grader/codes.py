@@ -147,7 +147,7 @@ CODES = {
     "LIM01": Code(4, "error", "the {job} was not done within {limit} seconds",
                   "it would kill it and fail the submission",
                   "predict in batches, drop test-time augmentation or use a smaller network"),
-    "LIM02": Code(9, "error", "memory passed {limit} MB",
+    "LIM02": Code(9, "error", "memory passed {limit}",
                   "it would be killed with exit status 137 and no message",
                   "predict in batches and keep no copies of all images"),
     "LIM03": Code(0, "error", "the submission wrote more than {limit} MB to disk",

@@ -15,6 +15,7 @@ SPEC is {"root": folder, "command": [...], "cwd": path, "env": {...}, "writable"
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -39,11 +40,12 @@ DEVICES = ["null", "zero", "full", "random", "urandom"]  # /dev itself would han
 
 
 def visible_paths() -> list[str]:
-    """Real folders of this Python: its prefixes and site-packages, and nothing else of the user's."""
+    """System folders and those of this Python, outer ones first; nothing else of the user's."""
     paths = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
-        paths.append(site.getuserbase())
-    return [*SYSTEM, *(path for path in paths if os.path.isdir(path)), *map(str, Path("/dev").glob("nvidia*"))]
+        paths.append(site.getusersitepackages())
+    paths += [*SYSTEM, *map(str, Path("/dev").glob("nvidia*"))]
+    return sorted({path for path in paths if os.path.lexists(path)}, key=len)
 
 
 def process_table() -> dict[int, tuple[int, int]]:
@@ -79,27 +81,20 @@ def descendants(pid: int, table: dict[int, tuple[int, int]] | None = None) -> li
     return found
 
 
-def kill_descendants(seconds: float = 5.0) -> int:
-    """Kill every descendant of this process, again and again until none is left; return how many there were."""
-    killed: set[int] = set()
+def kill_descendants(seconds: float = 5.0) -> None:
+    """Kill every descendant of this process, again and again until none is left."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         alive = descendants(os.getpid())
         if not alive:
             break
         for pid in alive:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-                killed.add(pid)
-            except ProcessLookupError:
-                pass
-        try:
+        with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        except ChildProcessError:
-            pass
         time.sleep(0.01)
-    return len(killed)
 
 
 def libc_call(name: str, *arguments) -> None:
@@ -145,8 +140,7 @@ def enter_root(root: str, writable: list[str]) -> None:
     libc_call("mount", None, "/", None, MS_REC | MS_PRIVATE, None)
     bind(root, root)
     for path in visible_paths():
-        if os.path.lexists(path):
-            bind(path, root + path)
+        bind(path, root + path)
     for name in DEVICES:
         bind(f"/dev/{name}", f"{root}/dev/{name}")
     os.makedirs(f"{root}/dev/shm", exist_ok=True)

@@ -52,7 +52,7 @@ def judge_job(job: Job, name: str, limits: Limits) -> list[Finding]:
     if job.stopped == "time":
         found.append(finding("LIM01", job=name, limit=f"{limits.seconds:g}"))
     elif job.stopped == "memory" or (job.exit_code == 137 and not job.stopped):
-        limit = f"{limits.memory / MB:.0f}" if limits.memory else "this machine's"
+        limit = f"{limits.memory / MB:.0f} MB" if limits.memory else "what this machine has"
         found.append(finding("LIM02", limit=limit))
     elif job.stopped == "disk":
         found.append(finding("LIM03", limit=f"{limits.disk / MB:.0f}"))

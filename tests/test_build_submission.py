@@ -150,7 +150,10 @@ def test_a_zip_that_climbs_out_is_never_unpacked(command, tmp_path):
     assert status == 1 and "ZIP07" in out and "rehearsal" not in made
 
 
-# What a rehearsal finds: (code, model.py, its near-twin without the fault, options)
+# What a rehearsal finds: (code, model.py, its near-twin without the fault, options). With the static PY05 (undefined
+# name), PY06 (a keyword that the method lacks), PATH02 (absolute path) and IMP01 (missing module), the published
+# faults of real submissions are OUT01 (one-hot), OUT02 (shape (n, 1)), PRO01 (random augmentation), PRO05 (images
+# taken to be in 0-1) and LIM06 (all views in memory).
 LABELS = RIGHT.removeprefix("return ")
 COMPUTED = "name = 'x'.replace('x', {!r})\n"
 SEVERAL = "views = np.stack([np.float64(X)] * 8)\nreturn views[0, :, 0, 0, 0].astype(np.int64) // 32"

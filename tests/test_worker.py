@@ -438,7 +438,7 @@ def test_memory_above_the_limit_ends_with_137(rehearse, mode):
 def test_deep_and_locked_folders_are_cleared_away(rehearse, tmp_path):
     dig = """
         os.chdir(sys.argv[-1])
-        for _ in range(1500):
+        for _ in range(1100):
             os.mkdir("d")
             os.chdir("d")
         os.chmod(sys.argv[-1] + "/d", 0)
