@@ -21,6 +21,16 @@ BATCH_SIZE = 64  # every batch is filled up to this size, so that an image meets
 FOLDER = Path(__file__).resolve().parent / "weights"
 
 
+def as_images(X) -> np.ndarray:
+    """X as an array (n, 96, 96, 3) of integers or floats; ValueError where it is none."""
+    X = np.asarray(X)
+    if X.ndim != 4 or X.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
+        raise ValueError(f"images have shape {X.shape}; the model takes (n, {IMAGE_SIZE}, {IMAGE_SIZE}, 3), RGB, 0-255")
+    if X.dtype.kind not in "uif":
+        raise ValueError(f"images have dtype {X.dtype}; the model takes uint8 or float values in 0-255")
+    return X
+
+
 def preprocess(X) -> np.ndarray:
     """Images as the network takes them: float32 (n, 96, 96, 3), 0-255 (the network rescales inside).
 
@@ -28,24 +38,20 @@ def preprocess(X) -> np.ndarray:
     [0, 1] is scaled by 255; NaN becomes 0; what lies outside 0-255 is clipped (infinities too). Each of these
     warns. X is not modified. Raises ValueError for another shape or for values that are no real numbers.
     """
-    X = np.asarray(X)
-    if X.ndim != 4 or X.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
-        raise ValueError(f"images have shape {X.shape}; the model takes (n, {IMAGE_SIZE}, {IMAGE_SIZE}, 3), RGB, 0-255")
-    if X.dtype.kind not in "uif":
-        raise ValueError(f"images have dtype {X.dtype}; the model takes uint8 or float values in 0-255")
+    X = as_images(X)
     images = np.array(X, np.float32)  # a copy, always
     if X.dtype == np.uint8 or not len(images):
         return images
     finite = np.isfinite(images)
     if not finite.all():
-        warnings.warn("images hold NaN or infinite values: NaN is read as 0, infinities are clipped", stacklevel=2)
+        warnings.warn("some images hold NaN or infinite values: read as 0, or clipped to 0-255", stacklevel=2)
     known = np.where(finite, images, 0)
     low, high = known.min(axis=(1, 2, 3)), known.max(axis=(1, 2, 3))
     unit = (low >= 0) & (high <= 1) & (high > 0) & (X.dtype.kind == "f")
     if unit.any():
-        warnings.warn(f"{unit.sum()} images are in [0, 1], not 0-255: they are scaled by 255", stacklevel=2)
+        warnings.warn("some images are in [0, 1], not in 0-255: they are scaled by 255", stacklevel=2)
     if ((low < 0) | (high > 255)).any():
-        warnings.warn(f"values from {low.min():g} to {high.max():g}: what is outside 0-255 is clipped", stacklevel=2)
+        warnings.warn("some images hold values outside 0-255: they are clipped", stacklevel=2)
     images[unit] *= 255
     return np.clip(np.nan_to_num(images, copy=False, nan=0, posinf=255, neginf=0), 0, 255)
 
@@ -104,11 +110,9 @@ class Model:
 
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities (n, 8) float32; every row depends on its own image alone."""
-        X = np.asarray(X)
-        probabilities = np.empty((len(X) if X.ndim else 0, NUM_CLASSES), np.float32)
-        if not len(probabilities):
-            preprocess(X)  # an empty array of the wrong shape is still an error
-        for start in range(0, len(probabilities), BATCH_SIZE):
+        X = as_images(X)
+        probabilities = np.empty((len(X), NUM_CLASSES), np.float32)
+        for start in range(0, len(X), BATCH_SIZE):
             images = preprocess(X[start : start + BATCH_SIZE])
             n = len(images)
             images = np.pad(images, ((0, BATCH_SIZE - n), (0, 0), (0, 0), (0, 0)))
