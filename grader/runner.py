@@ -82,14 +82,15 @@ def substitute(word: str, app: str, scoring: bool) -> str:
     return word
 
 
-def walk(folder: str | Path) -> Iterator[os.DirEntry]:
-    """Every entry below a folder, links unfollowed, however deep; what cannot be read is left out."""
+def walk(folder: str | Path) -> Iterator[tuple[str, os.DirEntry]]:
+    """(relative path, entry) of all below a folder, however deep; links are not followed, unreadable folders empty."""
+    start = len(os.fspath(folder)) + 1
     todo = [os.fspath(folder)]
     while todo:
         try:
             with os.scandir(todo.pop()) as entries:
                 for entry in entries:
-                    yield entry
+                    yield entry.path[start:], entry
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(entry.path)
         except OSError:
@@ -100,21 +101,16 @@ def folder_bytes(*folders: Path) -> int:
     """Bytes on disk; an empty file counts as a block, for a million of them fill a disk too."""
     total = 0
     for folder in folders:
-        for entry in walk(folder):
-            try:
+        for _, entry in walk(folder):
+            with contextlib.suppress(OSError):
                 total += max(4096, entry.stat(follow_symlinks=False).st_blocks * 512)
-            except OSError:
-                pass
     return total
 
 
 def fingerprint(folder: Path) -> dict[str, tuple]:
     """{path: (mode, size, change time in ns)} of all below a folder: the change time cannot be set back."""
-    found = {}
-    for entry in walk(folder):
-        info = entry.stat(follow_symlinks=False)
-        found[os.path.relpath(entry.path, folder)] = (info.st_mode, info.st_size, info.st_ctime_ns)
-    return found
+    infos = ((path, entry.stat(follow_symlinks=False)) for path, entry in walk(folder))
+    return {path: (info.st_mode, info.st_size, info.st_ctime_ns) for path, info in infos}
 
 
 class Tail(threading.Thread):

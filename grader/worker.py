@@ -82,10 +82,10 @@ def isolation() -> str:
 def copy_files(source: Path, target: Path) -> None:
     """Copy folders and regular files; links, pipes and devices stay behind, as a submission may plant them."""
     target.mkdir(parents=True, exist_ok=True)
-    for entry in walk(source):
-        to = target / os.path.relpath(entry.path, source)
+    for path, entry in walk(source):
+        to = f"{target}/{path}"
         if entry.is_dir(follow_symlinks=False):
-            to.mkdir(exist_ok=True)
+            os.mkdir(to)
         elif entry.is_file(follow_symlinks=False):
             shutil.copyfile(entry.path, to, follow_symlinks=False)
 
