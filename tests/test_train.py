@@ -50,27 +50,35 @@ def run(out, recipe=RECIPE, cells=None, **options):
     return train.train(recipe, "toy", cells or easy_cells(), out, workers=1, **options)
 
 
-def test_a_run_leaves_its_files(toy, tmp_path):
-    manifest = run(tmp_path / "run")
-    history = json.loads((tmp_path / "run" / "history.json").read_text())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a finished run of the toy."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "build_network", toy_network)
+        run(folder)
+    return folder
+
+
+def test_a_run_leaves_its_files(whole):
+    manifest = json.loads((whole / "manifest.json").read_text())
+    history = json.loads((whole / "history.json").read_text())
     assert [(e["stage"], e["size"]) for e in history] == [("head", 32), ("all", 32), ("all", 32), ("all", 96)]
-    assert manifest == json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["settings"]["epochs"] == 3 and manifest["settings"]["data"] == data.digest(easy_cells())
     assert set(manifest["scores"]) == {"validation", "augmented_validation"}
-    assert (tmp_path / "run" / "curves.png").read_bytes()[:4] == b"\x89PNG"
-    audit = json.loads((tmp_path / "run" / "audit.json").read_text())
+    assert (whole / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    audit = json.loads((whole / "audit.json").read_text())
     assert audit["kept"] == 80 and audit["removed"] == []
-    names = {p.name for p in (tmp_path / "run").iterdir()}
+    names = {p.name for p in whole.iterdir()}
     assert names == {
         "audit.json", "checkpoint-004", "curves.png", "history.json", "manifest.json", "model.weights.h5"
     }  # fmt: skip
 
 
-def test_exported_weights_load_and_predict_the_same(toy, tmp_path):
-    manifest = run(tmp_path / "run")
+def test_exported_weights_load_and_predict_the_same(whole):
     network = toy_network(96)
-    assert model.load_weights(network, tmp_path / "run") == manifest
-    with np.load(tmp_path / "run" / "checkpoint-004" / "average.npz") as file:
+    manifest = model.load_weights(network, whole)
+    with np.load(whole / "checkpoint-004" / "average.npz") as file:
         average = [file[f"arr_{i}"] for i in range(len(file.files))]
     for weight, exact in zip(network.get_weights(), average, strict=True):
         assert weight.dtype == np.float32
@@ -102,9 +110,9 @@ def kill_in_epoch(monkeypatch, number):
     monkeypatch.setattr(train.Batches, "epoch", epoch)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_killed_and_resumed(toy, tmp_path, monkeypatch, number):
-    """Also at the change of stages (1) and of sizes (3): finished epochs stay, the others follow."""
+@pytest.mark.parametrize("number", [1, 3])
+def test_killed_and_resumed_is_the_same_as_never_stopped(toy, tmp_path, monkeypatch, whole, number):
+    """At the change of stages (1) and of sizes (3). The toy has no dropout: only the checkpoint makes a difference."""
     with monkeypatch.context() as patch:
         kill_in_epoch(patch, number)
         with pytest.raises((Killed, Exception)):
@@ -115,35 +123,22 @@ def test_killed_and_resumed(toy, tmp_path, monkeypatch, number):
     run(tmp_path / "run", resume=True)
     after = json.loads((tmp_path / "run" / "history.json").read_text())
     assert after[:number] == before and len(after) == 4
-
-
-def test_resumed_is_the_same_as_never_stopped(toy, tmp_path, monkeypatch):
-    """The toy has no dropout, so that nothing but the checkpoint can make a difference."""
-    run(tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        kill_in_epoch(patch, 3)
-        with pytest.raises((Killed, Exception)):
-            run(tmp_path / "stopped")
-    run(tmp_path / "stopped", resume=True)
-    whole, stopped = (json.loads((tmp_path / n / "history.json").read_text()) for n in ("whole", "stopped"))
-    for a, b in zip(whole, stopped, strict=True):
+    for a, b in zip(after, json.loads((whole / "history.json").read_text()), strict=True):
         for part in ("train", "validation", "augmented_validation"):
             assert a[part]["loss"] == pytest.approx(b[part]["loss"], rel=1e-4)
 
 
-def test_a_finished_run_resumed_changes_nothing(toy, tmp_path):
-    manifest = run(tmp_path / "run")
-    weights = (tmp_path / "run" / "model.weights.h5").read_bytes()
-    assert run(tmp_path / "run", resume=True) == manifest
-    assert (tmp_path / "run" / "model.weights.h5").read_bytes() == weights
+def test_a_finished_run_resumed_changes_nothing(toy, whole):
+    before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+    assert run(whole, resume=True) == json.loads((whole / "manifest.json").read_text())
+    assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
 
 
-def test_refusals(toy, tmp_path):
-    run(tmp_path / "run")
+def test_refusals(toy, whole, tmp_path):
     with pytest.raises(FileExistsError, match="--resume"):
-        run(tmp_path / "run")
+        run(whole)
     with pytest.raises(ValueError, match="another learning_rate"):
-        run(tmp_path / "run", dataclasses.replace(RECIPE, learning_rate=1.0), resume=True)
+        run(whole, dataclasses.replace(RECIPE, learning_rate=1.0), resume=True)
     with pytest.raises(ValueError, match="fewer than one batch"):
         run(tmp_path / "new", dataclasses.replace(RECIPE, batch_size=1000))
     assert not (tmp_path / "new").exists()
@@ -192,15 +187,25 @@ def test_recipes_are_complete(name):
     assert recipe.policy in augment.POLICIES and recipe.sizes[0][0] == 0 and recipe.sizes[-1][1] == model.IMAGE_SIZE
 
 
-def command(*arguments, **options):
-    arguments = [sys.executable, "-m", "training.train", *map(str, arguments)]
-    return subprocess.Popen(
-        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        **options,
-    )  # fmt: skip
+@pytest.fixture
+def command():
+    """Starts the training command in a process group of its own; whatever still runs at the end is killed."""
+    started = []
+
+    def start(*arguments):
+        arguments = [sys.executable, "-m", "training.train", *map(str, arguments)]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(arguments, cwd=ROOT, start_new_session=True, **streams))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
-def test_the_command_killed_and_resumed_on_real_cells(training_set, tmp_path):
+def test_the_command_killed_and_resumed_on_real_cells(command, training_set, tmp_path):
     """The real network, the real command, SIGKILL for the whole process group in the middle of an epoch."""
     if not (DATA / "pretrained" / "efficientnetv2b0_notop.weights.h5").exists():
         pytest.skip("needs data/pretrained/efficientnetv2b0_notop.weights.h5 (see the README, 'Data')")
@@ -225,7 +230,7 @@ def test_the_command_killed_and_resumed_on_real_cells(training_set, tmp_path):
     assert labels.shape == (8,)
 
 
-def test_the_command_explains_bad_data(tmp_path):
+def test_the_command_explains_bad_data(command, tmp_path):
     process = command("--data", tmp_path / "none.npz", "--out", tmp_path / "run")
     output = process.communicate()[0]
     assert process.returncode == 1 and "Traceback" not in output
