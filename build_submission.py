@@ -129,11 +129,13 @@ def generated_images(n: int):
 
 
 def describe(path: Path) -> dict:
+    """Path (relative where it is below the working directory), bytes and SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-    return {"path": str(path), "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return {"path": str(shown), "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
 def rehearse(
