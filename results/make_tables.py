@@ -81,7 +81,15 @@ def run() -> str:
     )
 
 
-BLOCKS = {"report": report, "card": card, "benchmark": benchmark, "run": run}
+def codes() -> str:
+    """The code of each finding of build_submission.py, and what it means."""
+    from grader.codes import CODES
+
+    rows = [f"| {code} | {row.level} | {row.wrong.replace('|', chr(92) + '|')} |" for code, row in CODES.items()]
+    return "\n".join(["| code | level | what is wrong |", "|---|---|---|", *rows])
+
+
+BLOCKS = {"report": report, "codes": codes, "card": card, "benchmark": benchmark, "run": run}
 
 
 def render(text: str) -> str:
