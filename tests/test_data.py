@@ -1,3 +1,8 @@
+import hashlib
+import http.server
+import threading
+
+import cv2
 import numpy as np
 import pytest
 
@@ -43,3 +48,127 @@ def test_digest_depends_on_pixels_labels_and_order():
 def test_split_rejects_bad_arguments():
     with pytest.raises(ValueError, match="must both be"):
         data.split(np.zeros(3), np.zeros(4))
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def few():
+    """Twelve pictures (12, 96, 96, 3) uint8 and labels (12,)."""
+    return np.random.default_rng(1).integers(0, 256, (12, 96, 96, 3), np.uint8), np.arange(12) % 8
+
+
+@pytest.mark.parametrize("size", [28, 64, 96, 128])
+def test_read_medmnist_at_any_size(tmp_path, size):
+    flat = np.full((3, size, size, 3), (10, 100, 200), np.uint8)
+    path = save(tmp_path / "b.npz", train_images=flat, train_labels=[[1], [2], [3]], val_images=flat[:1],
+                val_labels=[[7]])  # fmt: skip
+    cells = data.read(path)
+    assert cells.images.shape == (3, 96, 96, 3) and cells.labels.tolist() == [1, 2, 3]
+    assert (cells.images == (10, 100, 200)).all()
+    assert data.read(path, part="val").labels.tolist() == [7]
+
+
+def test_read_states_its_conversions(tmp_path, few):
+    images, labels = few
+    with pytest.warns(UserWarning, match="one-hot"):
+        assert (data.read(save(tmp_path / "a.npz", images=images, labels=np.eye(8)[labels])).labels == labels).all()
+    with pytest.warns(UserWarning, match=r"\[0, 1\]"):
+        assert (data.read(save(tmp_path / "b.npz", images=images / 255, labels=labels)).images == images).all()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"labels": None}, "has no labels"),
+        ({"images": None}, "Expected images and labels"),
+        ({"labels": np.arange(5)}, "one for each of 12 images"),
+        ({"labels": np.full(12, 8)}, "found 8"),
+        ({"labels": np.full(12, -1)}, "found -1"),
+        ({"images": np.zeros((12, 96, 96), np.uint8)}, "square, RGB"),
+        ({"images": np.full((12, 96, 96, 3), 300.0)}, "expected 0-255"),
+        ({"images": np.full((12, 96, 96, 3), np.nan)}, "expected 0-255"),
+        ({"images": np.zeros((0, 96, 96, 3), np.uint8), "labels": np.zeros(0, int)}, "holds no images"),
+    ],
+)
+def test_read_says_what_is_wrong(tmp_path, few, change, message):
+    arrays = {"images": few[0], "labels": few[1], **change}
+    path = save(tmp_path / "a.npz", **{key: value for key, value in arrays.items() if value is not None})
+    with pytest.raises(ValueError, match=message) as error:
+        data.read(path)
+    assert str(path) in str(error.value)
+
+
+def test_read_refuses_what_is_no_npz(tmp_path, few):
+    whole = save(tmp_path / "a.npz", images=few[0], labels=few[1]).read_bytes()
+    for content in (b"", b"hello", whole[:-200], whole[: len(whole) // 2]):
+        (tmp_path / "b.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="cut short|no npz file"):
+            data.read(tmp_path / "b.npz")
+    with pytest.raises(ValueError, match="does not exist"):
+        data.read(tmp_path / "c.npz")
+
+
+def test_read_a_folder_per_class(tmp_path):
+    for name, colour in (("basophil", 50), ("ig", 150)):
+        (tmp_path / name).mkdir()
+        picture = np.zeros((363, 360, 3), np.uint8)
+        picture[81:281, 80:280] = colour  # the central 200x200
+        assert cv2.imwrite(str(tmp_path / name / "1.png"), picture)
+    cells = data.read(tmp_path)
+    assert cells.labels.tolist() == [0, 3] and cells.images.shape == (2, 96, 96, 3)
+    assert (cells.images[0] == 50).all() and (cells.images[1] == 150).all()
+    (tmp_path / "dogs").mkdir()
+    with pytest.raises(ValueError, match="found dogs"):
+        data.read(tmp_path)
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT, from the byte that is asked for, but breaks off after `most` bytes."""
+
+    content, most, asked = bytes(range(256)) * 4000, 10**9, []
+
+    def do_GET(self):
+        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        self.asked.append(start)
+        rest = self.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest[: self.most])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def url(monkeypatch):
+    monkeypatch.setattr(Server, "asked", [])
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/cells.npz"
+    server.shutdown()
+    server.server_close()
+
+
+def test_fetch_goes_on_where_it_broke_off(url, tmp_path, monkeypatch):
+    md5 = hashlib.md5(Server.content).hexdigest()
+    with monkeypatch.context() as patch:
+        patch.setattr(Server, "most", 300_000)
+        with pytest.raises(OSError, match="connection"):
+            data.fetch(url, tmp_path / "cells.npz", md5, progress=False)
+    assert not (tmp_path / "cells.npz").exists()
+    data.fetch(url, tmp_path / "cells.npz", md5, progress=False)
+    assert (tmp_path / "cells.npz").read_bytes() == Server.content
+    assert Server.asked == [0, 300_000] and not (tmp_path / "cells.npz.part").exists()
+    data.fetch(url, tmp_path / "cells.npz", md5, progress=False)  # there and right: nothing is asked
+    assert len(Server.asked) == 2
+
+
+def test_fetch_refuses_a_wrong_sum(url, tmp_path):
+    with pytest.raises(ValueError, match="wrong MD5"):
+        data.fetch(url, tmp_path / "cells.npz", "0" * 32, progress=False)
+    assert list(tmp_path.iterdir()) == []

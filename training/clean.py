@@ -2,64 +2,385 @@
 
     from training import clean, data
     cells = data.read("data/training_set.npz")
-    audit = clean.audit(cells)
+    audit = clean.audit(cells, backbone="data/pretrained/efficientnetv2b0_notop.weights.h5")
     cells = cells.take(audit.kept)
+
+Three questions, one after the other:
+
+1. Which pictures are copies? Pixels decide (`copies`).
+2. Which are no cells? A pretrained network's activations, and how far they lie from those of the cells that can be
+   trusted (`foreignness`, `boundary`). Without the network's weights only repetition can tell.
+3. Which labels look wrong? Confident learning, for a person to judge (`label_errors`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from training.data import Cells
+from training.data import CLASSES, IMAGE_SIZE, Cells
 
-REPEATS = 10  # a picture found this often is planted: no slide yields the same pixels ten times
+SHIFT = 2  # pixels that a copy may be off by
+SAME = 0.88  # correlation of two pictures' details that makes them one: copies reach 0.94, different cells 0.79
+REPEATS = 10  # copies of one picture that make it suspect: no slide yields one that often
+
+LAYERS = ("block1a_project_activation", "block2b_add", "block3b_add", "block4c_add", "block5e_add")
+SUPPORT = 500  # images that a statement about the bulk of the cells needs
+COMPONENTS = 200  # principal components that describe the bulk
+NEIGHBOURS = 20
+FALSE_SHARE = 0.02  # of the images called outliers, at most this share may be real cells
+FALSE_RATE = 0.0015  # and of the real cells, at most this share
 
 
 @dataclass(frozen=True)
 class Audit:
-    """kept: (k,) sorted indices. groups: (n,) ids, copies share one. removed: one record per removed image."""
+    """What the audit decided.
+
+    kept: (k,) sorted indices. groups: (n,) ids, the same for pictures of one cell, so that a split never parts them.
+    removed: one record per removed image, by index. suspects: one record per doubtful label, most suspicious first.
+    """
 
     kept: np.ndarray
     groups: np.ndarray
     removed: list[dict]
+    suspects: list[dict] = field(default_factory=list)
 
     def report(self) -> dict:
-        """{"kept": k, "removed": [{"index", "reason", "of", "score"}, ...]}, ready for JSON."""
-        return {"kept": len(self.kept), "removed": self.removed}
+        """{"kept": k, "removed": [{"index", "reason", "of", "score"}, ...], "label_errors": [...]}, ready for JSON."""
+        return {"kept": len(self.kept), "removed": self.removed, "label_errors": self.suspects}
 
 
-def identical(images: np.ndarray) -> np.ndarray:
-    """(n,) group ids: the index of the first image with exactly the same pixels."""
-    first: dict[bytes, int] = {}
-    return np.array([first.setdefault(hashlib.sha256(image.tobytes()).digest(), i) for i, image in enumerate(images)])
-
-
-def audit(cells: Cells, backbone: str | Path | None = None, seed: int = 0, progress: bool = False) -> Audit:
+def audit(
+    cells: Cells,
+    backbone: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    drop_label_errors: bool = False,
+    activations: np.ndarray | None = None,
+) -> Audit:
     """Decides what stays: one of each set of copies, none where copies disagree on the label, no planted picture.
 
-    A picture found REPEATS times or more, or under three labels or more, is planted (outlier), and none of it stays.
-    Fewer copies under two labels are a cell that two people labelled differently (conflicting_label).
+    backbone: file of EfficientNetV2B0's ImageNet weights without the classifier, or "imagenet" to let Keras fetch
+    them. Without one, a picture is an outlier if it comes REPEATS times or under three labels or more.
+    activations: what `features` gives for the images, if it is at hand already. The score of a record is, for copies,
+    the correlation with `of` (1: identical), for outliers the distance from the cells (1: as far as the median cell).
     """
-    groups = identical(cells.images)
+    match = copies(cells.images, progress)
+    members = [np.flatnonzero(match.copy == group) for group in np.unique(match.copy)]
+    distance, limit = np.ones(len(cells)), np.inf
+    if activations is None and backbone is not None and len(cells) >= SUPPORT:
+        activations = features(cells.images, backbone, progress)
+    if activations is not None and len(cells) >= SUPPORT:
+        distance, trusted = foreignness(activations, cells.labels, seed, progress)
+        limit = boundary(distance, trusted)
+
     removed = []
-    for group, count in zip(*np.unique(groups, return_counts=True), strict=True):
-        if count == 1:
-            continue
-        members = np.flatnonzero(groups == group)
-        labels = len(np.unique(cells.labels[members]))
-        if count >= REPEATS or labels > 2:
-            reason, gone = "outlier", members
-        elif labels == 2:
-            reason, gone = "conflicting_label", members
+    for group in members:
+        repeated = len(group) >= REPEATS or len(np.unique(cells.labels[group])) > 2
+        typical = np.isfinite(limit) and np.median(distance[group]) < (1 + limit) / 2
+        if np.median(distance[group]) > limit or (repeated and not typical):
+            reason, gone = "outlier", group
+        elif len(np.unique(cells.labels[group])) > 1:
+            reason, gone = "conflicting_label", group
         else:
-            reason, gone = "duplicate", members[1:]
-        for i in gone:
-            other = members[0] if i != members[0] else members[1]
-            removed.append({"index": int(i), "reason": reason, "of": int(other), "score": float(count)})
+            reason, gone = "duplicate", group[1:]
+        for i in gone.tolist():
+            other = next((int(j) for j in group if j != i and (i == group[0] or j < i)), None)
+            if reason == "conflicting_label":
+                other = next(int(j) for j in group if cells.labels[j] != cells.labels[i])
+            score = distance[i] if reason == "outlier" and np.isfinite(limit) else match.score[i]
+            exact = reason != "duplicate" or match.identical[i] == match.identical[group[0]]
+            name = reason if exact else "near_duplicate"
+            removed.append({"index": i, "reason": name, "of": other, "score": round(float(score), 4)})
+    suspects = []
+    if activations is not None:
+        stay = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
+        suspects = label_errors(activations[stay], cells.labels[stay], match.cell[stay], seed)
+        for record in suspects:
+            record["index"] = int(stay[record["index"]])
+        if drop_label_errors:
+            removed += [
+                {"index": s["index"], "reason": "label_error", "of": None, "score": s["score"]} for s in suspects
+            ]
     removed.sort(key=lambda record: record["index"])
     kept = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
-    return Audit(kept, groups, removed)
+    return Audit(kept, match.cell, removed, suspects)
+
+
+# --- copies ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Group ids (n,), each the index of a group's first member. score: (n,) correlation with the match that was found.
+
+    identical: same pixels. copy: the same picture, up to SHIFT pixels, brightness, compression, flips and turns.
+    cell: those, and pictures of the same cell that are framed a few pixels further apart.
+    """
+
+    identical: np.ndarray
+    copy: np.ndarray
+    cell: np.ndarray
+    score: np.ndarray
+
+
+def copies(images: np.ndarray, progress: bool = False) -> Copies:
+    """Finds the copies among images (n, 96, 96, 3) uint8: candidates by thumbnail, then confirmed at pixel level.
+
+    A candidate is among the three most similar thumbnails before it (16x16, local contrast, under the eight flips and
+    turns). It is confirmed if the details of the two pictures (Gaussians of 1 and 3 pixels, subtracted) correlate at
+    SAME or more when one is slid over the other by a few pixels. Brightness and contrast cancel out in both steps.
+    """
+    import cv2
+
+    n = len(images)
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
+    identical = np.array([seen.setdefault(digest, i) for i, digest in enumerate(digests)], int)
+    unique = np.unique(identical)
+
+    details = np.empty((len(unique), IMAGE_SIZE - 2 * SHIFT, IMAGE_SIZE - 2 * SHIFT), np.float32)
+    thumbs = np.empty((len(unique), 16, 16), np.float32)
+    for k, i in enumerate(_track(unique, "looking at details", progress)):
+        grey = cv2.cvtColor(np.ascontiguousarray(images[i]), cv2.COLOR_RGB2GRAY).astype(np.float32)
+        grey = grey[SHIFT:-SHIFT, SHIFT:-SHIFT]  # a shifted copy's edge is made up
+        details[k] = cv2.GaussianBlur(grey, (0, 0), 1) - cv2.GaussianBlur(grey, (0, 0), 3)
+        thumb = cv2.resize(cv2.GaussianBlur(grey, (0, 0), 2), (16, 16), interpolation=cv2.INTER_AREA)
+        thumb -= cv2.GaussianBlur(thumb, (0, 0), 3)
+        thumbs[k] = thumb / max(np.linalg.norm(thumb), 1e-3)
+
+    copy, cell, score = np.arange(n), np.arange(n), np.ones(n)
+    copy[:], cell[:] = identical, identical
+    margin = 2 * SHIFT
+    for a, b, turn in _track(_candidates(thumbs, progress), "comparing pixels", progress):
+        one = np.ascontiguousarray(_turned(details[a], turn)[margin:-margin, margin:-margin])
+        if min(one.std(), details[b].std()) < 0.1:
+            continue  # nothing to compare: a blank
+        found = cv2.matchTemplate(details[b], one, cv2.TM_CCOEFF_NORMED)
+        _, best, _, (x, y) = cv2.minMaxLoc(found)
+        if best >= SAME:
+            _join(cell, unique[a], unique[b])
+            if max(abs(x - margin), abs(y - margin)) <= SHIFT:
+                _join(copy, unique[a], unique[b])
+                score[identical == unique[a]] = min(best, 1)
+    roots = [np.array([_root(links, i) for i in range(n)], int) for links in (copy, cell)]
+    return Copies(identical, *roots, score)
+
+
+def _turned(pictures: np.ndarray, turn: int) -> np.ndarray:
+    """(..., h, w) under one of the eight symmetries of the square."""
+    pictures = np.rot90(pictures, turn % 4, axes=(-2, -1))
+    return pictures[..., ::-1] if turn >= 4 else pictures
+
+
+def _candidates(thumbs: np.ndarray, progress: bool, similar: float = 0.7, most: int = 3, block: int = 1024) -> list:
+    """[(a, b < a, turn of a)]: for each thumbnail the `most` similar ones before it."""
+    n = len(thumbs)
+    flat = thumbs.reshape(n, -1)
+    best, where = np.full((n, 8 * most), similar, np.float32), np.full((n, 8 * most), -1)
+    for start in _track(range(0, n, block), "comparing thumbnails", progress):
+        rows = slice(start, min(start + block, n))
+        later = np.arange(rows.start, rows.stop)[:, None] <= np.arange(rows.stop)
+        for turn in range(8):
+            likeness = _turned(thumbs[rows], turn).reshape(-1, flat.shape[1]) @ flat[: rows.stop].T
+            likeness[later] = -1
+            for k in range(turn * most, (turn + 1) * most):
+                top = likeness.argmax(1)
+                value = likeness[np.arange(len(top)), top]
+                found = value > similar
+                best[rows, k][found], where[rows, k][found] = value[found], top[found]
+                likeness[np.arange(len(top)), top] = -1
+    order = np.argsort(-best, 1, kind="stable")[:, :most]
+    return [(a, int(where[a, k]), int(k) // most) for a in range(n) for k in order[a] if where[a, k] >= 0]
+
+
+def _root(links: np.ndarray, i: int) -> int:
+    while links[i] != i:
+        links[i] = links[links[i]]
+        i = links[i]
+    return int(i)
+
+
+def _join(links: np.ndarray, i: int, j: int) -> None:
+    low, high = sorted((_root(links, i), _root(links, j)))
+    links[high] = low
+
+
+# --- outliers --------------------------------------------------------------------------------------------------------
+
+
+def features(images: np.ndarray, backbone: str | Path, progress: bool = False) -> np.ndarray:
+    """images (n, 96, 96, 3) uint8 -> (n, 912) float32: EfficientNetV2B0's activations after each of its first five
+    blocks, averaged over the centre, the border and the ring between them.
+
+    Early blocks know colour, noise and blur, later ones shapes; the rings know where a cell belongs. The classifier's
+    own features, further up, are made to ignore just that.
+    """
+    import keras
+
+    if backbone != "imagenet" and not Path(backbone).exists():
+        raise ValueError(f"{backbone} is missing; the README says how to get the backbone's weights")
+    shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
+    weights = "imagenet" if backbone == "imagenet" else None
+    network = keras.applications.EfficientNetV2B0(include_top=False, weights=weights, input_shape=shape)
+    if weights is None:
+        network.load_weights(str(backbone))
+    network = keras.Model(network.input, [network.get_layer(name).output for name in LAYERS])
+    rows = []
+    for start in _track(range(0, len(images), 64), "computing features", progress):
+        batch = images[start : start + 64].astype(np.float32)
+        maps = [np.asarray(m, np.float32) for m in network.predict_on_batch(batch)]
+        rows.append(np.concatenate([m[:, ring].mean(1) for m in maps for ring in _rings(m.shape[1])], 1))
+    return np.concatenate(rows)
+
+
+def _rings(size: int) -> list[np.ndarray]:
+    """Three (size, size) masks: the centre third, what lies between, the border of a sixth."""
+    away = np.abs(np.arange(size) - (size - 1) / 2)
+    away = np.maximum(away[:, None], away)
+    centre, border = away < size / 6, away > size / 3
+    return [centre, ~centre & ~border, border]
+
+
+def foreignness(
+    activations: np.ndarray, labels: np.ndarray, seed: int = 0, progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far each image lies from the cells that can be trusted: (n,) distances, 1 for the median cell; (n,) trusted.
+
+    The distance is Mahalanobis's within the principal components of the trusted cells, plus that from their space
+    (Moghaddam and Pentland 1997). Planted pictures must not take part in describing what a cell is, or they hide one
+    another (masking; Rousseeuw and Van Driessen 1999), so the trusted set grows from the most central third under each
+    label. An image joins it if
+    - it does not have ten neighbours closer than any cell has: it is not one picture, varied;
+    - discriminant analysis, fitted to the others in the set, gives it its label, and most of its neighbours theirs:
+      cells show their class, even on a slide of another colour, and pictures planted under random labels do not;
+    - it is not far from the set, by a bound that is loosened in steps; beyond the first bound no label may bring much
+      more than the others do: another slide brings cells of every class, a planted picture may sit under one label.
+    Two halves judge each other, so that no image is judged by itself.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    scaled = activations - np.median(activations, 0)
+    spread = 1.4826 * np.median(np.abs(scaled), 0)
+    scaled = (scaled / (spread + 1e-6 * spread.max())).astype(np.float32)
+    scaled = np.sign(scaled) * np.log1p(np.abs(scaled))  # tames what lies far out
+
+    n = len(scaled)
+    search = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, algorithm="brute").fit(scaled)
+    far, near = search.kneighbors(scaled)
+    crowded = far[:, REPEATS] < 0.75 * np.median(far[:, REPEATS])
+    half = np.random.default_rng(seed).permutation(n) % 2
+
+    distance = np.sqrt((scaled**2).mean(1))
+    trusted = np.zeros(n, bool)
+    central = np.quantile(distance[~crowded], 0.8)
+    for label in np.unique(labels):
+        same = (labels == label) & ~crowded
+        if same.any():
+            trusted |= same & (distance <= min(central, np.quantile(distance[same], 1 / 3)))
+
+    inside, outside = np.empty(n), np.empty(n)
+    agrees = np.zeros(n, bool)
+    bounds = (1.5, 1.8, 2.2, 2.2, None)
+    for bound in _track(bounds, "judging features", progress):
+        for k in (0, 1):
+            rows, others = half == k, trusted & (half != k)
+            inside[rows], outside[rows] = _subspace_distance(scaled[rows], scaled[others])
+            agrees[rows] = _classify(scaled[rows], scaled[others], labels[others]).argmax(1) == labels[rows]
+        distance = np.sqrt(inside / np.median(inside[trusted]) + 0.5 * outside / np.median(outside[trusted]))
+        distance /= np.median(distance[trusted])
+        if bound is not None:
+            agrees &= ~crowded
+            trusted = agrees & (agrees[near].mean(1) > 0.5) & (distance <= bound)
+            further = distance > bounds[0]
+            present = np.unique(labels[trusted])
+            share = {c: np.mean(further[trusted & (labels == c)]) for c in present}
+            for c in present:
+                if share[c] > 0.02 + 2 * np.median(list(share.values())):
+                    trusted &= (labels != c) | ~further
+    return distance, trusted
+
+
+def _subspace_distance(rows: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances (n,) of rows (n, d) to a sample: within its principal components (whitened), and from them."""
+    from scipy.linalg import eigh
+
+    mean, d = sample.mean(0), sample.shape[1]
+    k = min(COMPONENTS, len(sample) // 5)
+    values, vectors = eigh(np.cov(sample.T).astype(np.float64), subset_by_index=(d - k, d - 1))
+    rows = rows - mean
+    scores = rows @ vectors.astype(np.float32)
+    return (scores**2 / values).mean(1), (rows**2).sum(1) - (scores**2).sum(1)
+
+
+def _classify(rows: np.ndarray, sample: np.ndarray, labels: np.ndarray, shrinkage: float = 0.1) -> np.ndarray:
+    """(n, 8) probabilities by linear discriminant analysis (Fisher 1936), its covariance shrunk to the identity."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    counts = np.bincount(labels, minlength=len(CLASSES))
+    means = np.stack([sample[labels == c].mean(0) if n else np.zeros(sample.shape[1]) for c, n in enumerate(counts)])
+    within = np.cov((sample - means[labels]).T)
+    within = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(within) * np.eye(len(within))
+    weights = cho_solve(cho_factor(within), means.T)
+    with np.errstate(divide="ignore"):  # a class without a cell has probability 0
+        scores = rows @ weights - (means.T * weights).sum(0) / 2 + np.log(counts / counts.sum())
+    scores = np.exp(scores - scores.max(1, keepdims=True))
+    return scores / scores.sum(1, keepdims=True)
+
+
+def boundary(distance: np.ndarray, trusted: np.ndarray) -> float:
+    """The distance beyond which an image is called an outlier.
+
+    The trusted cells' upper tail is exponential; taken a quarter wider, for the rare cells that were not trusted, it
+    gives the chance that a cell lies as far out as an image does. The boundary is where real cells are at most
+    FALSE_SHARE of what lies beyond (Benjamini and Hochberg 1995), and at most FALSE_RATE of the cells.
+    """
+    start = np.quantile(distance[trusted], 0.98)
+    excess = 1.25 * np.mean(distance[trusted & (distance > start)] - start)
+    outermost = np.sort(distance[distance > start])[::-1]
+    chance = 0.02 * np.exp(-(outermost - start) / excess)
+    good = chance * len(distance) <= FALSE_SHARE * np.arange(1, len(outermost) + 1)
+    limit = outermost[good][-1] if good.any() else outermost[0]
+    return float(max(np.nextafter(limit, 0), start + excess * np.log(0.02 / FALSE_RATE)))
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+
+def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[dict]:
+    """Labels that confident learning doubts, most suspicious first: [{"index", "label", "suggested", "score"}, ...].
+
+    Out-of-fold probabilities, copies in one fold. A class is likely for an image if its probability is at least the
+    mean over the images labelled so; where the likeliest such class is not the label, the label is doubtful
+    (Northcutt, Jiang and Chuang 2021). score: how much likelier the suggestion is, 0-1.
+    """
+    scaled = ((activations - activations.mean(0)) / (activations.std(0) + 1e-6)).astype(np.float32)
+    folds = np.random.default_rng(seed).integers(0, 5, len(labels))[np.unique(groups, return_inverse=True)[1]]
+    given = np.zeros((len(labels), len(CLASSES)))
+    for fold in range(5):
+        rows = folds == fold
+        if rows.any() and not rows.all():
+            given[rows] = _classify(scaled[rows], scaled[~rows], labels[~rows])
+    own = given[np.arange(len(labels)), labels]
+    usual = np.array([own[labels == c].mean() if (labels == c).any() else np.inf for c in range(len(CLASSES))])
+    likely = np.where(given >= usual, given, 0)
+    suggested = likely.argmax(1)
+    margin = likely.max(1) - own
+    doubtful = np.flatnonzero((likely.max(1) > 0) & (suggested != labels) & (margin > 0))
+    return [
+        {"index": int(i), "label": int(labels[i]), "suggested": int(suggested[i]), "score": round(float(margin[i]), 4)}
+        for i in doubtful[np.argsort(-margin[doubtful], kind="stable")]
+    ]
+
+
+def _track(items: Iterable, text: str, progress: bool) -> Iterable:
+    """The items, with a progress bar on the terminal."""
+    if not progress:
+        return items
+    from rich.progress import track
+
+    return track(list(items), text)

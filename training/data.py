@@ -1,12 +1,25 @@
-"""Labelled cells: read them, split them, name them by a digest.
+"""Labelled cells: fetch them, read them, split them, name them by a digest.
+
+    python -m training.data fetch [--size 28|64|128|224] [--out data]     BloodMNIST, from its public record
 
     from training import data
-    cells = data.read("data/training_set.npz")
+    cells = data.read("data/training_set.npz")        # the challenge's file
+    cells = data.read("data/bloodmnist_224.npz")      # MedMNIST's, its training part (part="val", part="test")
+    cells = data.read("PBC_dataset_normal_DIB")       # a folder per class
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import http.client
+import sys
+import urllib.error
+import urllib.request
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +36,17 @@ CLASSES = (
     "neutrophil",
     "platelet",
 )
+FOLDERS = {name: label for label, name in enumerate(CLASSES)} | {"ig": 3}  # PBC's name of a class's folder
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
+
+# MedMNIST+ (Yang et al. 2024), Zenodo record 10519652; the MD5 sums are those of medmnist/info.py.
+RECORD = "https://zenodo.org/records/10519652/files"
+FILES = {
+    28: ("bloodmnist.npz", "7053d0359d879ad8a5505303e11de1dc"),
+    64: ("bloodmnist_64.npz", "2b94928a2ae4916078ca51e05b6b800b"),
+    128: ("bloodmnist_128.npz", "adace1e0ed228fccda1f39692059dd4c"),
+    224: ("bloodmnist_224.npz", "b718ff6835fcbdb22ba9eacccd7b2601"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,19 +64,107 @@ class Cells:
         return Cells(self.images[indices], self.labels[indices])
 
 
-def read(path: str | Path) -> Cells:
-    """Reads a labelled set of cells. `path`: the challenge's npz, with `images` and `labels` (n, 1) or (n,)."""
+def read(path: str | Path, part: str = "train") -> Cells:
+    """Reads a labelled set of cells and brings it to one type; raises ValueError that says what is wrong with it.
+
+    path: the challenge's npz (`images`, `labels`), MedMNIST's `bloodmnist*.npz` at any of its sizes (`part` is train,
+    val or test), or a folder with one folder of pictures per class (PBC's names). Conversions are made with a warning
+    that states them: one-hot labels, floats, floats in [0, 1]. Other sizes become 96x96 the way the challenge's file
+    was made: area averaging down, bicubic up; of a folder's pictures the central 200x200 pixels, as in BloodMNIST.
+    """
     path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist")
-    with np.load(path) as file:
-        images, labels = file["images"], file["labels"]
-    labels = labels.reshape(len(labels), -1)
-    if images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3) or images.dtype != np.uint8:
-        raise ValueError(f"{path}: images are {images.shape} {images.dtype}, expected (n, 96, 96, 3) uint8")
-    if labels.shape != (len(images), 1):
-        raise ValueError(f"{path}: labels are {labels.shape}, expected ({len(images)}, 1)")
-    return Cells(images, labels[:, 0].astype(np.int64))
+    try:
+        with np.load(path) as file:
+            names = set(file.files)
+            keys = ("images", "labels") if "images" in names else (f"{part}_images", f"{part}_labels")
+            missing = [key for key in keys if key not in names]
+            if missing:
+                raise ValueError(
+                    f"{path} has no {' and no '.join(missing)}; it holds {', '.join(sorted(names)) or 'nothing'}. "
+                    "Expected images and labels, or MedMNIST's train_images and train_labels"
+                )
+            images, labels = file[keys[0]], file[keys[1]]
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
+        raise ValueError(f"{path} is no npz file, or is cut short: {error}") from error
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path} is no npz file of plain arrays: {error}") from error
+    return Cells(_as_images(images, path), _as_labels(labels, len(images), path))
+
+
+def _as_labels(labels: np.ndarray, n: int, path: Path) -> np.ndarray:
+    """(n,), (n, 1) or one-hot (n, 8) -> (n,) int64 in 0-7."""
+    if labels.shape == (n, len(CLASSES)):
+        if not (np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()):
+            raise ValueError(f"{path}: labels are {labels.shape} but not one-hot; expected integers 0-7, ({n},)")
+        warnings.warn(f"{path}: labels are one-hot; taken as the position of the 1", stacklevel=3)
+        return labels.argmax(1).astype(np.int64)
+    if labels.shape not in ((n,), (n, 1)):
+        raise ValueError(f"{path}: labels are {labels.shape}, expected ({n},) or ({n}, 1), one for each of {n} images")
+    labels = labels.reshape(n)
+    if labels.dtype.kind not in "iuf" or not np.isin(labels, range(len(CLASSES))).all():
+        wrong = [value for value in np.unique(labels).tolist() if value not in range(len(CLASSES))]
+        raise ValueError(f"{path}: labels must be integers in 0-7; found {', '.join(map(str, wrong[:5]))}")
+    return labels.astype(np.int64)
+
+
+def _as_images(images: np.ndarray, path: Path) -> np.ndarray:
+    """(n, size, size, 3) of numbers in 0-255 or [0, 1] -> (n, 96, 96, 3) uint8."""
+    if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2] or images.shape[1] < 1:
+        raise ValueError(f"{path}: images are {images.shape}, expected (n, size, size, 3): square, RGB")
+    if len(images) == 0:
+        raise ValueError(f"{path} holds no images")
+    if images.dtype != np.uint8:
+        if images.dtype.kind not in "iuf":
+            raise ValueError(f"{path}: images are {images.dtype}, expected uint8 or numbers in 0-255")
+        low, high = images.min(), images.max()
+        if not (np.isfinite(low) and np.isfinite(high) and 0 <= low and high <= 255):
+            raise ValueError(f"{path}: images range from {low} to {high}, expected 0-255")
+        scale = 255 if images.dtype.kind == "f" and high <= 1 else 1
+        how = "in [0, 1]; multiplied by 255 and rounded" if scale == 255 else "in 0-255; rounded"
+        warnings.warn(f"{path}: images are {images.dtype} {how} to uint8", stacklevel=3)
+        images = np.stack([np.rint(image * scale).astype(np.uint8) for image in images])
+    if images.shape[1] != IMAGE_SIZE:
+        images = np.stack([resize(image) for image in images])
+    return images
+
+
+def resize(image: np.ndarray) -> np.ndarray:
+    """(height, width, 3) uint8 -> (96, 96, 3) uint8: area averaging where it shrinks, bicubic where it grows."""
+    import cv2
+
+    way = cv2.INTER_AREA if min(image.shape[:2]) >= IMAGE_SIZE else cv2.INTER_CUBIC
+    return cv2.resize(np.ascontiguousarray(image), (IMAGE_SIZE, IMAGE_SIZE), interpolation=way)
+
+
+def _read_folder(path: Path) -> Cells:
+    """A folder per class. Of pictures of 200 pixels or more a side, the central 200x200, as BloodMNIST was cut."""
+    import cv2
+
+    images, labels = [], []
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    unknown = [folder.name for folder in folders if folder.name.lower() not in FOLDERS]
+    if unknown or not folders:
+        found = ", ".join(unknown) or "none"
+        raise ValueError(f"{path}: expected one folder per class: {', '.join(CLASSES)} (or ig); found {found}")
+    for folder in folders:
+        for file in sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES):
+            pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.stat().st_size else None
+            if pixels is None:
+                raise ValueError(f"{file} is no picture that can be read; remove it or fetch it again")
+            y, x = ((side - 200) // 2 for side in pixels.shape[:2])
+            if x >= 0 and y >= 0:
+                pixels = pixels[y : y + 200, x : x + 200]
+            images.append(resize(pixels[..., ::-1]))
+            labels.append(FOLDERS[folder.name.lower()])
+    if not images:
+        raise ValueError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
+    return Cells(np.stack(images), np.array(labels, np.int64))
 
 
 def split(
@@ -87,3 +199,78 @@ def digest(cells: Cells) -> str:
         sha.update(repr(array.shape).encode())
         sha.update(np.ascontiguousarray(array, dtype))
     return sha.hexdigest()
+
+
+def fetch(url: str, path: Path, md5: str, progress: bool = True, timeout: float = 30) -> None:
+    """Downloads `url` to `path` by way of `path`.part, from where it broke off if it did, and checks its MD5 sum.
+
+    Raises OSError where the transfer fails (what came stays in the .part file; call again to go on) and ValueError
+    where the sum is wrong (the .part file is removed). A file that is already there and right is left alone.
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    part = path.with_name(path.name + ".part")
+    if path.exists():
+        if _md5(path) == md5:
+            return
+        raise ValueError(f"{path} is there but its MD5 sum is not {md5}; move it away and fetch again")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # 416: nothing is left to send, the .part file is whole
+            raise
+        answer = None
+    if answer is not None:
+        with answer, Progress("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+                              TimeRemainingColumn(), disable=not progress) as bar:  # fmt: skip
+            if answer.status != 206:  # the server sends the whole file again
+                have = 0
+            length = answer.headers.get("Content-Length")
+            total = have + int(length) if length else None
+            task = bar.add_task(path.name, total=total, completed=have)
+            with open(part, "ab" if have else "wb") as file:
+                try:
+                    while block := answer.read(1 << 20):
+                        file.write(block)
+                        bar.advance(task, len(block))
+                except http.client.HTTPException as error:
+                    raise OSError(f"the connection broke: {error}") from error
+        size = part.stat().st_size
+        if total is not None and size != total:
+            raise OSError(f"the connection ended after {size} of {total} bytes")
+    if _md5(part) != md5:
+        part.unlink()
+        raise ValueError(f"{url} came with a wrong MD5 sum (expected {md5}); it was thrown away, fetch it again")
+    part.replace(path)
+
+
+def _md5(path: Path) -> str:
+    md5 = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            md5.update(block)
+    return md5.hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.data", description="Fetches BloodMNIST.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("fetch", help="download BloodMNIST (CC BY 4.0) from Zenodo")
+    command.add_argument("--size", type=int, choices=FILES, default=224, help="side of the images (default 224)")
+    command.add_argument("--out", type=Path, default=Path("data"), help="folder to put it in (default data)")
+    options = parser.parse_args(arguments)
+    name, md5 = FILES[options.size]
+    try:
+        fetch(f"{RECORD}/{name}", options.out / name, md5)
+    except ValueError as error:
+        sys.exit(str(error))
+    except (OSError, urllib.error.URLError) as error:
+        sys.exit(f"{RECORD}/{name} could not be fetched: {error}. What came is kept; run the command again to go on")
+    print(f"{options.out / name}: {(options.out / name).stat().st_size:,} bytes, MD5 {md5}")
+
+
+if __name__ == "__main__":
+    main()
