@@ -258,8 +258,7 @@ def foreignness(
     - it does not have ten neighbours closer than any cell has: it is not one picture, varied;
     - discriminant analysis, fitted to the others in the set, gives it its label, and most of its neighbours theirs:
       cells show their class, even on a slide of another colour, and pictures planted under random labels do not;
-    - it is not far from the set, by a bound that is loosened in steps; beyond the first bound no label may bring much
-      more than the others do: another slide brings cells of every class, a planted picture may sit under one label.
+    - it is not far from the set, by a bound that is loosened in steps.
     Two halves judge each other, so that no image is judged by itself.
     """
     from sklearn.neighbors import NearestNeighbors
@@ -285,8 +284,7 @@ def foreignness(
 
     inside, outside = np.empty(n), np.empty(n)
     agrees = np.zeros(n, bool)
-    bounds = (1.5, 1.8, 2.2, 2.2, None)
-    for bound in _track(bounds, "judging features", progress):
+    for bound in _track((1.5, 1.8, 2.2, 2.2, None), "judging features", progress):
         for k in (0, 1):
             rows, others = half == k, trusted & (half != k)
             inside[rows], outside[rows] = _subspace_distance(scaled[rows], scaled[others])
@@ -296,12 +294,6 @@ def foreignness(
         if bound is not None:
             agrees &= ~crowded
             trusted = agrees & (agrees[near].mean(1) > 0.5) & (distance <= bound)
-            further = distance > bounds[0]
-            present = np.unique(labels[trusted])
-            share = {c: np.mean(further[trusted & (labels == c)]) for c in present}
-            for c in present:
-                if share[c] > 0.02 + 2 * np.median(list(share.values())):
-                    trusted &= (labels != c) | ~further
     return distance, trusted
 
 
