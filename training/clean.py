@@ -255,7 +255,7 @@ def foreignness(
     (Moghaddam and Pentland 1997). Planted pictures must not take part in describing what a cell is, or they hide one
     another (masking; Rousseeuw and Van Driessen 1999), so the trusted set grows from the most central third under each
     label. An image joins it if
-    - it does not have ten neighbours closer than any cell has: it is not one picture, varied;
+    - it does not have ten neighbours closer than any cell has, nor is near such: it is not one picture, varied;
     - discriminant analysis, fitted to the others in the set, gives it its label, and most of its neighbours theirs:
       cells show their class, even on a slide of another colour, and pictures planted under random labels do not;
     - it is not far from the set, by a bound that is loosened in steps.
@@ -272,6 +272,7 @@ def foreignness(
     search = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, algorithm="brute").fit(scaled)
     far, near = search.kneighbors(scaled)
     crowded = far[:, REPEATS] < 0.75 * np.median(far[:, REPEATS])
+    crowded |= crowded[near].mean(1) > 0.25
     half = np.random.default_rng(seed).permutation(n) % 2
 
     distance = np.sqrt((scaled**2).mean(1))
