@@ -425,7 +425,7 @@ def test_a_finished_card_is_read_drawn_and_compared(folder, capsys):
         (["nowhere", "--heldout", "heldout.npz"], "neither a model.py nor"),
         (["submission", "--heldout", "nowhere.npz"], "held-out cells cannot be read"),
         (["submission", "--heldout", "broken.zip"], "held-out cells cannot be read"),
-        (["submission", "--heldout", "labels.npz"], "labels 0-7"),
+        (["submission", "--heldout", "labels.npz"], "labels must be integers in 0-7"),
         (["submission", "--heldout", "heldout.npz", "--baseline", "broken.json"], "cannot be read as a card"),
         (["old.json"], "no card of schema"),
         (["broken.zip", "--heldout", "heldout.npz"], "no zip file"),
