@@ -372,16 +372,133 @@ def blots(image, strength, rng):
     return to_uint8(image * (1 - mask) + any_colour(image, rng) * mask)
 
 
+# --- RandAugment and AugMix ------------------------------------------------------------------------------------------
+# The operations of Cubuk et al. 2020 (arXiv:1909.13719) in their ranges: strength 1 is the paper's magnitude 10. Unlike
+# those above they take the strength as it is, only its sign is drawn, and what moves in from outside is black.
+
+
+def sign(rng: np.random.Generator) -> float:
+    """1 or -1."""
+    return 1.0 if rng.random() < 0.5 else -1.0
+
+
+def warp(image: np.ndarray, matrix) -> np.ndarray:
+    """Sample at matrix @ (x, y, 1), in pixels from the image's centre; black outside."""
+    matrix = np.array(matrix, float)
+    centre = (np.array(image.shape[1::-1]) - 1) / 2
+    matrix[:, 2] += centre - matrix[:, :2] @ centre
+    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+
+def rotate(image, strength, rng):
+    """Rotate by +-30 degrees."""
+    angle = np.deg2rad(30) * strength * sign(rng)
+    return warp(image, [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]])
+
+
+def shear_x(image, strength, rng):
+    """Shear along x by +-0.3."""
+    return warp(image, [[1, 0.3 * strength * sign(rng), 0], [0, 1, 0]])
+
+
+def shear_y(image, strength, rng):
+    """Shear along y by +-0.3."""
+    return warp(image, [[1, 0, 0], [0.3 * strength * sign(rng), 1, 0]])
+
+
+def translate_x(image, strength, rng):
+    """Shift along x by +-0.45 of the width."""
+    return warp(image, [[1, 0, 0.45 * image.shape[1] * strength * sign(rng)], [0, 1, 0]])
+
+
+def translate_y(image, strength, rng):
+    """Shift along y by +-0.45 of the height."""
+    return warp(image, [[1, 0, 0], [0, 1, 0.45 * image.shape[0] * strength * sign(rng)]])
+
+
+def whole_autocontrast(image, strength, rng):
+    """Autocontrast, which has no magnitude: all of it at any strength above 0."""
+    return autocontrast(image, float(strength > 0), rng)
+
+
+def whole_equalize(image, strength, rng):
+    """Histogram equalisation, which has no magnitude: all of it at any strength above 0."""
+    return equalize(image, float(strength > 0), rng)
+
+
+def solarize_above(image, strength, rng):
+    """Invert what reaches the threshold 256 (1 - strength)."""
+    return look_up(image, np.where(LEVELS >= 256 * (1 - strength), 255 - LEVELS, LEVELS))
+
+
+def posterize_bits(image, strength, rng):
+    """Keep the 8 down to 4 highest bits."""
+    step = 2 ** round(4 * strength)
+    return look_up(image, LEVELS // step * step)
+
+
+def enhance_colour(image, strength, rng):
+    """Saturation times 1 +- 0.9."""
+    factor = 1 + 0.9 * strength * sign(rng)
+    return recolour(image, factor * np.eye(3) + (1 - factor) * LUMA)
+
+
+def enhance_contrast(image, strength, rng):
+    """Distance to the mean luma times 1 +- 0.9."""
+    mean = float(image.reshape(-1, 3).mean(axis=0) @ LUMA[0])
+    return look_up(image, mean + (LEVELS - mean) * (1 + 0.9 * strength * sign(rng)))
+
+
+def enhance_brightness(image, strength, rng):
+    """Values times 1 +- 0.9."""
+    return look_up(image, LEVELS * (1 + 0.9 * strength * sign(rng)))
+
+
+SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)  # PIL's
+
+
+def enhance_sharpness(image, strength, rng):
+    """Distance to the smoothed image times 1 +- 0.9."""
+    return blend(image, convolve(image, SMOOTH), -0.9 * strength * sign(rng))
+
+
+def identity(image, strength, rng):
+    """The same pixels."""
+    return image.copy()
+
+
+AUGMIX = (whole_autocontrast, whole_equalize, posterize_bits, rotate, solarize_above, shear_x, shear_y, translate_x,
+          translate_y)  # fmt: skip
+RANDAUGMENT = (*AUGMIX, identity, enhance_colour, enhance_contrast, enhance_brightness, enhance_sharpness)
+
+
+def augmix(image, strength, rng):
+    """AugMix (Hendrycks et al. 2020, arXiv:1912.02781): three chains of one to three operations, averaged.
+
+    The chains' weights are from Dirichlet(1), the weight of the original beside them from Beta(1, 1); each operation's
+    strength is uniform up to `strength`.
+    """
+    mixture = np.zeros(image.shape, np.float32)
+    keep = rng.beta(1, 1)
+    for weight in rng.dirichlet((1, 1, 1)):
+        chain = image
+        for _ in range(rng.integers(1, 4)):
+            chain = AUGMIX[rng.integers(len(AUGMIX))](chain, strength * (1 - rng.random()), rng)
+        mixture += np.float32(weight) * chain
+    return to_uint8(keep * image + (1 - keep) * mixture)
+
+
 # --- policies --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Layer:
-    """With odds `odds`, one of `operations` at a strength drawn uniformly from (0, `strength`]."""
+    """With odds `odds`, one of `operations` at a strength drawn uniformly from (`low`, `strength`]."""
 
     odds: float
     operations: tuple[Operation, ...]
     strength: float = 1.0
+    low: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -393,9 +510,21 @@ class Policy:
     plain: float = 0.0
 
 
+def randaugment(count: int, magnitude: float) -> tuple[Layer, ...]:
+    """RandAugment: `count` operations, any of the fourteen, at one magnitude (1 is the paper's 10)."""
+    return (Layer(1.0, RANDAUGMENT, magnitude, low=magnitude),) * count
+
+
 POLICIES = {
     "none": Policy(),
     "flips": Policy(always=(flip_turn,)),
+    "shifts": Policy(layers=(Layer(1.0, (rotate,)), Layer(1.0, (translate_x,), 0.5), Layer(1.0, (translate_y,), 0.5))),
+    "flips_shifts": Policy(
+        always=(flip_turn,),
+        layers=(Layer(1.0, (rotate,)), Layer(1.0, (translate_x,), 0.5), Layer(1.0, (translate_y,), 0.5)),
+    ),
+    "randaugment": Policy(always=(flip_turn,), layers=randaugment(2, 0.3)),
+    "augmix": Policy(always=(flip_turn,), layers=(Layer(1.0, (augmix,), 0.2, low=0.2),)),
     # A long sequence of unlike layers, each with its own odds, is what carried the best teams; order is random, so
     # that borders and patches are recoloured as often as not. On average 3.7 layers on top of flips and turns.
     "ours": Policy(
@@ -427,7 +556,7 @@ def apply(policy: Policy, image: np.ndarray, rng: np.random.Generator) -> np.nda
         layer = policy.layers[index]
         if rng.random() < layer.odds:
             operation = layer.operations[rng.integers(len(layer.operations))]
-            image = operation(image, layer.strength * (1 - rng.random()), rng)
+            image = operation(image, layer.strength - (layer.strength - layer.low) * rng.random(), rng)
     return image
 
 
