@@ -1,3 +1,6 @@
+import json
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -72,3 +75,217 @@ def test_near_copies_are_found_and_nothing_else(cells, whole, altered):
     assert len(pairs & found) >= 39 and len(found - pairs) <= 1
     for a, b in pairs & found:
         assert result.groups[a] == result.groups[b]
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def small(heldout):
+    """60 cells; 60 repeats 3, 61 is 5 turned, 62 repeats 7 under another label, 63-74 one picture twelve times."""
+    images, labels = heldout[0][:60], heldout[1][:60, 0].astype(np.int64)
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    more = [images[3], np.rot90(images[5]), images[7], *[noise] * 12]
+    images = np.concatenate([images, np.stack(more)])
+    more = [labels[3], labels[5], (labels[7] + 1) % 8, *np.arange(12) % 8]
+    return data.Cells(images, np.concatenate([labels, more]))
+
+
+@pytest.fixture
+def folder(small, tmp_path):
+    np.savez(tmp_path / "in.npz", images=small.images, labels=small.labels[:, None].astype(np.uint8))
+    return tmp_path
+
+
+def run(folder, *options):
+    clean.main([str(folder / "in.npz"), "--backbone", "none", *map(str, options)])
+
+
+def test_command_writes_what_it_found(small, folder, capsys):
+    outputs = [folder / name for name in ("out.npz", "a.json", "a.html", "b.json", "b.html")]
+    run(folder, "--output", outputs[0], "--json", outputs[1], "--html", outputs[2])
+    run(folder, "--json", outputs[3], "--html", outputs[4])
+    assert outputs[1].read_bytes() == outputs[3].read_bytes() and outputs[2].read_bytes() == outputs[4].read_bytes()
+
+    found = json.loads(outputs[1].read_text())
+    removed = {record["index"]: (record["reason"], record["of"]) for record in found["removed"]}
+    expected = {7: ("conflicting_label", 62), 60: ("duplicate", 3), 61: ("near_duplicate", 5)}
+    assert {i: removed[i] for i in removed if i < 63} == expected | {62: ("conflicting_label", 7)}
+    assert all(removed[i][0] == "outlier" for i in range(63, 75))
+    assert found["kept"] == 75 - 16 and found["label_errors"] == []
+    kept = np.setdiff1d(np.arange(75), list(removed))
+    with np.load(outputs[0]) as file:
+        assert (file["images"] == small.images[kept]).all() and file["labels"].dtype == np.uint8
+        assert file["labels"].shape == (59, 1) and (file["labels"][:, 0] == small.labels[kept]).all()
+    printed = capsys.readouterr()
+    assert re.search(r"outlier +12\n", printed.out) and re.search(r"left +59\n", printed.out)
+    assert "only those that are repeated" in printed.err
+
+
+def test_page_shows_each_reason_and_needs_no_other_file(small, folder):
+    run(folder, "--html", folder / "a.html")
+    text = (folder / "a.html").read_text()
+    for title in ("Outliers", "Conflicting labels", "Near duplicates", "Duplicates"):
+        assert f"<h2>{title}" in text
+    sources = re.findall(r'src="([^"]*)"', text)
+    assert len(sources) == 2 + 2 + 2 + 1 and all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert "http" not in text and "12 times, first at 63" in text
+    assert "<td>original</td><td>75</td><td>13,759</td>" in text
+    before, after = (np.bincount(part, minlength=8) for part in (small.labels, small.labels[clean.audit(small).kept]))
+    for c, name in enumerate(data.CLASSES):
+        row = re.search(rf"<td>{name}</td><td>(\d+)</td><td>[\d.]+%</td><td>(\d+)</td>", text)
+        assert (int(row[1]), int(row[2])) == (before[c], after[c])
+
+
+def test_page_escapes_the_name(small):
+    text = clean.page(small, clean.audit(small), "<script>.npz")
+    assert "<script>" not in text and "&lt;script&gt;.npz" in text
+
+
+def test_page_shows_doubtful_labels_most_suspicious_first(small):
+    suspects = [
+        {"index": 9, "label": 1, "suggested": 2, "score": 0.9},
+        {"index": 4, "label": 0, "suggested": 3, "score": 0.2},
+    ]
+    kept = np.arange(len(small))
+    text = clean.page(small, clean.Audit(kept, kept, [], suspects), "a")
+    assert text.index("9: eosinophil; rather erythroblast? (0.90)") < text.index("4: basophil; rather immature")
+    text = clean.page(small, clean.Audit(kept, kept, [], suspects), "a", most=1)
+    assert "4: basophil" not in text and "and 1 more labels, in the JSON" in text
+
+
+def test_existing_outputs_survive_a_failure(folder, monkeypatch):
+    for name in ("out.npz", "a.json"):
+        (folder / name).write_text("old")
+
+    def full_disk(path, **arrays):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(SystemExit, match="No space left"):
+        run(folder, "--output", folder / "out.npz", "--json", folder / "a.json")
+    assert (folder / "out.npz").read_text() == "old" and (folder / "a.json").read_text() == "old"
+    assert sorted(path.name for path in folder.iterdir()) == ["a.json", "in.npz", "out.npz"]
+
+
+def cut(folder):
+    whole = (folder / "in.npz").read_bytes()
+    (folder / "in.npz").write_bytes(whole[: len(whole) // 2])
+
+
+def foreign(folder):
+    np.savez(folder / "in.npz", x=np.zeros(3))
+
+
+def too_few_labels(folder):
+    np.savez(folder / "in.npz", images=np.zeros((4, 96, 96, 3), np.uint8), labels=np.zeros(3, int))
+
+
+def out_of_range(folder):
+    np.savez(folder / "in.npz", images=np.zeros((4, 96, 96, 3), np.uint8), labels=np.full(4, 8))
+
+
+def empty(folder):
+    np.savez(folder / "in.npz", images=np.zeros((0, 96, 96, 3), np.uint8), labels=np.zeros((0, 1), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (cut, "no npz file, or is cut short"),
+        (foreign, "has no train_images and no train_labels; it holds x"),
+        (too_few_labels, "one for each of 4 images"),
+        (out_of_range, "labels must be integers in 0-7; found 8"),
+        (empty, "holds no images"),
+        (lambda folder: (folder / "in.npz").unlink(), "does not exist"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(folder, spoil, message):
+    spoil(folder)
+    (folder / "a.json").write_text("old")
+    with pytest.raises(SystemExit, match=message):
+        run(folder, "--json", folder / "a.json", "--output", folder / "out.npz")
+    assert (folder / "a.json").read_text() == "old" and not (folder / "out.npz").exists()
+
+
+def test_conversions_are_stated(small, folder, capsys):
+    np.savez(folder / "in.npz", images=(small.images / 255).astype(np.float32), labels=np.eye(8)[small.labels])
+    run(folder, "--output", folder / "out.npz")
+    stated = capsys.readouterr().err
+    assert "multiplied by 255" in stated and "one-hot" in stated
+    with np.load(folder / "out.npz") as file:
+        assert (file["images"] == small.images[clean.audit(small).kept]).all()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--json", "nowhere/a.json"), "nowhere is no folder"),
+        (("--backbone", "missing.h5"), "missing.h5 is missing"),
+    ],
+)
+def test_wrong_options(folder, monkeypatch, options, message):
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit, match=message):
+        clean.main(["in.npz", *options])
+
+
+def test_input_is_not_overwritten(folder):
+    before = (folder / "in.npz").read_bytes()
+    with pytest.raises(SystemExit, match="is the input"):
+        run(folder, "--output", folder / "in.npz")
+    assert (folder / "in.npz").read_bytes() == before
+
+
+# --- judging by features ---------------------------------------------------------------------------------------------
+
+
+def blobs(rng, n, width=100):
+    """n points about eight centres, (n, width), and which centre each belongs to."""
+    labels = np.arange(n) % 8
+    centres = np.random.default_rng(9).normal(0, 2, (8, width))
+    return (centres[labels] + rng.normal(0, 1, (n, width))).astype(np.float32), labels
+
+
+def test_far_points_are_outliers_and_near_ones_are_not():
+    """5% lie elsewhere, under random labels and each different; the same points alone lose next to none."""
+    rng = np.random.default_rng(1)
+    points, labels = blobs(rng, 1600)
+    distance, trusted = clean.foreignness(points, labels)
+    assert (distance > clean.boundary(distance, trusted)).mean() <= 0.003
+    far = rng.normal(0, 4, (80, points.shape[1])).astype(np.float32)
+    both, names = np.concatenate([points, far]), np.concatenate([labels, rng.integers(0, 8, 80)])
+    order = rng.permutation(len(both))
+    distance, trusted = clean.foreignness(both[order], names[order])
+    called = distance > clean.boundary(distance, trusted)
+    assert called[order >= 1600].mean() >= 0.97 and called[order < 1600].mean() <= 0.003
+
+
+def test_nothing_is_judged_where_nothing_can_be_trusted():
+    for points in (np.zeros((600, 24), np.float32), np.random.default_rng(3).normal(size=(600, 24))):
+        distance, trusted = clean.foreignness(points, np.random.default_rng(4).integers(0, 8, 600))
+        assert (distance == 1).all() and not trusted.any()
+
+
+def test_wrong_labels_are_found_reported_and_removed_only_when_asked():
+    rng = np.random.default_rng(2)
+    points, labels = blobs(rng, 800)
+    wrong = rng.choice(800, 40, replace=False)
+    given = labels.copy()
+    given[wrong] = (given[wrong] + rng.integers(1, 8, 40)) % 8
+    suspects = clean.label_errors(points, given, np.arange(800))
+    found = [record["index"] for record in suspects]
+    assert len(set(found) & set(wrong)) >= 39 and len(found) <= 50
+    assert sum(record["suggested"] == labels[record["index"]] for record in suspects) >= 39
+    scores = [record["score"] for record in suspects]
+    assert set(found[:20]) <= set(wrong) and scores == sorted(scores, reverse=True)
+
+    images = rng.integers(0, 256, (800, 96, 96, 3), np.uint8)
+    cells = data.Cells(images, given)
+    kept = clean.audit(cells, activations=points)
+    assert {record["index"] for record in kept.suspects} >= set(found) - {r["index"] for r in kept.removed}
+    assert "label_error" not in {record["reason"] for record in kept.removed}
+    dropped = clean.audit(cells, activations=points, drop_label_errors=True)
+    gone = {record["index"] for record in dropped.removed if record["reason"] == "label_error"}
+    assert gone == {record["index"] for record in kept.suspects} and not gone & set(dropped.kept.tolist())

@@ -1,5 +1,8 @@
 """The audit: finds what is false in a set of cells and keeps what is real.
 
+    python -m training.clean data/training_set.npz [--output CLEAN.npz] [--json AUDIT.json] [--html AUDIT.html]
+    python -m tests.dirty --json results/audit_benchmark.json       how well it does on dirtier files
+
     from training import clean, data
     cells = data.read("data/training_set.npz")
     audit = clean.audit(cells, backbone="data/pretrained/efficientnetv2b0_notop.weights.h5")
@@ -15,14 +18,22 @@ Three questions, one after the other:
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-from collections.abc import Iterable
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from training.data import CLASSES, IMAGE_SIZE, Cells
+from training import files
+from training.data import CLASSES, IMAGE_SIZE, Cells, read
+
+BACKBONE = Path("data/pretrained/efficientnetv2b0_notop.weights.h5")
+REASONS = ("duplicate", "near_duplicate", "conflicting_label", "outlier")
 
 SHIFT = 2  # pixels that a copy may be off by
 SAME = 0.88  # correlation of two pictures' details that makes them one: copies reach 0.94, different cells 0.79
@@ -76,7 +87,7 @@ def audit(
         activations = features(cells.images, backbone, progress)
     if activations is not None and len(cells) >= SUPPORT:
         distance, trusted = foreignness(activations, cells.labels, seed, progress)
-        limit = boundary(distance, trusted)
+        limit = boundary(distance, trusted) if trusted.any() else np.inf
 
     removed = []
     for group in members:
@@ -259,12 +270,15 @@ def foreignness(
     - discriminant analysis, fitted to the others in the set, gives it its label, and most of its neighbours theirs:
       cells show their class, even on a slide of another colour, and pictures planted under random labels do not;
     - it is not far from the set, by a bound that is loosened in steps.
-    Two halves judge each other, so that no image is judged by itself.
+    Two halves judge each other, so that no image is judged by itself. Where hardly any image can be trusted, none is,
+    and all distances are 1.
     """
     from sklearn.neighbors import NearestNeighbors
 
     scaled = activations - np.median(activations, 0)
     spread = 1.4826 * np.median(np.abs(scaled), 0)
+    if not spread.any():
+        return np.ones(len(scaled)), np.zeros(len(scaled), bool)
     scaled = (scaled / (spread + 1e-6 * spread.max())).astype(np.float32)
     scaled = np.sign(scaled) * np.log1p(np.abs(scaled))  # tames what lies far out
 
@@ -286,6 +300,8 @@ def foreignness(
     inside, outside = np.empty(n), np.empty(n)
     agrees = np.zeros(n, bool)
     for bound in _track((1.5, 1.8, 2.2, 2.2, None), "judging features", progress):
+        if min(trusted[half == 0].sum(), trusted[half == 1].sum()) < SUPPORT // 10:
+            return np.ones(n), np.zeros(n, bool)
         for k in (0, 1):
             rows, others = half == k, trusted & (half != k)
             inside[rows], outside[rows] = _subspace_distance(scaled[rows], scaled[others])
@@ -303,7 +319,7 @@ def _subspace_distance(rows: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray
     from scipy.linalg import eigh
 
     mean, d = sample.mean(0), sample.shape[1]
-    k = min(COMPONENTS, len(sample) // 5)
+    k = min(COMPONENTS, len(sample) // 5, d // 2)
     values, vectors = eigh(np.cov(sample.T).astype(np.float64), subset_by_index=(d - k, d - 1))
     rows = rows - mean
     scores = rows @ vectors.astype(np.float32)
@@ -337,8 +353,8 @@ def boundary(distance: np.ndarray, trusted: np.ndarray) -> float:
     outermost = np.sort(distance[distance > start])[::-1]
     chance = 0.02 * np.exp(-(outermost - start) / excess)
     good = chance * len(distance) <= FALSE_SHARE * np.arange(1, len(outermost) + 1)
-    limit = outermost[good][-1] if good.any() else outermost[0]
-    return float(max(np.nextafter(limit, 0), start + excess * np.log(0.02 / FALSE_RATE)))
+    limit = np.nextafter(outermost[good][-1], 0) if good.any() else outermost[0]
+    return float(max(limit, start + excess * np.log(0.02 / FALSE_RATE)))
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -370,6 +386,98 @@ def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray
     ]
 
 
+# --- report ----------------------------------------------------------------------------------------------------------
+
+LIONIA = {"original": 13759, "duplicate": 2915, "outlier": 314, "left": 10530}  # a team's report on the same file
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse }
+th, td { padding: .2rem 1rem .2rem 0; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child { text-align: left } .cells { display: flex; flex-wrap: wrap; gap: .6rem }
+figure { margin: 0; width: 8rem; font-size: 12px; line-height: 1.3 } img { width: 96px; height: 96px; display: block }
+figure.pair { width: 13rem } figure.pair img { display: inline-block; margin-right: 4px }
+"""
+
+
+def counts(cells: Cells, result: Audit) -> dict[str, int]:
+    """{"original", each reason, "left"}: how many images."""
+    found = {reason: 0 for reason in REASONS}
+    for record in result.removed:
+        found[record["reason"]] = found.get(record["reason"], 0) + 1
+    return {"original": len(cells), **found, "left": len(result.kept)}
+
+
+def page(cells: Cells, result: Audit, name: str, most: int = 200) -> str:
+    """The audit as one HTML page that needs no other file. most: pictures shown in each section."""
+    from html import escape
+
+    titles = {
+        "outlier": "Outliers: no cells, or not as they should be",
+        "conflicting_label": "Conflicting labels: one picture, several labels; none stays",
+        "near_duplicate": "Near duplicates: the same picture, shifted, turned, brightened or recompressed",
+        "duplicate": "Duplicates: the same pixels",
+        "label_error": "Label errors, removed as asked",
+    }
+    rows = [("original", "original"), ("duplicate", "duplicates"), ("near_duplicate", "near duplicates")]
+    rows += [("conflicting_label", "conflicting labels"), ("outlier", "outliers"), ("label_error", "label errors")]
+    number = counts(cells, result)
+    body = [f"<h1>Audit of {escape(name)}</h1>", "<table><tr><th></th><th>this audit</th><th>LionIA</th></tr>"]
+    for key, text in [*rows, ("left", "left")]:
+        if key in number:
+            theirs = f"{LIONIA[key]:,}" if key in LIONIA else ""
+            body.append(f"<tr><td>{text}</td><td>{number[key]:,}</td><td>{theirs}</td></tr>")
+    body.append("</table><h2>Classes</h2><table><tr><th>class</th><th>before</th><th></th><th>after</th><th></th></tr>")
+    before, after = np.bincount(cells.labels, minlength=8), np.bincount(cells.labels[result.kept], minlength=8)
+    for c, text in enumerate(CLASSES):
+        balance = [f"{part[c]:,}</td><td>{part[c] / max(part.sum(), 1):.1%}" for part in (before, after)]
+        body.append(f"<tr><td>{text}</td><td>{'</td><td>'.join(balance)}</td></tr>")
+    body.append("</table>")
+
+    for reason, title in titles.items():
+        records = [record for record in result.removed if record["reason"] == reason]
+        if not records:
+            continue
+        body.append(f"<h2>{title} ({len(records):,})</h2><div class=cells>")
+        shown: dict[int, list[dict]] = {}
+        for record in sorted(records, key=lambda record: -record["score"]):
+            shown.setdefault(int(result.groups[record["index"]]), []).append(record)
+        for same in list(shown.values())[:most]:
+            indices = [record["index"] for record in same]
+            labels = ", ".join(CLASSES[c] for c in np.unique(cells.labels[indices]))
+            times = f"{len(same)} times, first at " if len(same) > 1 else ""
+            text = f"{times}{min(indices)}; {labels}; score {same[0]['score']:.2f}"
+            pictures, kind = _image(cells.images[indices[0]]), ""
+            if reason != "outlier" and same[0]["of"] is not None:
+                other = same[0]["of"]
+                pictures += _image(cells.images[other])
+                kind, text = " class=pair", f"{text}; beside {other}, {CLASSES[cells.labels[other]]}"
+            body.append(f"<figure{kind}>{pictures}{text}</figure>")
+        body.append("</div>" + _more(len(shown) - most, "pictures"))
+    if result.suspects:
+        title = "Suspected label errors, for a person to judge, most suspicious first"
+        body.append(f"<h2>{title} ({len(result.suspects):,})</h2><div class=cells>")
+        for record in result.suspects[:most]:
+            text = f"{record['index']}: {CLASSES[record['label']]}; rather {CLASSES[record['suggested']]}?"
+            body.append(f"<figure>{_image(cells.images[record['index']])}{text} ({record['score']:.2f})</figure>")
+        body.append("</div>" + _more(len(result.suspects) - most, "labels"))
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>Audit of {escape(name)}</title>"
+    return f"{head}<style>{STYLE}</style>" + "\n".join(body) + "</html>\n"
+
+
+def _more(number: int, what: str) -> str:
+    return f"<p>and {number:,} more {what}, in the JSON</p>" if number > 0 else ""
+
+
+def _image(image: np.ndarray) -> str:
+    """RGB (96, 96, 3) uint8 as an HTML picture."""
+    import base64
+
+    import cv2
+
+    jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}">'
+
+
 def _track(items: Iterable, text: str, progress: bool) -> Iterable:
     """The items, with a progress bar on the terminal."""
     if not progress:
@@ -377,3 +485,56 @@ def _track(items: Iterable, text: str, progress: bool) -> Iterable:
     from rich.progress import track
 
     return track(list(items), text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.clean", description="Audits a set of cells.")
+    parser.add_argument("input", type=Path, help="npz of the challenge or of MedMNIST, or a folder per class")
+    parser.add_argument("--output", type=Path, help="npz to write what stays to, in the challenge's format")
+    parser.add_argument("--json", type=Path, help="JSON file to write what was removed and why")
+    parser.add_argument("--html", type=Path, help="page to write with pictures, for a person to judge")
+    parser.add_argument(
+        "--backbone",
+        help=f"EfficientNetV2B0's weights without the classifier (default {BACKBONE} if it is there); "
+        "imagenet: Keras fetches them; none: only repetition tells what is planted",
+    )
+    parser.add_argument("--remove-label-errors", action="store_true", help="remove what is reported as a label error")
+    parser.add_argument("--seed", type=int, default=0, help="of the halves and folds (default 0)")
+    options = parser.parse_args(arguments)
+    for path in (options.output, options.json, options.html):
+        if path is not None and not path.resolve().parent.is_dir():
+            sys.exit(f"{path.parent} is no folder; make it first, or write elsewhere")
+        if path is not None and path.resolve() == options.input.resolve():
+            sys.exit(f"{path} is the input; write elsewhere")
+    backbone = options.backbone or (str(BACKBONE) if BACKBONE.exists() else "none")
+    if backbone not in ("none", "imagenet") and not Path(backbone).exists():
+        sys.exit(f"{backbone} is missing; the README says how to get the backbone's weights")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on the machine would bury the bars
+    try:
+        with warnings.catch_warnings(record=True) as stated:
+            warnings.simplefilter("always", UserWarning)
+            cells = read(options.input)
+        for warning in stated:
+            print(warning.message, file=sys.stderr)
+        if backbone == "none":
+            print("no backbone: of the planted pictures only those that are repeated will be found", file=sys.stderr)
+        elif len(cells) < SUPPORT:
+            print(f"fewer than {SUPPORT} images: only repetition will tell what is planted", file=sys.stderr)
+        result = audit(cells, None if backbone == "none" else backbone, options.seed, True, options.remove_label_errors)
+        if options.output is not None:
+            stay = cells.take(result.kept)
+            arrays = {"images": stay.images, "labels": stay.labels.astype(np.uint8)[:, None]}
+            files.write_atomically(options.output, lambda path: np.savez(path, **arrays))
+        if options.json is not None:
+            files.write_json(options.json, result.report())
+        if options.html is not None:
+            files.write_text(options.html, page(cells, result, options.input.name))
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    for key, number in counts(cells, result).items():
+        print(f"{key.replace('_', ' '):18}{number:7,}")
+    print(f"{'suspected labels':18}{len(result.suspects):7,}  (reported, see --html)")
+
+
+if __name__ == "__main__":
+    main()
