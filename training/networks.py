@@ -1,0 +1,314 @@
+"""The networks of the two reports and a small vision transformer, all with one input and one output.
+
+    from training import networks
+    network = networks.build("DenseNet169", weights=networks.resolve_weights("DenseNet169", "imagenet"))
+
+Every network takes float32 images (n, 96, 96, 3) in 0-255, as `model.preprocess` gives them, and returns softmax
+probabilities (n, 8) float32. Resizing to a network's own size and the scaling it was pretrained with are layers of the
+graph. LionIA and Spritzers are the two teams whose reports this project is built from; they name their own CNNs but
+not every number in them, so "as far as stated" marks where the plain standard fills in.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.files import ROOT, write_atomically
+
+PRETRAINED = ROOT / "data" / "pretrained"
+
+
+@dataclass(frozen=True)
+class Network:
+    """An architecture.
+
+    size: pixels a side that the backbone is meant for. backbone: symbolic images (n, size, size, 3) in 0-255 to
+    symbolic features (n, d). any_size: it takes images of other sizes as they are; else they are resized to `size`.
+    imagenet: keras.applications has ImageNet weights for it.
+    """
+
+    name: str
+    size: int
+    backbone: Callable
+    source: str
+    any_size: bool = False
+    imagenet: bool = False
+
+    def build(self, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3):
+        """A keras.Model, float32 images (n, size, size, 3) in 0-255 to probabilities (n, 8) float32.
+
+        size: height and width of the images that come in, None for any. weights: a headless `.weights.h5`, None for
+        random ones. dropout: share of the features dropped before the head. Raises ValueError where the weights file
+        cannot be read or is not this network's.
+        """
+        import keras
+
+        import model
+
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be at least 0 and less than 1")
+        if self.name == "EfficientNetV2B0":  # the network that is submitted: one piece of code for both sides
+            network = _loading(weights, lambda: model.build_network(size, weights))
+            network.layers[-2].rate = dropout
+            return network
+        images = keras.Input((size, size, 3))
+        x = images
+        if size != self.size and not self.any_size:
+            x = keras.layers.Resizing(self.size, self.size, dtype="float32")(x)
+        features = self.backbone(x)
+        if weights is not None:
+            _loading(weights, lambda: keras.Model(images, features).load_weights(weights))
+        x = keras.layers.Dropout(dropout)(features)
+        x = keras.layers.Dense(model.NUM_CLASSES, activation="softmax", dtype="float32", name="head")(x)
+        return keras.Model(images, x)
+
+
+def _loading(weights: Path | None, load: Callable):
+    """load(), with one kind of error for a weights file that cannot be read or does not fit."""
+    try:
+        return load()
+    except (ValueError, OSError, KeyError) as error:
+        if weights is None:
+            raise
+        raise ValueError(f"{weights} does not fit: it must be this network's own headless weights ({error})") from error
+
+
+# --- the teams' own networks, and the transformer --------------------------------------------------------------------
+
+
+def basic_cnn(x):
+    """LionIA's basic CNN, as far as stated: three convolutions with max pooling and one dense layer, from scratch."""
+    from keras import layers
+
+    x = layers.Rescaling(1 / 255, dtype="float32")(x)
+    for filters in (32, 64, 128):
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D()(x)
+    return layers.Dense(128, activation="relu")(layers.Flatten()(x))
+
+
+def simple_cnn(x):
+    """Spritzers' simple CNN: four convolutions; widths, max pooling and the average pooling behind are the standard."""
+    from keras import layers
+
+    x = layers.Rescaling(1 / 255, dtype="float32")(x)
+    for filters in (32, 64, 128, 256):
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D()(x)
+    return layers.GlobalAveragePooling2D()(x)
+
+
+def half_vgg(x):
+    """Spritzers' modified VGG: VGG16 with half the filters and smaller dense layers (512 for 4096, as far as stated).
+
+    He initialisation, without which thirteen convolutions in a row do not start to learn (He et al. 2015).
+    """
+    from keras import layers
+
+    x = layers.Rescaling(1 / 255, dtype="float32")(x)
+    for filters, repeats in ((32, 2), (64, 2), (128, 3), (256, 3), (256, 3)):
+        for _ in range(repeats):
+            x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.Flatten()(x)
+    for _ in range(2):
+        x = layers.Dense(512, activation="relu", kernel_initializer="he_normal")(x)
+    return x
+
+
+def vit(x, patch: int = 8, width: int = 192, depth: int = 6, heads: int = 3):
+    """A vision transformer (Dosovitskiy et al. 2021): width and heads of DeiT-Ti (Touvron et al. 2021), half its depth.
+
+    Patches of 8x8 pixels, learned positions, pre-norm blocks, and the average of all patches in place of a class token
+    (Beyer, Zhai & Kolesnikov 2022).
+    """
+    from keras import initializers, layers, ops
+
+    def small():
+        return initializers.TruncatedNormal(stddev=0.02)
+
+    x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
+    x = layers.Conv2D(width, patch, strides=patch)(x)
+    tokens = x.shape[1] * x.shape[2]
+    x = layers.Reshape((tokens, width))(x)
+    positions = ops.cumsum(ops.ones_like(x[:, :, 0], dtype="int32"), axis=1) - 1
+    x = layers.Add()([x, layers.Embedding(tokens, width, embeddings_initializer=small())(positions)])
+    for _ in range(depth):
+        y = layers.LayerNormalization(epsilon=1e-6)(x)
+        y = layers.MultiHeadAttention(heads, width // heads, kernel_initializer=small())(y, y)
+        x = layers.Add()([x, y])
+        y = layers.LayerNormalization(epsilon=1e-6)(x)
+        y = layers.Dense(4 * width, activation="gelu", kernel_initializer=small())(y)
+        y = layers.Dense(width, kernel_initializer=small())(y)
+        x = layers.Add()([x, y])
+    return layers.GlobalAveragePooling1D()(layers.LayerNormalization(epsilon=1e-6)(x))
+
+
+# --- keras.applications, each behind the scaling its ImageNet weights expect -----------------------------------------
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0-1
+
+
+def application(name: str, x):
+    """The headless keras.applications network `name` with average pooling on images x of 0-255."""
+    import keras
+
+    def rescale(x, scale, offset):
+        return keras.layers.Rescaling(scale, offset, dtype="float32")(x)
+
+    if name == "ResNet50V2":  # to [-1, 1]
+        x = rescale(x, 1 / 127.5, -1.0)
+    elif name == "ResNet101":  # RGB to BGR, less the mean
+        x = rescale(keras.ops.flip(x, axis=-1), 1.0, [-103.939, -116.779, -123.68])
+    elif name == "DenseNet169":  # to zero mean and unit deviation
+        x = rescale(x, [1 / (255 * d) for d in DEVIATION], [-m / d for m, d in zip(MEAN, DEVIATION, strict=True)])
+    elif name == "EfficientNetB4":
+        # Keras normalises inside, but divides by sqrt(deviation) once more only where it loads ImageNet weights itself.
+        # The same before its normalisation, y/255 - mean = (x/255 - mean) / sqrt(deviation), so that one graph serves.
+        again = [1 / math.sqrt(d) for d in DEVIATION]
+        x = rescale(x, again, [255 * m * (1 - a) for m, a in zip(MEAN, again, strict=True)])
+    # MobileNetV3, ConvNeXt and EfficientNetV2 do all of it inside
+    return getattr(keras.applications, name)(weights=None, include_top=False, input_tensor=x, pooling="avg").output
+
+
+def _application(name: str, source: str, size: int = 96, any_size: bool = True) -> Network:
+    return Network(name, size, lambda x: application(name, x), source, any_size, imagenet=True)
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network("BasicCNN", 96, basic_cnn, "LionIA's basic CNN"),
+        Network("SimpleCNN", 96, simple_cnn, "Spritzers' CNN of four convolutions", any_size=True),
+        Network("HalfVGG", 96, half_vgg, "Spritzers' VGG with half the filters; Simonyan & Zisserman 2015"),
+        _application("MobileNetV3Small", "Spritzers; Howard et al. 2019"),
+        _application("ResNet50V2", "LionIA; He et al. 2016, Identity mappings"),
+        _application("ResNet101", "the reports' comparisons; He et al. 2016, Deep residual learning"),
+        _application("DenseNet169", "the reports' comparisons; Huang et al. 2017"),
+        _application("ConvNeXtBase", "LionIA; Liu et al. 2022"),
+        _application("EfficientNetB4", "Spritzers' best; Tan & Le 2019", size=380, any_size=False),
+        _application("EfficientNetV2B0", "LionIA's best, and ours; Tan & Le 2021"),
+        Network("ViT", 96, vit, "future work in both reports; Dosovitskiy et al. 2021"),
+    )
+}
+
+
+def find(name: str) -> Network:
+    """The network of that name; ValueError where there is none."""
+    if name not in NETWORKS:
+        raise ValueError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
+    return NETWORKS[name]
+
+
+def build(name: str, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3):
+    """The network of that name, see Network.build."""
+    return find(name).build(size, weights, dropout)
+
+
+def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path | None:
+    """The headless weights file that `weights` means for a network: None for "none", else a path.
+
+    "imagenet": folder/<name in lower case>_notop.weights.h5; where that is missing, keras.applications' own download
+    is saved there. Any other text is a path. Raises ValueError where there are no such weights.
+    """
+    network = find(name)
+    if weights == "none":
+        return None
+    if weights != "imagenet":
+        path = Path(weights)
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: give a headless {name}'s .weights.h5, 'imagenet' or 'none'")
+        if not path.name.endswith(".weights.h5"):
+            raise ValueError(f"{path} is no weights file: its name must end in .weights.h5")
+        return path
+    if not network.imagenet:
+        raise ValueError(f"{name} has no ImageNet weights: use 'none', or the path of your own")
+    path = Path(folder) / f"{name.lower()}_notop.weights.h5"
+    if not path.is_file():
+        try:
+            import keras
+
+            pretrained = getattr(keras.applications, name)(weights="imagenet", include_top=False)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, pretrained.save_weights)
+        except Exception as error:  # keras raises a bare Exception where a download fails
+            raise ValueError(
+                f"{path} is missing and could not be downloaded ({error}). On a machine with internet run\n"
+                f'    python -c "import keras; keras.applications.{name}(weights=\'imagenet\', include_top=False)'
+                f".save_weights('{path.name}')\"\n"
+                f"and put the file at {path}; or use weights 'none'."
+            ) from error
+    return path
+
+
+# --- looking at a network --------------------------------------------------------------------------------------------
+
+
+def backbone_layers(network) -> list:
+    """The backbone's layers in graph order, nested ones flat: without input, resizing and scaling in front, and
+    without dropout and head behind.
+
+    Keras's own `base_model.layers` counts the input and the scaling inside, so its first 100 of EfficientNetV2B0
+    (input, rescaling, normalisation) are the first 97 here.
+    """
+    import keras
+
+    front = (keras.layers.Resizing, keras.layers.Rescaling, keras.layers.Normalization)
+    if network.layers[-1].name != "head":
+        raise ValueError("the network does not end in dropout and head: take one of training.networks.build")
+    layers = _flat(network.layers[:-2])
+    while isinstance(layers[0], front):
+        layers = layers[1:]
+    return layers
+
+
+def _flat(layers: list) -> list:
+    import keras
+
+    flat = []
+    for layer in layers:
+        if isinstance(layer, keras.Model):
+            flat += _flat(layer.layers)
+        elif not isinstance(layer, keras.layers.InputLayer):
+            flat.append(layer)
+    return flat
+
+
+def parameters(network) -> int:
+    """Number of weights, batch norm's running statistics included."""
+    return network.count_params()
+
+
+def flops(network, size: int = 96) -> int:
+    """Floating-point operations for one image of size x size pixels: two for every multiply-add.
+
+    Counted: the products of convolutions, depthwise convolutions and dense layers, and attention with its two matrix
+    products. Not counted: biases, normalisation, activations, pooling, resizing.
+    """
+    return 2 * _multiply_adds(network, (1, size, size, 3))
+
+
+def _multiply_adds(network, shape: tuple) -> int:
+    import keras
+    from keras.layers import Conv2D, Dense, DepthwiseConv2D, MultiHeadAttention
+
+    kinds = (Conv2D, DepthwiseConv2D, Dense, MultiHeadAttention, keras.Model)
+    layers = [layer for layer in network.layers if isinstance(layer, kinds)]
+    if not layers:
+        return 0
+    # a graph built for any size has no shapes of its own: let Keras infer them for this one
+    probe = keras.Model(network.inputs, [(layer.input, layer.output) for layer in layers])
+    total = 0
+    for layer, (before, after) in zip(layers, probe.compute_output_spec(keras.KerasTensor(shape)), strict=True):
+        if isinstance(layer, keras.Model):
+            total += _multiply_adds(layer, before.shape)
+            continue
+        places = math.prod(after.shape[1:-1])
+        if isinstance(layer, MultiHeadAttention):
+            config, before = layer.get_config(), before[0]
+            total += 2 * places * before.shape[1] * config["num_heads"] * config["key_dim"]
+            total += places * sum(math.prod(w.shape) for w in layer.weights if len(w.shape) == 3)
+        else:
+            total += places * math.prod(layer.kernel.shape)
+    return total
