@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training import corruptions, data
+from training import corruptions, data, networks
 from training.files import ROOT, commit, write_text
 
 SCHEMA = 1
@@ -54,6 +54,7 @@ QUICK_CELLS, QUICK_IMAGES, QUICK_SEVERITIES = 200, 100, (3,)
 def open_model(target: Path) -> Iterator[tuple[object, dict]]:
     """The `Model()` of a submission zip, of a folder with a model.py, or of a training run, and its hashes.
 
+    A run may be of any network of training.networks, where a submission is of model.py's own.
     A zip is unpacked into a temporary folder, which lives as long as the context. The model is imported and constructed
     with its own folder as the working directory, as the grader does. Raises ValueError where there is no model or its
     import or construction fails.
@@ -72,9 +73,9 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
                 raise ValueError(f"{target} cannot be unpacked: {error}") from error
         if (folder / "model.py").is_file():
-            source, arguments, weights = folder / "model.py", (), folder / "weights" / "model.weights.h5"
+            source, weights = folder / "model.py", folder / "weights" / "model.weights.h5"
         elif (folder / "model.weights.h5").is_file():
-            source, arguments, weights = ROOT / "model.py", (folder,), folder / "model.weights.h5"
+            source, weights = ROOT / "model.py", folder / "model.weights.h5"
         else:
             raise ValueError(f"{target} holds neither a model.py nor a model.weights.h5 at its top")
         files = [weights]
@@ -90,8 +91,11 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
         sys.path.insert(0, str(source.parent))
         try:
             os.chdir(folder)
-            spec.loader.exec_module(module)
-            model = module.Model(*arguments)
+            if source.parent == folder:
+                spec.loader.exec_module(module)
+                model = module.Model()
+            else:
+                model = networks.open_run(folder)
         except Exception as error:
             raise ValueError(f"the model in {target} cannot be loaded: {error}") from error
         finally:

@@ -49,9 +49,7 @@ class Network:
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be at least 0 and less than 1")
         if self.name == "EfficientNetV2B0":  # the network that is submitted: one piece of code for both sides
-            network = _loading(weights, lambda: model.build_network(size, weights))
-            network.layers[-2].rate = dropout
-            return network
+            return _loading(weights, lambda: model.build_network(size, weights, dropout))
         images = keras.Input((size, size, 3))
         x = images
         if size != self.size and not self.any_size:
@@ -204,6 +202,17 @@ def find(name: str) -> Network:
 def build(name: str, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3):
     """The network of that name, see Network.build."""
     return find(name).build(size, weights, dropout)
+
+
+def open_run(folder: Path):
+    """The `model.Model` of a training run's folder, whatever its network: manifest.json names it."""
+    import model
+
+    class Run(model.Model):
+        def build(self):
+            return build(self.manifest.get("network", "EfficientNetV2B0"))
+
+    return Run(folder)
 
 
 def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path | None:
