@@ -174,6 +174,7 @@ def test_the_full_plan():
     assert {count for name, *_, count in plan if name in ("clean", "composite")} == {1712}
     quick = evaluate.conditions_of(1712, 100, quick=True)
     assert len(quick) == 1 + 1 + 46 and sum(count for *_, count in quick) == 2 * 200 + 46 * 100
+    assert evaluate.conditions_of(1712, evaluate.IMAGES, quick=False, composite=True) == plan[:6]
 
 
 def test_the_card_holds_what_it_was_computed_from(card, cells):
@@ -407,6 +408,15 @@ def test_pictures_come_from_the_json(card, cells, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_the_composite_alone(folder):
+    where = ["--heldout", str(folder / "heldout.npz"), "--json", str(folder / "card.json")]
+    evaluate.main([str(folder / "submission"), *where, "--composite"])
+    entries = evaluate.read_card(folder / "card.json")["conditions"]
+    assert [(e["corruption"], e["severity"], e["cells"]) for e in entries] == [
+        ("clean", 0, 40), *(("composite", severity, 40) for severity in corruptions.SEVERITIES)
+    ]  # fmt: skip
+
+
 def test_a_finished_card_is_read_drawn_and_compared(folder, capsys):
     out = command(folder, "submission.zip")
     plots = folder / "plots"
@@ -452,7 +462,8 @@ def test_errors_say_what_is_wrong(folder, cells, monkeypatch, arguments, message
 
 
 def test_usage_errors_exit_with_2(folder, capsys):
-    for arguments in ([], [str(folder / "submission"), "--images", "0"]):
+    target = str(folder / "submission")
+    for arguments in ([], [target, "--images", "0"], [target, "--quick", "--composite"]):
         with pytest.raises(SystemExit) as stopped:
             evaluate.main(arguments)
         assert stopped.value.code == 2 and "usage:" in capsys.readouterr().err

@@ -3,6 +3,7 @@
     python -m training.evaluate submission.zip --heldout data/heldout.npz --json card.json --plots card/
     python -m training.evaluate runs/ours --json card.json --images 200        # about 5 minutes instead of 10
     python -m training.evaluate runs/ours --json quick.json --quick            # under a minute
+    python -m training.evaluate runs/ours --json ours.json --composite         # clean and the composite, all cells
     python -m training.evaluate card.json --baseline other.json                # no model: compare two cards
 
 The first argument is a submission zip, a folder with a model.py, a training run (model.weights.h5 and manifest.json,
@@ -13,7 +14,9 @@ proportion to the classes. A killed run goes on where it stopped: finished condi
 The card's `conditions` hold each prediction: `predicted` is one digit per cell, `confidence` the largest probability
 in units of 1/65535 (base64 of little-endian uint16), both in the order `cells.order`, whose first N cells a condition
 of N cells uses. Scores are shares of 1. It carries hashes and versions and no date, so that two runs on the same
-weights, cells and libraries write the same file.
+weights, cells and libraries write the same file. With results/calibration.json (training.calibrate) the summary also
+holds the hidden score to expect, `predicted_hidden`; a finished card is printed with the calibration at hand, and
+written with it where --json names a file.
 """
 
 import argparse
@@ -35,7 +38,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training import corruptions, data, networks
+from training import calibrate, corruptions, data, networks
 from training.files import ROOT, commit, write_text
 
 SCHEMA = 1
@@ -211,12 +214,17 @@ def stratified_order(labels: np.ndarray) -> np.ndarray:
     return np.argsort(place, kind="stable")
 
 
-def conditions_of(total: int, images: int, quick: bool) -> list[tuple[str, str, int, int]]:
-    """What a card measures: (corruption, family, severity, cells), clean first. `images`: cells of one corruption."""
+def conditions_of(total: int, images: int, quick: bool, composite: bool = False) -> list[tuple[str, str, int, int]]:
+    """What a card measures: (corruption, family, severity, cells), clean first. `images`: cells of one corruption.
+
+    composite: clean and the composite alone.
+    """
     severities = QUICK_SEVERITIES if quick else corruptions.SEVERITIES
     whole = min(total, QUICK_CELLS) if quick else total
     plan = [("clean", "clean", 0, whole)]
     plan += [("composite", "composite", severity, whole) for severity in severities]
+    if composite:
+        return plan
     for family, members in corruptions.FAMILIES.items():
         plan += [(name, family, severity, min(total, images)) for name in members for severity in severities]
     return plan
@@ -279,14 +287,16 @@ def provenance(hashes: dict, cells: data.Cells) -> dict:
     }
 
 
-def evaluate(model: object, hashes: dict, cells: data.Cells, images: int, quick: bool, partial: Path) -> dict:
+def evaluate(
+    model: object, hashes: dict, cells: data.Cells, images: int, quick: bool, partial: Path, composite: bool = False
+) -> dict:
     """The whole card as a dict, written nowhere but for its finished conditions, to `partial`."""
     check_agreement(model, cells.images[:64])
     origin = provenance(hashes, cells)
     finished = Partial(partial, {"schema": SCHEMA, **{k: v for k, v in origin.items() if k != "commit"}})
     order = stratified_order(cells.labels)
     ordered = cells.take(order)
-    plan = conditions_of(len(cells), images, quick)
+    plan = conditions_of(len(cells), images, quick, composite)
     entries = []
     columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -348,11 +358,14 @@ def pooled_confusion(card: dict, entries: list[dict]) -> np.ndarray:
 
 
 def summarise(card: dict) -> dict:
-    """The card on one screen. `corrupted` is the mean of the five families' means, so that none counts by its size."""
+    """The card on one screen. `corrupted` is the mean of the five families' means, so that none counts by its size.
+
+    What was not measured is None or empty.
+    """
 
     def mean(entries: list[dict], metric: str) -> float | None:
         values = [entry[metric] for entry in entries]
-        return None if None in values else round(float(np.mean(values)), 6)
+        return None if None in values or not values else round(float(np.mean(values)), 6)
 
     def by(key: str, entries: list[dict]) -> dict[str, list[dict]]:
         parts: dict[str, list[dict]] = {}
@@ -365,6 +378,8 @@ def summarise(card: dict) -> dict:
     per_family = {name: {m: mean(part, m) for m in METRICS} for name, part in families.items()}
     pairs = {}
     for group, entries in groups.items():
+        if not entries:
+            continue
         counts = pooled_confusion(card, entries)
         share = counts * (1 - np.eye(NUM_CLASSES)) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         worst = [divmod(int(k), NUM_CLASSES) for k in np.argsort(-share, axis=None, kind="stable")[:5]]
@@ -375,13 +390,25 @@ def summarise(card: dict) -> dict:
         ]
     return {
         "clean": {m: groups["clean"][0][m] for m in METRICS},
-        "corrupted": {m: mean(list(per_family.values()), m) for m in METRICS},
+        "corrupted": {m: mean(list(per_family.values()), m) for m in METRICS} if per_family else None,
         "composite": {str(e["severity"]): {m: e[m] for m in METRICS} for e in groups["composite"]},
         "families": per_family,
         "severities": {s: mean(part, "accuracy") for s, part in by("severity", groups["corrupted"]).items()},
         "corruptions": {c: mean(part, "accuracy") for c, part in by("corruption", groups["corrupted"]).items()},
         "confusion_pairs": pairs,
+        "predicted_hidden": predicted_hidden(card)[0],
     }
+
+
+def predicted_hidden(card: dict) -> tuple[dict | None, str]:
+    """The hidden score to expect by the calibration at hand, or None, and the line that says so."""
+    try:
+        p = calibrate.predict(calibrate.read(calibrate.PATH), card)
+    except ValueError as error:
+        return None, f"no predicted hidden score: {error}"
+    line = f"predicted hidden score {p['score']:.2f} (95% interval {p['low']:.2f} to {p['high']:.2f}), resting on "
+    beyond = "this card is" if p["extrapolated"] else "a card beyond the best of them would be"
+    return p, f"{line}{p['rests_on']}; {beyond} an extrapolation"
 
 
 def write_card(card: dict, path: Path) -> None:
@@ -450,7 +477,7 @@ def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Pat
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
-    groups = groups_of(card)
+    groups = {group: entries for group, entries in groups_of(card).items() if entries}
     paths = []
 
     def save(figure: Figure, name: str) -> None:
@@ -459,7 +486,7 @@ def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Pat
 
     # accuracy by corruption and severity
     grid: dict[str, dict[int, float]] = {}
-    for entry in groups["corrupted"] + groups["composite"]:
+    for entry in groups.get("corrupted", []) + groups["composite"]:
         grid.setdefault(entry["corruption"], {})[entry["severity"]] = entry["accuracy"]
     severities = sorted({severity for row in grid.values() for severity in row})
     values = np.array([[row.get(severity, np.nan) for severity in severities] for row in grid.values()])
@@ -477,8 +504,8 @@ def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Pat
     save(figure, "heatmap.png")
 
     # what is taken for what
-    figure = Figure(figsize=(15, 5.2), layout="constrained")
-    for axes, (group, entries) in zip(figure.subplots(1, 3), groups.items(), strict=True):
+    figure = Figure(figsize=(5 * len(groups), 5.2), layout="constrained")
+    for axes, (group, entries) in zip(figure.subplots(1, len(groups)), groups.items(), strict=True):
         counts = pooled_confusion(card, entries)
         share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
@@ -495,8 +522,8 @@ def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Pat
         return paths
 
     # is 90% sure right 90% of the time?
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    for axes, (group, entries) in zip(figure.subplots(1, 3, sharey=True), groups.items(), strict=True):
+    figure = Figure(figsize=(4 * len(groups), 4), layout="constrained")
+    for axes, (group, entries) in zip(figure.subplots(1, len(groups), sharey=True), groups.items(), strict=True):
         right = np.concatenate([predictions_of(e) == labels_of(card, e["cells"]) for e in entries])
         cells, confidence, accuracy = reliability(right, np.concatenate([confidence_of(e) for e in entries]))
         axes.bar((np.arange(BINS) + 0.5) / BINS, cells / cells.sum(), 0.9 / BINS, color="0.85", label="share of cells")
@@ -529,13 +556,15 @@ def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Pat
 
 
 def report(card: dict, console: Console) -> None:
-    """The summary as a table."""
+    """The summary as a table, with the hidden score that the calibration at hand predicts."""
 
     def percent(value: float | None, digits: int = 1) -> str:
         return "-" if value is None else f"{100 * value:.{digits}f}"
 
     summary = card["summary"]
-    rows = {"clean": summary["clean"], "corrupted (mean of families)": summary["corrupted"]}
+    rows = {"clean": summary["clean"]}
+    if summary["corrupted"]:
+        rows["corrupted (mean of families)"] = summary["corrupted"]
     rows |= {f"  {name}": scores for name, scores in summary["families"].items()}
     rows |= {f"composite {severity}": scores for severity, scores in summary["composite"].items()}
     shown = ("accuracy", "balanced_accuracy", "macro_precision", "roc_auc", "ece")  # macro recall is balanced accuracy
@@ -544,10 +573,13 @@ def report(card: dict, console: Console) -> None:
     for name, scores in rows.items():
         table.add_row(name, *(percent(scores[metric]) for metric in shown))
     console.print(table)
-    worst = sorted(summary["corruptions"].items(), key=lambda item: item[1])[:5]
-    console.print("hardest: " + ", ".join(f"{name} {percent(value)}" for name, value in worst))
-    pairs = [f"{p['true']} as {p['predicted']} {percent(p['share'])}" for p in summary["confusion_pairs"]["corrupted"]]
-    console.print("corrupted cells mistaken: " + ", ".join(pairs))
+    if summary["corrupted"]:
+        worst = sorted(summary["corruptions"].items(), key=lambda item: item[1])[:5]
+        console.print("hardest: " + ", ".join(f"{name} {percent(value)}" for name, value in worst))
+    group = "corrupted" if summary["corrupted"] else "composite"
+    pairs = [f"{p['true']} as {p['predicted']} {percent(p['share'])}" for p in summary["confusion_pairs"][group]]
+    console.print(f"{group} cells mistaken: " + ", ".join(pairs))
+    console.print(predicted_hidden(card)[1])
 
 
 def report_comparison(rows: list[dict], console: Console) -> None:
@@ -574,24 +606,30 @@ def read_heldout(path: Path) -> data.Cells:
 def run(args: argparse.Namespace, console: Console) -> None:
     baseline = read_card(args.baseline) if args.baseline else None  # before the long part, should it be unreadable
     images = None
+    out = args.json
     if args.target.suffix == ".json":
         card = read_card(args.target)
         if args.plots and args.heldout.exists():
             cells = read_heldout(args.heldout)
             if data.digest(cells) == card["provenance"]["heldout_sha256"]:
                 images = cells.images
+        if out:
+            card["summary"] = summarise(card)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_card(card, out)
     else:
         cells = read_heldout(args.heldout)
         images = cells.images
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.json.with_name(args.json.name + ".partial").resolve()
+        out = out or Path("card.json")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = out.with_name(out.name + ".partial").resolve()
         with open_model(args.target) as (model, hashes):
-            card = evaluate(model, hashes, cells, args.images, args.quick, partial)
-        write_card(card, args.json)
+            card = evaluate(model, hashes, cells, args.images, args.quick, partial, args.composite)
+        write_card(card, out)
         partial.unlink()
     report(card, console)
-    if args.target.suffix != ".json":
-        console.print(f"card: {args.json}")
+    if out:
+        console.print(f"card: {out}")
     if args.plots:
         console.print("pictures: " + ", ".join(map(str, plot(card, args.plots, images))))
         if images is None:
@@ -606,11 +644,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", type=Path, help="submission zip, folder with model.py, training run, or card (.json)")
     parser.add_argument("--heldout", type=Path, default=Path("data/heldout.npz"), help="NPZ: images and labels")
-    parser.add_argument("--json", type=Path, default=Path("card.json"), help="where the card goes")
+    parser.add_argument("--json", type=Path, help="where the card goes (default card.json)")
     parser.add_argument("--plots", type=Path, help="folder for the pictures")
     parser.add_argument("--baseline", type=Path, help="another card, to be compared with cell by cell")
     parser.add_argument("--images", type=int, help=f"cells per corruption and severity (default {IMAGES})")
-    parser.add_argument("--quick", action="store_true", help="200 cells (100 per corruption), severity 3 only")
+    shorter = parser.add_mutually_exclusive_group()
+    shorter.add_argument("--quick", action="store_true", help="200 cells (100 per corruption), severity 3 only")
+    shorter.add_argument("--composite", action="store_true", help="clean and the composite alone, on all cells")
     args = parser.parse_args(argv)
     if args.images is None:
         args.images = QUICK_IMAGES if args.quick else IMAGES

@@ -1,0 +1,309 @@
+"""The calibration on cards whose truth is known, and its use by the report card; no network anywhere."""
+
+import json
+
+import numpy as np
+import pytest
+
+from training import calibrate, corruptions, data, evaluate
+from training.calibrate import KNOWN, expit, logit
+
+SYSTEMS = (
+    "spritzers_simple_cnn",
+    "lionia_basic_cnn",
+    "spritzers_vgg",
+    "frozen",
+    "flips_shifts",
+    "lionia_resnet50v2",
+    "randaugment",
+)
+
+
+def card(accuracies, cells: int = 1712, heldout: str = "h", pictures: str = "c") -> dict:
+    """What calibrate reads of a card: the composite at strengths 1-5, or at those of a dict."""
+    if not isinstance(accuracies, dict):
+        accuracies = dict(zip(corruptions.SEVERITIES, accuracies, strict=True))
+    conditions = [
+        {"corruption": "composite", "severity": s, "cells": cells, "accuracy": float(a)} for s, a in accuracies.items()
+    ]
+    origin = {"heldout_sha256": heldout, "corruptions_sha256": pictures, "weights_sha256": "w"}
+    return {"provenance": origin, "conditions": [{"corruption": "clean", "severity": 0}, *conditions]}
+
+
+def ladder(a: float = 0.0, b: float = 1.0, strength: float = 3.4, names=SYSTEMS, **keys) -> dict[str, dict]:
+    """Cards with logit(hidden) = a + b logit(composite) at this strength; 0.6 logits are lost at each strength."""
+    severities = np.array(corruptions.SEVERITIES)
+    return {
+        name: card(expit((logit(KNOWN[name][0]) - a) / b - 0.6 * (severities - strength)), **keys) for name in names
+    }
+
+
+# --- strength and line ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strength", [1.0, 2.25, 3.4, 5.0])
+def test_the_strength_at_which_the_ladder_holds(strength):
+    found = calibrate.calibrate(ladder(strength=strength))
+    assert found["strength"] == pytest.approx(strength, abs=0.011)
+    assert found["misfit_points"]["composite_itself"]["largest"] < 0.2
+    assert found["fit"]["b"] == pytest.approx(1, abs=0.01) and found["fit"]["residual_error"] < 0.01
+    assert [p["hidden"] for p in found["points"]] == sorted(p["hidden"] for p in found["points"])
+
+
+def test_a_known_line_is_recovered():
+    a, b = 0.4, 1.7
+    found = calibrate.calibrate(ladder(a, b, strength=3.0))
+    assert found["fit"]["b"] == pytest.approx(b, abs=1e-3)
+    assert found["fit"]["a"] == pytest.approx(a + b * 0.6 * (found["strength"] - 3), abs=1e-3)
+    assert found["misfit_points"]["composite_itself"]["largest"] > 1 > found["misfit_points"]["line"]["largest"]
+    for point in found["points"]:
+        assert point["fitted"] == pytest.approx(point["hidden"], abs=1e-3)
+        assert point["left_out"]["score"] == pytest.approx(point["hidden"], abs=0.02)
+        assert point["left_out"]["low"] < point["hidden"] < point["left_out"]["high"]
+
+
+def test_the_upper_end_decides_the_strength():
+    """The two ends want different strengths: the best system's wins, as it does not unweighted."""
+    cards = ladder(strength=2.0, names=SYSTEMS[:3]) | ladder(strength=4.0, names=SYSTEMS[3:])
+    hidden = np.array([KNOWN[name][0] for name in cards])
+    weighted = calibrate.calibrate(cards)["strength"]
+    assert weighted > calibrate.find_strength(list(cards.values()), hidden, np.ones(len(hidden))) + 0.1
+    assert weighted > 3.5
+
+
+def test_a_range_counts_less_than_a_score():
+    points = {p["system"]: p for p in calibrate.calibrate(ladder(names=[*SYSTEMS, "fine_tuned"]))["points"]}
+    assert points["fine_tuned"]["hidden"] == 0.57 and points["fine_tuned"]["hidden_deviation"] > 0.06
+    assert points["fine_tuned"]["weight"] < points["frozen"]["weight"] / 8
+    assert points["randaugment"]["weight"] > 10 * points["lionia_basic_cnn"]["weight"] * 0.9
+
+
+def test_between_two_strengths_lies_between_their_scores():
+    scores = [0.99, 0.95, 0.95, 0.4, 0.45]
+    grid = np.linspace(1, 5, 81)
+    values = np.array([calibrate.composite_at(card(scores), s)[0] for s in grid])
+    for k in range(4):
+        part, ends = values[20 * k : 20 * k + 21], scores[k : k + 2]
+        assert part[0] == pytest.approx(ends[0]) and part[-1] == pytest.approx(ends[1])
+        assert min(ends) - 1e-12 <= part.min() and part.max() <= max(ends) + 1e-12
+        assert (np.diff(part) * np.sign(ends[1] - ends[0]) >= -1e-12).all()
+    assert calibrate.composite_at(card([1.0] * 5, cells=50), 2.5)[0] == pytest.approx(0.99)  # half a cell of 50
+
+
+# --- interval ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_fit_is_scipys_where_weights_are_equal():
+    from scipy.stats import linregress
+
+    rng = np.random.default_rng(0)
+    x = np.linspace(-1, 2, 7)
+    y = 0.3 + 1.2 * x + rng.normal(0, 0.3, 7)
+    fit, expected = calibrate.fit_line(x, y, np.ones(7), np.zeros(7)), linregress(x, y)
+    assert (fit["a"], fit["b"]) == pytest.approx((expected.intercept, expected.slope))
+    errors = np.sqrt(np.diag(fit["covariance_scatter"]))
+    assert errors == pytest.approx([expected.intercept_stderr, expected.stderr])
+    assert np.abs(fit["covariance_known"]).max() == 0 and fit["t"] == pytest.approx(2.5706, abs=1e-3)
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_the_interval_covers_new_systems(count):
+    """Truth, scatter, the phases' moves and the cells' noise all drawn anew; the new system lies above the best."""
+    rng = np.random.default_rng(1)
+    covered, rounds = 0, 400
+    x = np.linspace(-1, 2, count)
+    for _ in range(rounds):
+        truth = 0.2 + 1.1 * x + rng.normal(0, 0.25, count)
+        hidden = np.clip(expit(truth) + rng.normal(0, calibrate.PHASE, count), 0.02, 0.98)
+        fit_weights = hidden**2 / np.mean(hidden**2)
+        try:
+            fit = calibrate.fit_line(x, logit(hidden), fit_weights, calibrate.PHASE / (hidden * (1 - hidden)))
+        except ValueError:
+            continue
+        new = expit(0.2 + 1.1 * 2.3 + rng.normal(0, 0.25)) + rng.normal(0, calibrate.PHASE)
+        measured = np.clip(rng.binomial(1712, expit(2.3)) / 1712, 0.001, 0.999)
+        _, low, high = calibrate.interval(fit, measured, 1712)
+        covered += low <= min(new, 1) <= high
+    assert 0.92 <= covered / rounds <= 1
+
+
+def test_scores_rise_and_end_at_one():
+    found = calibrate.calibrate(ladder(0.2, 1.3))
+    predictions = [calibrate.predict(found, card([value] * 5)) for value in (0.2, 0.5, 0.8, 0.95, 0.99, 1.0)]
+    assert np.all(np.diff([p["score"] for p in predictions]) > 0)
+    for p in predictions:
+        assert 0 <= p["low"] < p["score"] <= p["high"] <= 1
+    assert predictions[-1]["high"] == 1
+    assert [p["extrapolated"] for p in predictions] == [False, False, False, True, True, True]
+    assert predictions[0]["rests_on"].startswith("7 re-trained systems with known scores, 0.25 to 0.87")
+
+
+def test_fewer_cells_and_other_cells():
+    found = calibrate.calibrate(ladder())
+    few, many = (calibrate.predict(found, card([0.8] * 5, cells=n)) for n in (100, 10000))
+    assert few["score"] == many["score"] and few["low"] < many["low"] and few["high"] > many["high"]
+    assert "other held-out cells" in calibrate.predict(found, card([0.8] * 5, heldout="x"))["rests_on"]
+    assert "other held-out cells" not in few["rests_on"]
+
+
+# --- what cannot be calibrated ----------------------------------------------------------------------------------------
+
+
+def test_errors_say_what_is_wrong():
+    with pytest.raises(ValueError, match="3 systems .* too few"):
+        calibrate.calibrate(ladder(names=SYSTEMS[:3]))
+    backwards = dict(zip(SYSTEMS, reversed(ladder().values()), strict=True))
+    with pytest.raises(ValueError, match="does not rise"):
+        calibrate.calibrate(backwards)
+    with pytest.raises(ValueError, match="does not rise"):
+        calibrate.calibrate({name: card([0.9, 0.8, 0.7, 0.6, 0.5]) for name in SYSTEMS})
+    with pytest.raises(ValueError, match="differ in corruptions_sha256"):
+        calibrate.calibrate(ladder() | {"frozen": card([0.6] * 5, pictures="x")})
+    with pytest.raises(ValueError, match="differ in heldout_sha256"):
+        calibrate.calibrate(ladder() | {"frozen": card([0.6] * 5, heldout="x")})
+    with pytest.raises(ValueError, match="measured 3 of 1-5"):
+        calibrate.calibrate(ladder() | {"frozen": card({3: 0.6})})
+    found = calibrate.calibrate(ladder(strength=3.4))
+    with pytest.raises(ValueError, match="composite strength 3.4 is needed and the card measured 3 "):
+        calibrate.predict(found, card({3: 0.6}))
+    with pytest.raises(ValueError, match="other corrupted pictures"):
+        calibrate.predict(found, card([0.6] * 5, pictures="x"))
+    four = calibrate.calibrate(ladder(names=SYSTEMS[-4:]))
+    assert all(point["left_out"] is None for point in four["points"])
+
+
+# --- command ----------------------------------------------------------------------------------------------------------
+
+
+def write(folder, cards: dict[str, dict]) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    for name, content in cards.items():
+        (folder / f"{name}.json").write_text(json.dumps({"schema": evaluate.SCHEMA, **content}))
+    return [str(folder / f"{name}.json") for name in cards]
+
+
+def test_the_command_writes_one_file_whatever_the_order(tmp_path, capsys):
+    paths = write(tmp_path / "ladder", ladder() | {"vit": card([0.5] * 5)})
+    for out, given in (("a/c.json", paths), ("b/c.json", paths[::-1])):
+        calibrate.main([*given, "--out", str(tmp_path / out)])
+    first = (tmp_path / "a" / "c.json").read_bytes()
+    assert (tmp_path / "b" / "c.json").read_bytes() == first
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["c.json"]
+    found = json.loads(first)
+    assert found == calibrate.read(tmp_path / "a" / "c.json") and len(found["points"]) == len(SYSTEMS)
+    for point in found["points"]:
+        assert point["source"] and set(point["composite"]) == set("12345")
+    assert found["method"] and found["provenance"].keys() == {"commit", "heldout_sha256", "corruptions_sha256"}
+    said = capsys.readouterr().out
+    assert "vit.json left out" in said and "composite strength 3.4 of 5" in said
+
+
+def test_the_command_stops_in_words(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "c.json"
+    with pytest.raises(SystemExit, match="too few"):
+        calibrate.main([*write(tmp_path / "x", ladder(names=SYSTEMS[:2])), "--out", str(out)])
+    twice = write(tmp_path / "x", ladder()) + write(tmp_path / "y", ladder(names=SYSTEMS[:1]))
+    with pytest.raises(SystemExit, match="two cards are named"):
+        calibrate.main([*twice, "--out", str(out)])
+    with pytest.raises(SystemExit, match="cannot be read as a card"):
+        calibrate.main([str(tmp_path / "frozen.json"), "--out", str(out)])
+    assert not out.exists()
+    monkeypatch.setattr(calibrate, "PATH", tmp_path / "none.json")
+    with pytest.raises(SystemExit, match="there is no calibration"):
+        calibrate.main(["--sheet", str(tmp_path / "s.png")])
+    for wrong in ([], ["--sheet", "s.png", "--strength", "6"], ["a.json", "--sheet", "s.png"]):
+        with pytest.raises(SystemExit) as stopped:
+            calibrate.main(wrong)
+        assert stopped.value.code == 2 and "usage:" in capsys.readouterr().err
+    for broken in ("{", "[]", '{"strength": 3}'):
+        out.write_text(broken)
+        with pytest.raises(ValueError, match="calibration"):
+            calibrate.read(out)
+
+
+def test_the_sheet_is_the_same_every_time(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (80, 96, 96, 3), dtype=np.uint8), np.arange(80) % 8
+    np.savez(tmp_path / "cells.npz", images=images, labels=labels)
+    for name, strength in (("a", "3.4"), ("b", "3.4"), ("c", "5")):
+        where = ["--heldout", str(tmp_path / "cells.npz"), "--strength", strength]
+        calibrate.main(["--sheet", str(tmp_path / f"{name}.png"), *where])
+    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert a == b != c and a[:4] == b"\x89PNG"
+    plain = calibrate.sheet(images[:12], None, 0.0)
+    assert plain.shape == (2 * 164, 1500, 3)
+    import cv2
+
+    assert np.array_equal(plain[:144, 150:294], cv2.resize(images[1], (144, 144), interpolation=cv2.INTER_CUBIC))
+
+
+# --- in the report card -----------------------------------------------------------------------------------------------
+
+
+class Guess:
+    """Right on the cells of one colour only."""
+
+    def predict(self, X):
+        return (X.mean(axis=(1, 2, 3)) / 32).astype(np.int64).clip(0, 7)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A real card, --composite, of 40 cells coloured by class."""
+    labels = np.arange(40) % 8
+    images = np.broadcast_to((32 * labels + 16)[:, None, None, None], (40, 96, 96, 3)).astype(np.uint8)
+    hashes = {"model_py_sha256": "a", "weights_sha256": "b"}
+    partial = tmp_path_factory.mktemp("card") / "partial"
+    return evaluate.evaluate(Guess(), hashes, data.Cells(images, labels), 8, False, partial, composite=True)
+
+
+def calibrated(folder, pictures: str):
+    """A calibration file on the measured card's corrupted pictures."""
+    path = folder / "calibration.json"
+    path.write_text(json.dumps(calibrate.calibrate(ladder(pictures=pictures))))
+    return path
+
+
+def test_a_card_with_and_without_a_calibration(measured, tmp_path, monkeypatch, capsys):
+    evaluate.write_card(measured, tmp_path / "card.json")
+    monkeypatch.setattr(calibrate, "PATH", tmp_path / "calibration.json")
+    evaluate.main([str(tmp_path / "card.json"), "--json", str(tmp_path / "without.json")])
+    assert "no predicted hidden score: there is no calibration" in " ".join(capsys.readouterr().out.split())
+    assert evaluate.read_card(tmp_path / "without.json")["summary"]["predicted_hidden"] is None
+
+    calibrated(tmp_path, measured["provenance"]["corruptions_sha256"])
+    before = (tmp_path / "card.json").read_bytes()
+    evaluate.main([str(tmp_path / "card.json")])
+    assert (tmp_path / "card.json").read_bytes() == before  # printed, not written
+    evaluate.main([str(tmp_path / "card.json"), "--json", str(tmp_path / "with.json")])
+    written = evaluate.read_card(tmp_path / "with.json")
+    expected = calibrate.predict(calibrate.read(calibrate.PATH), measured)
+    assert written["summary"]["predicted_hidden"] == expected
+    assert written["conditions"] == measured["conditions"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"predicted hidden score {expected['score']:.2f} (95% interval {expected['low']:.2f} to" in said
+    assert "resting on 7 re-trained systems with known scores" in said and "extrapolation" in said
+
+    calibrated(tmp_path, "other")
+    prediction, line = evaluate.predicted_hidden(measured)
+    assert prediction is None and "other corrupted pictures" in line
+
+
+def test_the_composite_alone(measured, tmp_path, capsys):
+    summary = measured["summary"]
+    assert [(e["corruption"], e["severity"]) for e in measured["conditions"]] == [
+        ("clean", 0), *(("composite", s) for s in corruptions.SEVERITIES)
+    ]  # fmt: skip
+    assert {e["cells"] for e in measured["conditions"]} == {40}
+    assert summary["clean"]["accuracy"] == 1 and set(summary["composite"]) == set("12345")
+    assert summary["corrupted"] is None
+    assert summary["families"] == summary["severities"] == summary["corruptions"] == {}
+    assert set(summary["confusion_pairs"]) == {"clean", "composite"}
+    evaluate.write_card(measured, tmp_path / "card.json")
+    path = str(tmp_path / "card.json")
+    evaluate.main([path, "--plots", str(tmp_path / "plots"), "--heldout", "nowhere", "--baseline", path])
+    assert {p.name for p in (tmp_path / "plots").iterdir()} == {"heatmap.png", "confusion.png"}
+    said = capsys.readouterr().out
+    assert "composite 5" in said and "composite cells mistaken" in said and "nan" not in said
+    rows = evaluate.compare(measured, measured)
+    assert [row["name"] for row in rows] == ["clean", *(f"composite {s}" for s in corruptions.SEVERITIES)]

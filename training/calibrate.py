@@ -1,0 +1,349 @@
+"""The composite's accuracy as a hidden score: calibrated on re-trained systems whose hidden scores are known.
+
+    python -m training.calibrate results/ladder/*.json --out results/calibration.json
+    python -m training.calibrate --sheet sheet.png --strength 4          # 60 cells under the composite, to be counted
+
+Each card is one that training.evaluate wrote (`--composite` is enough) of a run of a recipe in KNOWN; its file's name
+without .json names the recipe. training.evaluate reads the result and predicts hidden scores with it.
+
+Method
+    strength    Between the composite's five strengths a system's accuracy is interpolated linearly on the logit scale.
+                s* is the strength in 1-5 at which the accuracies themselves come closest to the hidden scores, by
+                weighted squared difference.
+    map         logit(hidden) = a + b logit(accuracy at s*), weighted least squares: it mends what no strength fits.
+    weights     (hidden score / its standard deviation) squared. The first factor because submissions live at the upper
+                end: .87 counts twelve times as much as .25. The second because some scores are known as a range only.
+    interval    95%, for one new system on a test of one phase, from half-widths added in quadrature. On the logit
+                scale: (1) the scatter of systems about the line and what it does to a and b, times Student's t with
+                n - 2 degrees of freedom; (2) what the known scores' own errors do to a and b and (3) the binomial noise
+                of the card's cells, times 1.96. Then in points of accuracy (4) the move between phases, times 1.96,
+                never above 1. The known scores' errors are in the scatter already and count a second time in (2): with
+                a handful of points too wide is the better mistake.
+    left out    Each system predicted from all others, s* and line found anew: what the interval was worth on them.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from training import corruptions, data
+from training.files import ROOT, commit, write_atomically, write_json
+
+PATH = ROOT / "results" / "calibration.json"
+PHASE = 0.02  # standard deviation of a hidden score: two phases with different test sets moved scores by a few points
+L, S = "LionIA's report, table 2", "Spritzers' report"
+LADDER = "another team's ladder, there with EfficientNetB2"
+
+# recipe -> (lowest, highest) known hidden accuracy, and who reported it
+KNOWN: dict[str, tuple[float, float, str]] = {
+    "spritzers_simple_cnn": (0.25, 0.25, S),
+    "lionia_basic_cnn": (0.28, 0.28, L),
+    "lionia_convnext_base": (0.38, 0.38, L),
+    "spritzers_vgg": (0.45, 0.45, S),
+    "spritzers_mobilenetv3small": (0.45, 0.45, S),
+    "fine_tuned": (0.46, 0.68, "several teams' pretrained networks without strong augmentation; the ladder's had .68"),
+    "frozen": (0.63, 0.63, LADDER),
+    "spritzers_efficientnetb4": (0.65, 0.65, S),
+    "flips_shifts": (0.74, 0.74, LADDER),
+    "lionia_resnet50v2": (0.77, 0.77, L),
+    "spritzers_randmix": (0.86, 0.86, S),
+    "randaugment": (0.87, 0.87, LADDER),
+    "lionia_efficientnetv2b0": (0.87, 0.87, L),
+    "spritzers_lion": (0.92, 0.92, S),
+}
+
+
+def logit(share):
+    return np.log(share) - np.log1p(-np.asarray(share, float))
+
+
+def expit(value):
+    return 1 / (1 + np.exp(-np.asarray(value, float)))
+
+
+def curve(card: dict) -> tuple[list[int], np.ndarray, int]:
+    """The composite's measured strengths, logits of the accuracies at them, and cells: half a cell at least is wrong
+    and right, so that the logits are finite."""
+    measured = {e["severity"]: e for e in card["conditions"] if e["corruption"] == "composite"}
+    strengths = sorted(measured)
+    cells = min((measured[s]["cells"] for s in strengths), default=0)
+    accuracies = [measured[s]["accuracy"] for s in strengths]
+    return strengths, logit(np.clip(accuracies, 0.5 / max(cells, 1), 1 - 0.5 / max(cells, 1))), cells
+
+
+def composite_at(card: dict, strength: float) -> tuple[float, int]:
+    """Accuracy (0-1, exclusive) at a strength in 1-5, and the number of cells.
+
+    Linear on the logit scale between the measured strengths, so never beyond the two that it lies between. Raises
+    ValueError where the card measured none at or on both sides of it.
+    """
+    strengths, logits, cells = curve(card)
+    if not {math.floor(strength), math.ceil(strength)} <= set(strengths):
+        there = ", ".join(map(str, strengths)) or "none"
+        raise ValueError(f"composite strength {strength:g} is needed and the card measured {there} of 1-5")
+    return float(expit(np.interp(strength, strengths, logits))), cells
+
+
+def find_strength(cards: list[dict], hidden: np.ndarray, weights: np.ndarray) -> float:
+    """The strength, to 0.01, whose accuracies are closest to the hidden scores by weighted squared difference."""
+    grid = np.round(np.arange(1, 5.005, 0.01), 2)
+    accuracies = np.array([expit(np.interp(grid, *curve(card)[:2])) for card in cards])
+    return float(grid[np.argmin(weights @ (accuracies - hidden[:, None]) ** 2)])
+
+
+def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray, known: np.ndarray) -> dict:
+    """y = a + b x by weighted least squares. known: the standard deviation (n,) of each y by itself.
+
+    Returns a, b, residual_error (the scatter's standard deviation, unbiased in its square: the weights are emphasis and
+    not precision), dof, t (its 97.5% quantile), and the covariances of (a, b) from the scatter and from `known`.
+    Raises ValueError for fewer than four points and for a slope that is not positive.
+    """
+    if len(x) < 4:
+        raise ValueError(f"{len(x)} systems with known hidden scores are too few to calibrate; 4 are the least")
+    from scipy.stats import t
+
+    X = np.stack([np.ones_like(x), x], axis=1)
+    A = np.linalg.pinv(X * np.sqrt(weights)[:, None]) * np.sqrt(weights)  # (a, b) = A y
+    a, b = A @ y
+    if np.ptp(x) < 1e-9 or not b > 0:
+        raise ValueError("over these systems the composite does not rise with the hidden score: no calibration")
+    leaves = np.eye(len(x)) - X @ A  # residuals = leaves @ y
+    variance = weights @ (leaves @ y) ** 2 / np.trace(leaves.T @ (weights[:, None] * leaves))
+    dof = len(x) - 2
+    return {
+        "a": float(a),
+        "b": float(b),
+        "residual_error": float(np.sqrt(variance)),
+        "dof": dof,
+        "t": float(t.ppf(0.975, dof)),
+        "covariance_scatter": (variance * A @ A.T).tolist(),
+        "covariance_known": (A * known**2 @ A.T).tolist(),
+    }
+
+
+def interval(fit: dict, accuracy: float, cells: int) -> tuple[float, float, float]:
+    """Score, low and high (0-1) of one new system from its composite accuracy on so many cells."""
+    x = np.array([1.0, logit(accuracy)])
+    middle = fit["a"] + fit["b"] * x[1]
+    scatter = fit["residual_error"] ** 2 + x @ np.array(fit["covariance_scatter"]) @ x
+    binomial = fit["b"] ** 2 / (cells * accuracy * (1 - accuracy))
+    given = x @ np.array(fit["covariance_known"]) @ x + binomial
+    half = np.sqrt(fit["t"] ** 2 * scatter + 1.96**2 * given)
+    score, low, high = expit(np.array([middle, middle - half, middle + half]))
+    phase = 1.96 * PHASE
+    low, high = score - np.hypot(score - low, phase), score + np.hypot(high - score, phase)
+    return float(score), float(max(low, 0)), float(min(high, 1))
+
+
+def solve(cards: list[dict], hidden: np.ndarray, deviation: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, dict]:
+    """Strength, weights (n,) of mean 1, accuracies (n,) at it and the line."""
+    weights = (hidden / deviation) ** 2
+    weights /= weights.mean()
+    strength = find_strength(cards, hidden, weights)
+    x = np.array([composite_at(card, strength)[0] for card in cards])
+    return strength, weights, x, fit_line(logit(x), logit(hidden), weights, deviation / (hidden * (1 - hidden)))
+
+
+def calibrate(cards: dict[str, dict]) -> dict:
+    """The calibration as `--out` holds it. cards: recipe in KNOWN -> card of its run, all with five strengths.
+
+    Raises ValueError for fewer than four, for cards of different cells or corrupted pictures, and where no line rises.
+    """
+    names = sorted(cards, key=lambda name: (sum(KNOWN[name][:2]), name))
+    chosen = [cards[name] for name in names]
+    if len(names) < 4:
+        raise ValueError(f"{len(names)} systems with known hidden scores are too few to calibrate; 4 are the least")
+    for key in ("heldout_sha256", "corruptions_sha256"):
+        if len({card["provenance"][key] for card in chosen}) > 1:
+            raise ValueError(f"the cards differ in {key}: evaluate all systems with one version on the same cells")
+    composites = [{str(s): round(composite_at(card, s)[0], 6) for s in corruptions.SEVERITIES} for card in chosen]
+    low, high = np.array([KNOWN[name][:2] for name in names]).T
+    hidden = (low + high) / 2
+    deviation = np.sqrt(PHASE**2 + (high - low) ** 2 / 12)  # anywhere in the range alike
+    strength, weights, x, fit = solve(chosen, hidden, deviation)
+    fitted = expit(fit["a"] + fit["b"] * logit(x))
+    points = []
+    for i, name in enumerate(names):
+        points.append(
+            {
+                "system": name,
+                "hidden": round(float(hidden[i]), 4),
+                "hidden_range": KNOWN[name][:2],
+                "hidden_deviation": round(float(deviation[i]), 4),
+                "weight": round(float(weights[i]), 4),
+                "composite": composites[i],
+                "composite_at_strength": round(float(x[i]), 6),
+                "fitted": round(float(fitted[i]), 6),
+                "residual": round(float(hidden[i] - fitted[i]), 6),
+                "source": KNOWN[name][2],
+                "weights_sha256": cards[name]["provenance"]["weights_sha256"],
+            }
+        )
+        rest = np.arange(len(names)) != i
+        try:
+            s, _, _, line = solve([card for card, stays in zip(chosen, rest, strict=True) if stays],
+                                  hidden[rest], deviation[rest])  # fmt: skip
+            numbers = [round(value, 4) for value in interval(line, *composite_at(chosen[i], s))]
+            points[i]["left_out"] = dict(zip(("score", "low", "high"), numbers, strict=True))
+        except ValueError:  # too few without it
+            points[i]["left_out"] = None
+
+    def misfit(scores: np.ndarray) -> dict:
+        gap = 100 * (scores - hidden)
+        return {
+            "weighted_rms": round(float(np.sqrt(weights @ gap**2 / len(gap))), 2),
+            "rms": round(float(np.sqrt((gap**2).mean())), 2),
+            "largest": round(float(np.abs(gap).max()), 2),
+        }
+
+    return {
+        "strength": strength,
+        "points": points,
+        "fit": fit,
+        "misfit_points": {"composite_itself": misfit(x), "line": misfit(fitted)},
+        "method": " ".join(__doc__.split("Method\n")[1].split()),
+        "provenance": {
+            "commit": commit(),
+            "heldout_sha256": chosen[0]["provenance"]["heldout_sha256"],
+            "corruptions_sha256": chosen[0]["provenance"]["corruptions_sha256"],
+        },
+    }
+
+
+def predict(calibration: dict, card: dict) -> dict:
+    """The hidden score to expect: score, low, high (0-1, a 95% interval), composite (accuracy at the strength),
+    strength, extrapolated (the composite is above the best calibrated system's) and rests_on, in words.
+
+    Raises ValueError where the card is of other corrupted pictures or did not measure the strength (`--quick`).
+    """
+    if calibration["provenance"]["corruptions_sha256"] != card["provenance"]["corruptions_sha256"]:
+        raise ValueError("the calibration is of other corrupted pictures than the card (another version)")
+    accuracy, cells = composite_at(card, calibration["strength"])
+    score, low, high = interval(calibration["fit"], accuracy, cells)
+    points = calibration["points"]
+    best = max(points, key=lambda point: point["composite_at_strength"])
+    rests_on = (
+        f"{len(points)} re-trained systems with known scores, {points[0]['hidden']:.2f} to {points[-1]['hidden']:.2f}"
+    )
+    if calibration["provenance"]["heldout_sha256"] != card["provenance"]["heldout_sha256"]:
+        rests_on += ", measured on other held-out cells than this card"
+    return {
+        "score": round(score, 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "composite": round(accuracy, 6),
+        "strength": calibration["strength"],
+        "extrapolated": accuracy > best["composite_at_strength"],
+        "rests_on": rests_on,
+    }
+
+
+def read(path: Path) -> dict:
+    """A calibration as `--out` left it. Raises ValueError where it is none."""
+    try:
+        calibration = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"there is no calibration at {path.parent.name}/{path.name}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a calibration: {error}") from error
+    if not isinstance(calibration, dict) or not {"strength", "points", "fit", "provenance"} <= calibration.keys():
+        raise ValueError(f"{path} is no calibration; make it anew with python -m training.calibrate")
+    return calibration
+
+
+# --- the sheet --------------------------------------------------------------------------------------------------------
+
+
+def sheet(images: np.ndarray, names: list[str] | None, strength: float, columns: int = 10) -> np.ndarray:
+    """RGB picture of each of images uint8 (n, 96, 96, 3) under the composite, seeded by its place; names below."""
+    import cv2
+
+    side, gap, text = 144, 6, 14
+    rows = -(-len(images) // columns)
+    out = np.full((rows * (side + gap + text), columns * (side + gap), 3), 255, np.uint8)
+    for i, image in enumerate(images):
+        shown = corruptions.composite(image, strength / 5, np.random.default_rng([0, i]))
+        top, left = i // columns * (side + gap + text), i % columns * (side + gap)
+        out[top : top + side, left : left + side] = cv2.resize(shown, (side, side), interpolation=cv2.INTER_CUBIC)
+        below = f"{i + 1} {names[i] if names else ''}"
+        cv2.putText(out, below, (left, top + side + 11), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 1, cv2.LINE_AA)
+    return out
+
+
+def draw(path: Path, strength: float, heldout: Path, count: int = 60, names: bool = True) -> None:
+    """`sheet` of `count` held-out cells, the classes in proportion, in a fixed shuffled order, as a PNG."""
+    from PIL import Image  # comes with matplotlib
+
+    from training.evaluate import SHORT, read_heldout, stratified_order
+
+    cells = read_heldout(heldout)
+    order = np.random.default_rng(0).permutation(stratified_order(cells.labels)[:count])
+    chosen: data.Cells = cells.take(order)
+    picture = Image.fromarray(sheet(chosen.images, [SHORT[k] for k in chosen.labels] if names else None, strength))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+
+
+# --- command line -----------------------------------------------------------------------------------------------------
+
+
+def show(calibration: dict) -> None:
+    """The points, one a line, and what the fit is worth."""
+    print(f"composite strength {calibration['strength']:g} of 5; hidden, composite, fitted, from the others alone:")
+    for p in calibration["points"]:
+        left = p["left_out"]
+        alone = f"{left['score']:.3f} ({left['low']:.2f}-{left['high']:.2f})" if left else "-"
+        print(f"  {p['system']:28} {p['hidden']:.3f}  {p['composite_at_strength']:.3f}  {p['fitted']:.3f}  {alone}")
+    for what, misfit in calibration["misfit_points"].items():
+        print(f"misfit of the {what.replace('_', ' ')}: {misfit['weighted_rms']} points weighted, {misfit['rms']} "
+              f"unweighted, {misfit['largest']} at most")  # fmt: skip
+    if calibration["strength"] in (1, 5):
+        print("The strength is at the end of its range: a weaker or stronger composite would have fitted better.")
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.sheet:
+        strength = args.strength or read(PATH)["strength"]
+        draw(args.sheet, strength, args.heldout)
+        print(f"{args.sheet}: cells under the composite at strength {strength:g}, their names below")
+        return
+    from training.evaluate import read_card
+
+    cards = {}
+    for path in args.cards:
+        if path.stem not in KNOWN:
+            print(f"{path} left out: no hidden score is known of '{path.stem}'")
+        elif path.stem in cards:
+            raise ValueError(f"two cards are named {path.stem}; give one of each system")
+        else:
+            cards[path.stem] = read_card(path)
+    calibration = calibrate(cards)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.out, calibration)
+    show(calibration)
+    print(f"calibration: {args.out}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cards", type=Path, nargs="*", help="cards of re-trained systems, RECIPE.json")
+    parser.add_argument("--out", type=Path, default=PATH, help="where the calibration goes")
+    parser.add_argument("--sheet", type=Path, help="draw 60 held-out cells under the composite instead")
+    parser.add_argument("--strength", type=float, help="of the sheet, 0-5; default: the calibration's")
+    parser.add_argument("--heldout", type=Path, default=Path("data/heldout.npz"), help="of the sheet: NPZ")
+    args = parser.parse_args(argv)
+    if bool(args.cards) == bool(args.sheet):
+        parser.error("give cards to calibrate on, or --sheet")
+    if args.strength is not None and not 0 < args.strength <= 5:
+        parser.error("--strength must be above 0 and at most 5")
+    try:
+        run(args)
+    except ValueError as error:
+        raise SystemExit(f"Stopped: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
