@@ -1,0 +1,206 @@
+"""The table of all systems and their curves, from small made-up run folders."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from test_soup import colour_network, leave_run
+from test_train import toy_network
+
+import model
+from training import compare, evaluate, recipes
+from training.recipes import RECIPES
+
+LOSSES = (1.0, 0.4, 0.6)  # of validation: the second epoch is the best
+
+
+def settings_of(name, **changes):
+    settings = {**dataclasses.asdict(RECIPES[name]), "recipe": name, "limit": None, "data": "0", **changes}
+    return json.loads(json.dumps(settings))
+
+
+def make_run(folder, name="ours", done=3, **changes):
+    """A run folder with a history whose accuracy is 0.90, 0.91, ... in training and 0.01 less in validation."""
+    settings = settings_of(name, **changes)
+    history = []
+    for epoch in range(done):
+        part = {"loss": LOSSES[epoch % 3], "accuracy": 0.9 + epoch / 100}
+        less = {**part, "accuracy": part["accuracy"] - 0.01}
+        history.append({"epoch": epoch, "stage": "all", "size": 96, "seconds": 2.0, "train": part, "validation": less,
+                        "augmented_validation": less})  # fmt: skip
+    run = {"recipe": name, "network": settings["network"], "weights": settings["weights"], "parameters": 5_929_592,
+           "flops": 2_500_000_000, "file_mb": 12.3, "seconds": 6.0, "commit": None, "settings": settings,
+           "history": history}  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "model.weights.h5").write_bytes(b"weights")
+    return folder
+
+
+def make_card(path, predicted=None, weights=b"weights", strengths="12345"):
+    clean = {"accuracy": 0.99, "macro_precision": 0.98, "macro_recall": 0.97, "roc_auc": 0.9991}
+    composite = {s: {**clean, "accuracy": 1 - int(s) / 10} for s in strengths}
+    summary = {"clean": clean, "composite": composite}
+    if predicted is not None:
+        summary["predicted_hidden"] = predicted
+    provenance = {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"schema": evaluate.SCHEMA, "provenance": provenance, "summary": summary}))
+
+
+def row_of(rows, run):
+    (row,) = (row for row in rows if row["run"] == run)
+    return row
+
+
+def column(row, name):
+    return compare.cells_of(row)[compare.COLUMNS.index(name)]
+
+
+def test_every_recipe_has_a_row(tmp_path):
+    rows = compare.compare([make_run(tmp_path / "vit", "vit", 60), make_run(tmp_path / "ours", "ours", 21)])
+    assert [row["recipe"] for row in rows] == list(RECIPES)
+    there = {row["recipe"] for row in rows if row["notes"] != ["not trained here"]}
+    assert there == {"ours", "vit"} and row_of(rows, "ours")["notes"] == row_of(rows, "vit")["notes"] == []
+    assert column(row_of(rows, "ours"), "start") == "imagenet" and column(row_of(rows, "vit"), "start") == "none"
+    assert column(rows[-2], "start") == "-"
+
+
+def test_scores_are_of_the_epoch_that_ships(tmp_path):
+    last = make_run(tmp_path / "last", "fine_tuned", 3)
+    best = make_run(tmp_path / "best", "lionia_basic_cnn", 3)  # has patience
+    rows = compare.compare([last, best])
+    assert (column(row_of(rows, "last"), "train"), column(row_of(rows, "last"), "validation")) == ("92.00", "91.00")
+    assert (column(row_of(rows, "best"), "train"), column(row_of(rows, "best"), "validation")) == ("91.00", "90.00")
+
+
+def test_trials_and_changes_are_marked(tmp_path):
+    cases = {
+        "short": ("ours", 2, {"epochs": 1}, ["trial: 2 of 21 epochs"]),
+        "few": ("ours", 21, {"limit": 500}, ["trial: 21 of 21 epochs, at most 500 cells"]),
+        "killed": ("lionia_basic_cnn", 3, {}, ["trial: 3 of 30 epochs"]),
+        "patient": ("lionia_basic_cnn", 7, {}, ["stopped early: 7 of 30 epochs"]),
+        "changed": ("ours", 21, {"mixup": 0.5}, ["other mixup"]),
+        "scratch": ("spritzers_mobilenetv3small", 31, {"weights": "none"}, ["other weights"]),
+        "long": ("fine_tuned", 6, {"epochs": 5}, ["other epochs"]),
+    }
+    folders = [make_run(tmp_path / key, name, n, **changes) for key, (name, n, changes, _) in cases.items()]
+    rows = compare.compare(folders)
+    assert {key: row_of(rows, key)["notes"] for key in cases} == {key: case[-1] for key, case in cases.items()}
+    assert column(row_of(rows, "scratch"), "start") == "none"
+    assert column(row_of(rows, "short"), "system") == "ours (short)"
+
+
+def test_card_in_the_folder_or_beside(tmp_path):
+    folders = [make_run(tmp_path / name, name) for name in ("ours", "vit", "frozen")]
+    predicted = {"score": 0.93, "low": 0.9, "high": 0.96, "composite": 0.77, "strength": 2.5}
+    make_card(folders[0] / "card.json")
+    make_card(tmp_path / "cards" / "ours.json", predicted)  # the one in the run's own folder counts
+    make_card(tmp_path / "cards" / "vit.json", predicted)
+    rows = compare.compare(folders, tmp_path / "cards")
+    shown = ("held-out", "precision", "recall", "ROC AUC", "composite", "predicted hidden")
+    assert [column(row_of(rows, "ours"), name) for name in shown] == ["99.00", "98.00", "97.00", "0.9991", "70.00", "-"]
+    assert [column(row_of(rows, "vit"), name) for name in shown[-2:]] == ["77.00", "93.0 90.0 96.0"]
+    assert [column(row_of(rows, "frozen"), name) for name in shown] == ["-"] * 6
+
+
+def test_card_that_does_not_count(tmp_path):
+    folder = make_run(tmp_path / "ours", done=21)
+    make_card(folder / "card.json", weights=b"older weights")
+    row = compare.make_row(folder)
+    assert row["heldout"] is None and row["notes"] == ["card.json is of other weights"]
+    make_card(folder / "card.json", strengths="3")  # a quick one
+    row = compare.make_row(folder)
+    assert row["heldout"]["accuracy"] == 0.99 and row["composite"] is None
+    (folder / "card.json").write_text("{")
+    with pytest.raises(ValueError, match=r"card\.json cannot be read"):
+        compare.make_row(folder)
+
+
+def test_reported_figures_are_those_of_the_recipes():
+    for name in RECIPES:
+        text = getattr(recipes, name).__doc__
+        local, hidden = compare.REPORTED.get(name, (None, None))
+        said = re.search(r"[Hh]idden (\d+|\.\d+(?:-\.\d+)?)", text)
+        assert (said and said[1].replace(".", "")) == hidden, name
+        said = re.search(r"Local ([\d.]+(?:-\d+)?)", text)
+        assert (said and said[1]) == local, name
+
+
+def test_markdown_is_a_table(tmp_path):
+    folder = make_run(tmp_path / "a|b")
+    make_card(folder / "card.json")
+    rows = compare.compare([folder])
+    table = [line for line in compare.markdown(rows).splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(rows)
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {len(compare.COLUMNS) + 1}
+    assert table[2].startswith("| ours (a\\|b) | EfficientNetV2B0 | imagenet | 3 | 5.93 | 2.50 | 12.3 | - | 92.00 |")
+    assert "not trained here" in table[3]
+
+
+def test_speed_is_measured_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "build_network", toy_network)
+    folder = leave_run(tmp_path / "toy", colour_network())
+    row = row_of(compare.compare([folder], measure=True), "toy")
+    assert row["speed"]["images_per_second"] > 1 and row["speed"]["cores"] >= 1
+    monkeypatch.setattr(compare, "speed", None)  # from here on it must not be measured
+    assert row_of(compare.compare([folder], known=[row]), "toy")["speed"] == row["speed"]
+    assert row_of(compare.compare([folder], known=[{**row, "flops": 1}]), "toy")["speed"] is None
+    assert "Images/s" in compare.legend([row]) and "Images/s" not in compare.legend([])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ('{"recipe": "ou', "is damaged"),
+        ("[]", "is not a run.json"),
+        ('{"recipe": "ours"}', "is not a run.json"),
+    ],
+)
+def test_broken_run_is_named(tmp_path, content, message):
+    folder = make_run(tmp_path / "broken")
+    (folder / "run.json").unlink()
+    if content is not None:
+        (folder / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"broken/run\.json {message}"):
+        compare.compare([folder])
+
+
+def test_run_without_an_epoch_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"run\.json is not"):
+        compare.compare([make_run(tmp_path / "new", done=0)])
+
+
+def test_curves(tmp_path):
+    folders = [make_run(tmp_path / str(i)) for i in range(5)]
+    compare.draw_curves(folders, tmp_path / "curves.png")
+    import cv2
+
+    height, width = cv2.imread(str(tmp_path / "curves.png")).shape[:2]
+    assert width > 1000 and height > 1000  # four side by side, the fifth below
+    assert np.unique(cv2.imread(str(tmp_path / "curves.png"))[height // 2 :, width // 2 :]).tolist() == [255]
+
+
+def test_the_command(tmp_path):
+    def run(*arguments):
+        command = [sys.executable, "-m", "training.compare", *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    folder, out = make_run(tmp_path / "ours"), tmp_path / "systems.json"
+    done = run(folder, "--json", out, "--markdown")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert done.stdout == compare.markdown(rows) + "\n"
+    assert run(folder, "--json", out).stdout.startswith("system ")
+    out.write_text("{}")
+    for arguments in ((folder, "--json", out), (tmp_path / "none",)):
+        done = run(*arguments)
+        assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    assert out.read_text() == "{}"

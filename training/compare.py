@@ -1,0 +1,313 @@
+"""Put training runs side by side: cost, scores, and what the reports say of the same systems.
+
+    python -m training.compare runs/*                                              a table
+    python -m training.compare runs/* --json results/systems.json --speed          what the README's table is made from
+    python -m training.compare runs/* --markdown
+    python -m training.compare runs/* --curves curves.png                          loss and accuracy by epoch
+
+Reads run.json of each folder, and its report card where there is one: card.json in the folder, or <recipe>.json in the
+folder --cards. A recipe without a run gets a row that says so; a shortened run is marked as a trial.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from training import data, evaluate, networks, train
+from training.files import write_atomically, write_json
+from training.recipes import RECIPES, Recipe
+
+# Accuracy in % as the reports (and the ladder's team) state it: on their own cells, on the hidden test.
+REPORTED = {
+    "frozen": (None, "63"),
+    "fine_tuned": (None, "46-68"),
+    "flips_shifts": (None, "74"),
+    "randaugment": (None, "87"),
+    "lionia_basic_cnn": ("96.3", "28"),
+    "lionia_convnext_base": ("93.0", "38"),
+    "lionia_resnet50v2": ("98.1", "77"),
+    "lionia_efficientnetv2b0": ("98.0", "87"),
+    "spritzers_simple_cnn": (None, "25"),
+    "spritzers_vgg": ("95-97", "45"),
+    "spritzers_mobilenetv3small": ("95-97", "45"),
+    "spritzers_efficientnetb4": (None, "65"),
+    "spritzers_randmix": ("99.3", "86"),
+    "spritzers_lion": (None, "92"),
+}
+SPEED_IMAGES = 256
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_run(folder: Path) -> dict:
+    """run.json of a training run, or of a soup. Raises ValueError where it is missing, damaged or without an epoch."""
+    path = folder / "run.json"
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): name folders of training.train") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): --resume the run, or leave it out") from error
+    try:
+        [run[key] for key in ("recipe", "network", "weights", "parameters", "flops", "file_mb", "seconds")]
+        [run["settings"][key] for key in ("limit", "patience", "head_epochs", "epochs")]
+        [shipped(run)[key]["accuracy"] for key in ("validation", "augmented_validation")]
+        for entry in run["history"]:
+            [entry[part][metric] for part in ("train", "validation") for metric in ("loss", "accuracy")]
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{path} is not a run.json of training.train: {error!r}") from error
+    return run
+
+
+def shipped(run: dict) -> dict:
+    """The history's entry of the epoch whose weights the run left; of a soup, which has no history, its scores."""
+    if not run["history"]:
+        return run["scores"]
+    return run["history"][train.best_epoch(run["history"], Recipe(patience=run["settings"]["patience"]))]
+
+
+def read_summary(folder: Path, run: dict, cards: Path | None) -> tuple[dict | None, str | None]:
+    """(summary of the run's report card, None), or (None, why there is none that counts)."""
+    places = [folder / "card.json", *([cards / f"{run['recipe']}.json"] if cards else [])]
+    path = next((path for path in places if path.is_file()), None)
+    if path is None:
+        return None, None
+    card = evaluate.read_card(path)
+    weights = folder / "model.weights.h5"
+    if not weights.is_file():
+        raise ValueError(f"{weights} is missing, so that nothing shows whether {path} is its card")
+    if card["provenance"]["weights_sha256"] != hashlib.sha256(weights.read_bytes()).hexdigest():
+        return None, f"{path.name} is of other weights"
+    return card["summary"], None
+
+
+def notes(run: dict) -> list[str]:
+    """What makes a run another than its recipe: a limit, epochs that are missing, changed knobs."""
+    settings, done = run["settings"], len(run["history"])
+    if not done:
+        return []
+    recipe = settings
+    if run["recipe"] in RECIPES:
+        recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES[run["recipe"]])))  # tuples to lists
+    planned = recipe["head_epochs"] + recipe["epochs"]
+    patience = settings["patience"]
+    stopped = patience is not None and done - 1 - run["history"].index(shipped(run)) >= patience
+    found = []
+    if settings["limit"] is not None:
+        found.append(f"trial: {done} of {planned} epochs, at most {settings['limit']} cells")
+    elif done < planned:
+        found.append(f"{'stopped early' if stopped else 'trial'}: {done} of {planned} epochs")
+    changed = [knob for knob in recipe if knob in settings and settings[knob] != recipe[knob]]
+    if done < planned:  # said already
+        changed = [knob for knob in changed if knob not in ("epochs", "head_epochs")]
+    return found + [f"other {', '.join(changed)}"] * bool(changed)
+
+
+def speed(folder: Path) -> dict:
+    """Images a second through the whole of predict_proba, on generated images, best of three after a warm-up."""
+    predictor = networks.open_run(folder)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (SPEED_IMAGES, data.IMAGE_SIZE, data.IMAGE_SIZE, 3), np.uint8)
+    predictor.predict_proba(images[:1])
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        predictor.predict_proba(images)
+        seconds.append(time.perf_counter() - started)
+    return {"images_per_second": round(SPEED_IMAGES / min(seconds), 1), "cores": os.cpu_count()}
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def make_row(folder: Path, cards: Path | None = None) -> dict:
+    """What is known of one run. Scores are shares in 0-1; None where something is not known."""
+    run = read_run(folder)
+    summary, problem = read_summary(folder, run, cards)
+    now = shipped(run)
+    row = {
+        "recipe": run["recipe"],
+        "run": folder.name,
+        "network": run["network"],
+        "weights": run["weights"],
+        "epochs": len(run["history"]) or run["epochs_done"],
+        "notes": notes(run) + [problem] * bool(problem),
+        "parameters": run["parameters"],
+        "flops": run["flops"],
+        "file_mb": run["file_mb"],
+        "seconds": run["seconds"],
+        "train": now["train"]["accuracy"] if "train" in now else None,
+        "validation": now["validation"]["accuracy"],
+        "augmented_validation": now["augmented_validation"]["accuracy"],
+        "heldout": None,
+        "composite": None,
+        "predicted_hidden": None,
+        "speed": None,
+    }
+    if summary:
+        clean = summary["clean"]
+        row["heldout"] = {key: clean[key] for key in ("accuracy", "macro_precision", "macro_recall", "roc_auc")}
+        row["predicted_hidden"] = predicted = summary.get("predicted_hidden")
+        strengths = [part["accuracy"] for part in summary["composite"].values()]
+        if predicted:
+            row["composite"] = predicted["composite"]
+        elif len(strengths) == 5:  # a quick card has one
+            row["composite"] = float(np.mean(strengths))
+    return row
+
+
+def compare(folders: list[Path], cards: Path | None = None, known: list[dict] = (), measure: bool = False):
+    """A list of rows: one per run, in the order of RECIPES, soups last; and one per recipe without a run.
+
+    known: rows of an earlier table, of which the speeds are kept where a run's size is the same; measure: measure anew.
+    """
+    rows = [make_row(folder, cards) for folder in folders]
+    speeds = {(row["run"], row.get("network"), row.get("flops")): row.get("speed") for row in known}
+    for folder, row in zip(folders, rows, strict=True):
+        row["speed"] = speed(folder) if measure else speeds.get((row["run"], row["network"], row["flops"]))
+    there = {row["recipe"] for row in rows}
+    rows += [
+        {"recipe": name, "run": None, "network": recipe.network, "weights": None, "notes": ["not trained here"]}
+        for name, recipe in RECIPES.items()
+        if name not in there
+    ]
+    for row in rows:
+        row["reported"] = dict(zip(("local", "hidden"), REPORTED.get(row["recipe"], (None, None)), strict=True))
+    order = list(RECIPES)
+    return sorted(rows, key=lambda row: order.index(row["recipe"]) if row["recipe"] in order else len(order))
+
+
+COLUMNS = (
+    "system", "network", "start", "epochs", "parameters, M", "GFLOPs", "file, MB", "images/s", "train", "validation",
+    "held-out", "precision", "recall", "ROC AUC", "composite", "predicted hidden", "reported local", "reported hidden",
+    "notes",
+)  # fmt: skip
+
+
+def cells_of(row: dict) -> list[str]:
+    """A row as text, one for each of COLUMNS; scores in %, - for what is not known."""
+
+    def number(value: float | None, scale: float, digits: int) -> str:
+        return "-" if value is None else f"{scale * value:.{digits}f}"
+
+    heldout, hidden, weights = row.get("heldout") or {}, row.get("predicted_hidden"), row["weights"]
+    named = row["recipe"] if row["run"] in (None, row["recipe"]) else f"{row['recipe']} ({row['run']})"
+    return [
+        named,
+        row["network"],
+        "-" if weights is None else weights if weights in ("imagenet", "none") else Path(weights).name,
+        str(row.get("epochs", "-")),
+        number(row.get("parameters"), 1e-6, 2),
+        number(row.get("flops"), 1e-9, 2),
+        number(row.get("file_mb"), 1, 1),
+        number((row.get("speed") or {}).get("images_per_second"), 1, 0),
+        number(row.get("train"), 100, 2),
+        number(row.get("validation"), 100, 2),
+        number(heldout.get("accuracy"), 100, 2),
+        number(heldout.get("macro_precision"), 100, 2),
+        number(heldout.get("macro_recall"), 100, 2),
+        number(heldout.get("roc_auc"), 1, 4),
+        number(row.get("composite"), 100, 2),
+        "-" if not hidden else " ".join(number(hidden[k], 100, 1) for k in ("score", "low", "high")),
+        row["reported"]["local"] or "-",
+        row["reported"]["hidden"] or "-",
+        "; ".join(row["notes"]) or "-",
+    ]
+
+
+def markdown(rows: list[dict]) -> str:
+    """The table in Markdown, with what its columns mean below; rows as `compare` returns them."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells_of(row)) + " |" for row in rows]
+    return "\n".join(lines) + f"\n\n{legend(rows)}"
+
+
+def legend(rows: list[dict]) -> str:
+    cores = sorted({row["speed"]["cores"] for row in rows if row.get("speed")})
+    speed = f" Images/s: on a CPU, {' or '.join(map(str, cores))} cores." if cores else ""
+    return (
+        "Scores in %, ROC AUC in 0-1; precision, recall and ROC AUC are macro averages on the clean held-out cells. "
+        "Start: the backbone's weights before training. Train: on the batches of the epoch that ships, augmented and "
+        "mixed as the recipe says. Composite: accuracy at the strength that predicts the hidden score; without a "
+        "prediction, the mean of the five strengths. Predicted hidden: with its 95% interval." + speed
+    )
+
+
+def text(rows: list[dict]) -> str:
+    """The table for a terminal: columns padded, a line per row."""
+    table = [list(COLUMNS), *(cells_of(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    return "\n".join(lines) + f"\n\n{legend(rows)}"
+
+
+def draw_curves(folders: list[Path], path: Path) -> None:
+    """Loss above accuracy by epoch, training and validation, a column per run, four side by side (LionIA, Figure 1)."""
+    from matplotlib.figure import Figure
+
+    runs = [(folder.name, run["history"]) for folder in folders if (run := read_run(folder))["history"]]
+    if not runs:
+        raise ValueError("none of these runs has a history to draw")
+    wide, blocks = min(4, len(runs)), -(-len(runs) // 4)
+    figure = Figure(figsize=(3 * wide + 0.6, 5 * blocks), layout="constrained")
+    places = figure.subplots(2 * blocks, wide, squeeze=False)
+    for axes in places.ravel():
+        axes.set_axis_off()
+    for i, (name, history) in enumerate(runs):
+        for row, metric in enumerate(("loss", "accuracy")):
+            axes = places[2 * (i // wide) + row, i % wide]
+            axes.set_axis_on()
+            for part in ("train", "validation"):
+                axes.plot([e["epoch"] + 1 for e in history], [e[part][metric] for e in history], "o-", ms=2, label=part)
+            axes.set(title=name if row == 0 else "", xlabel="epoch" if row else "", ylabel="" if i % wide else metric)
+            axes.set_ylim(*((0, None) if row == 0 else (None, 1)))
+    places[0, 0].legend()
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, metadata={"Software": None}))
+
+
+def read_rows(path: Path | None) -> list[dict]:
+    """Rows of an earlier --json; none where there is no such file. Raises ValueError where it is damaged."""
+    if path is None or not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        [row["run"] for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a table of training.compare ({error!r}): move it away") from error
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of training runs")
+    parser.add_argument("--cards", type=Path, help="folder with report cards, <recipe>.json each")
+    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the rows here; speeds already there are kept")
+    parser.add_argument("--speed", action="store_true", help="measure images/s on the CPU, alone on the machine")
+    parser.add_argument("--curves", type=Path, metavar="OUT.png", help="draw loss and accuracy, and no table")
+    args = parser.parse_args()
+    if args.speed:  # before a framework starts and takes a GPU
+        os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        if args.curves:
+            draw_curves(args.runs, args.curves)
+            return
+        rows = compare(args.runs, args.cards, read_rows(args.json), args.speed)
+        if args.json:
+            write_json(args.json, {"rows": rows})
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(markdown(rows) if args.markdown else text(rows))
+
+
+if __name__ == "__main__":
+    main()
