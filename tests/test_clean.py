@@ -2,6 +2,7 @@ import json
 import re
 
 import cv2
+import dirty
 import numpy as np
 import pytest
 
@@ -289,3 +290,66 @@ def test_wrong_labels_are_found_reported_and_removed_only_when_asked():
     dropped = clean.audit(cells, activations=points, drop_label_errors=True)
     gone = {record["index"] for record in dropped.removed if record["reason"] == "label_error"}
     assert gone == {record["index"] for record in kept.suspects} and not gone & set(dropped.kept.tolist())
+
+
+# --- dirtier files ---------------------------------------------------------------------------------------------------
+
+
+def test_planted_pictures_of_all_kinds_go_and_cells_stay(heldout):
+    """One picture in twelve is planted, each different or repeated, under random labels; by real features."""
+    if not clean.BACKBONE.exists():
+        pytest.skip(f"needs {clean.BACKBONE} (see the README, 'Data')")
+    images, labels = heldout[0], heldout[1][:, 0].astype(np.int64)
+    rng = np.random.default_rng(11)
+    rows = rng.permutation(len(images))
+    cells, others = data.Cells(images[rows[:660]], labels[rows[:660]]), images[rows[660:]]
+    planted = np.stack([dirty.mixed(rng, others) for _ in range(60)])
+    known = clean.features(np.concatenate([cells.images, planted]), clean.BACKBONE)
+    row = dirty.judge_outliers(cells, known[:660], planted, known[660:], rng.integers(0, 8, 60), rng)
+    assert row["recall"] >= 0.9 and row["lost"] <= 3, row
+    row = dirty.judge_clean("cells", cells, known[:660])
+    assert row["lost"] <= 2, row
+
+
+@pytest.mark.parametrize("kind", dirty.ALTERED)
+def test_copies_of_all_kinds_go_and_cells_stay(heldout, kind):
+    """One picture in six is a copy, every fourth under another label."""
+    cells = data.Cells(heldout[0][:300], heldout[1][:300, 0].astype(np.int64))
+    row = dirty.judge_copies(cells, dirty.ALTERED[kind], 60, np.random.default_rng(12))
+    assert row["recall"] >= 0.98 and row["precision"] >= 0.98, row
+
+
+def test_measure_shows_an_audit_that_finds_nothing_or_takes_all(small, monkeypatch):
+    """The figures come from what was planted, not from what the audit says of itself."""
+    rng = np.random.default_rng(13)
+    planted, labels = np.stack([dirty.text(rng, small.images) for _ in range(5)]), np.zeros(5, int)
+    known, more = np.zeros((len(small), 3)), np.zeros((5, 3))
+
+    def keep(cells, activations=None):
+        return clean.Audit(np.arange(len(cells)), np.arange(len(cells)), [])
+
+    monkeypatch.setattr(clean, "audit", keep)
+    row = dirty.judge_outliers(small, known, planted, more, labels, rng)
+    assert (row["found"], row["lost"], row["recall"], row["precision"]) == (0, 0, 0, None)
+    assert dirty.judge_copies(small, (), 6, rng)["recall"] == 0
+    assert dirty.judge_clean("a", small, known)["lost"] == 0
+
+    def drop(cells, activations=None):
+        record = {"reason": "duplicate", "of": 0, "score": 1.0}
+        return clean.Audit(np.arange(0), np.arange(len(cells)), [{"index": i, **record} for i in range(len(cells))])
+
+    monkeypatch.setattr(clean, "audit", drop)
+    row = dirty.judge_outliers(small, known, planted, more, labels, rng)
+    assert row["recall"] == 1 and row["precision"] == round(5 / (5 + len(small)), 4)
+    assert dirty.judge_copies(small, (), 6, rng)["precision"] < 0.1
+    assert dirty.judge_clean("a", small, known)["share"] == 1
+
+
+def test_dirty_pictures_are_the_same_each_time(small):
+    for make in dirty.PICTURES.values():
+        first, again = (make(np.random.default_rng(5), small.images) for _ in range(2))
+        assert first.shape == (96, 96, 3) and first.dtype == np.uint8 and (first == again).all()
+    for ways in dirty.ALTERED.values():
+        copy = dirty.altered(small.images[0], ways, np.random.default_rng(5))
+        assert copy.shape == (96, 96, 3) and copy.dtype == np.uint8
+        assert (copy == small.images[0]).all() == (not ways)

@@ -345,14 +345,15 @@ def boundary(distance: np.ndarray, trusted: np.ndarray) -> float:
     """The distance beyond which an image is called an outlier.
 
     The trusted cells' upper tail is exponential; taken a quarter wider, for the rare cells that were not trusted, it
-    gives the chance that a cell lies as far out as an image does. The boundary is where real cells are at most
-    FALSE_SHARE of what lies beyond (Benjamini and Hochberg 1995), and at most FALSE_RATE of the cells.
+    gives the chance that a cell lies as far out as an image does. The boundary is where the real cells beyond it are
+    expected to be at most FALSE_SHARE of what lies there (Benjamini and Hochberg 1995), or a quarter of one cell in
+    all, and at most FALSE_RATE of the cells.
     """
     start = np.quantile(distance[trusted], 0.98)
     excess = 1.25 * np.mean(distance[trusted & (distance > start)] - start)
     outermost = np.sort(distance[distance > start])[::-1]
     chance = 0.02 * np.exp(-(outermost - start) / excess)
-    good = chance * len(distance) <= FALSE_SHARE * np.arange(1, len(outermost) + 1)
+    good = chance * len(distance) <= np.maximum(0.25, FALSE_SHARE * np.arange(1, len(outermost) + 1))
     limit = np.nextafter(outermost[good][-1], 0) if good.any() else outermost[0]
     return float(max(limit, start + excess * np.log(0.02 / FALSE_RATE)))
 
