@@ -121,6 +121,9 @@ def test_card_that_does_not_count(tmp_path):
     (folder / "card.json").write_text("{")
     with pytest.raises(ValueError, match=r"card\.json cannot be read"):
         compare.make_row(folder)
+    (folder / "card.json").write_text(json.dumps({"schema": evaluate.SCHEMA}))
+    with pytest.raises(ValueError, match=r"card\.json is not a card"):
+        compare.make_row(folder)
 
 
 def test_reported_figures_are_those_of_the_recipes():
@@ -198,9 +201,9 @@ def test_the_command(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["rows"]
     assert done.stdout == compare.markdown(rows) + "\n"
-    assert run(folder, "--json", out).stdout.startswith("system ")
     out.write_text("{}")
-    for arguments in ((folder, "--json", out), (tmp_path / "none",)):
-        done = run(*arguments)
-        assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    done = run(folder, "--json", out)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert out.read_text() == "{}"
+    lines = compare.text(rows).splitlines()
+    assert lines[0].startswith("system ") and lines[1].startswith("ours ") and len(lines) == len(rows) + 3

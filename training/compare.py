@@ -74,19 +74,29 @@ def shipped(run: dict) -> dict:
     return run["history"][train.best_epoch(run["history"], Recipe(patience=run["settings"]["patience"]))]
 
 
-def read_summary(folder: Path, run: dict, cards: Path | None) -> tuple[dict | None, str | None]:
-    """(summary of the run's report card, None), or (None, why there is none that counts)."""
+def read_card(folder: Path, run: dict, cards: Path | None) -> tuple[dict, list[str]]:
+    """(heldout, composite and predicted_hidden of the run's report card, []); where none counts, ({}, why)."""
     places = [folder / "card.json", *([cards / f"{run['recipe']}.json"] if cards else [])]
     path = next((path for path in places if path.is_file()), None)
     if path is None:
-        return None, None
+        return {}, []
     card = evaluate.read_card(path)
     weights = folder / "model.weights.h5"
     if not weights.is_file():
         raise ValueError(f"{weights} is missing, so that nothing shows whether {path} is its card")
-    if card["provenance"]["weights_sha256"] != hashlib.sha256(weights.read_bytes()).hexdigest():
-        return None, f"{path.name} is of other weights"
-    return card["summary"], None
+    try:
+        if card["provenance"]["weights_sha256"] != hashlib.sha256(weights.read_bytes()).hexdigest():
+            return {}, [f"{path.name} is of other weights"]
+        summary = card["summary"]
+        strengths = [part["accuracy"] for part in summary["composite"].values()]
+        composite = float(np.mean(strengths)) if len(strengths) == 5 else None  # a quick card has one
+        predicted = summary.get("predicted_hidden")
+        if predicted:
+            composite, predicted = predicted["composite"], {key: predicted[key] for key in ("score", "low", "high")}
+        heldout = {key: summary["clean"][key] for key in ("accuracy", "macro_precision", "macro_recall", "roc_auc")}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a card of training.evaluate: {error!r}") from error
+    return {"heldout": heldout, "composite": composite, "predicted_hidden": predicted}, []
 
 
 def notes(run: dict) -> list[str]:
@@ -131,15 +141,15 @@ def speed(folder: Path) -> dict:
 def make_row(folder: Path, cards: Path | None = None) -> dict:
     """What is known of one run. Scores are shares in 0-1; None where something is not known."""
     run = read_run(folder)
-    summary, problem = read_summary(folder, run, cards)
+    scores, problems = read_card(folder, run, cards)
     now = shipped(run)
-    row = {
+    return {
         "recipe": run["recipe"],
         "run": folder.name,
         "network": run["network"],
         "weights": run["weights"],
         "epochs": len(run["history"]) or run["epochs_done"],
-        "notes": notes(run) + [problem] * bool(problem),
+        "notes": notes(run) + problems,
         "parameters": run["parameters"],
         "flops": run["flops"],
         "file_mb": run["file_mb"],
@@ -147,21 +157,10 @@ def make_row(folder: Path, cards: Path | None = None) -> dict:
         "train": now["train"]["accuracy"] if "train" in now else None,
         "validation": now["validation"]["accuracy"],
         "augmented_validation": now["augmented_validation"]["accuracy"],
-        "heldout": None,
-        "composite": None,
-        "predicted_hidden": None,
-        "speed": None,
+        "heldout": scores.get("heldout"),
+        "composite": scores.get("composite"),
+        "predicted_hidden": scores.get("predicted_hidden"),
     }
-    if summary:
-        clean = summary["clean"]
-        row["heldout"] = {key: clean[key] for key in ("accuracy", "macro_precision", "macro_recall", "roc_auc")}
-        row["predicted_hidden"] = predicted = summary.get("predicted_hidden")
-        strengths = [part["accuracy"] for part in summary["composite"].values()]
-        if predicted:
-            row["composite"] = predicted["composite"]
-        elif len(strengths) == 5:  # a quick card has one
-            row["composite"] = float(np.mean(strengths))
-    return row
 
 
 def compare(folders: list[Path], cards: Path | None = None, known: list[dict] = (), measure: bool = False):

@@ -159,9 +159,9 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def combine(folders: list[Path], cells: data.Cells, out: Path, kind: str = "average", calibrate: bool = False) -> dict:
     """Write folder `out` with weights, manifest.json and run.json; returns the manifest.
 
-    kind: one of KINDS. The manifest has the first run's settings, and under "soup" or "ensemble" those of all, their
-    SHA-256 and scores. One folder alone is copied, to be calibrated. Raises ValueError for runs that cannot be
-    combined, FileExistsError where `out` is there.
+    kind: one of KINDS; an ensemble that is made part of another counts with each of its networks. The manifest has the
+    first run's settings, and under "soup" or "ensemble" those of all, their SHA-256 and scores. One folder alone is
+    copied, to be calibrated. Raises ValueError for runs that cannot be combined, FileExistsError where `out` is there.
     """
     if out.exists():
         raise FileExistsError(f"{out} is already there: choose another --out")
