@@ -225,11 +225,11 @@ def test_the_sheet_is_the_same_every_time(tmp_path):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (80, 96, 96, 3), dtype=np.uint8), np.arange(80) % 8
     np.savez(tmp_path / "cells.npz", images=images, labels=labels)
-    for name, strength in (("a", "3.4"), ("b", "3.4"), ("c", "5")):
-        where = ["--heldout", str(tmp_path / "cells.npz"), "--strength", strength]
+    for name, *how in (("a", "3.4"), ("b", "3.4"), ("c", "5"), ("d", "3.4", "--blind")):
+        where = ["--heldout", str(tmp_path / "cells.npz"), "--strength", *how]
         calibrate.main(["--sheet", str(tmp_path / f"{name}.png"), *where])
-    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
-    assert a == b != c and a[:4] == b"\x89PNG"
+    a, b, c, d = ((tmp_path / f"{name}.png").read_bytes() for name in "abcd")
+    assert a == b and len({a, c, d}) == 3 and a[:4] == b"\x89PNG"
     plain = calibrate.sheet(images[:12], None, 0.0)
     assert plain.shape == (2 * 164, 1500, 3)
     import cv2

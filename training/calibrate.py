@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training import corruptions, data
+from training import corruptions
 from training.files import ROOT, commit, write_atomically, write_json
 
 PATH = ROOT / "results" / "calibration.json"
@@ -273,15 +273,15 @@ def sheet(images: np.ndarray, names: list[str] | None, strength: float, columns:
     return out
 
 
-def draw(path: Path, strength: float, heldout: Path, count: int = 60, names: bool = True) -> None:
-    """`sheet` of `count` held-out cells, the classes in proportion, in a fixed shuffled order, as a PNG."""
+def draw(path: Path, strength: float, heldout: Path, names: bool) -> None:
+    """`sheet` of 60 held-out cells, the classes in proportion, in a fixed shuffled order, as a PNG."""
     from PIL import Image  # comes with matplotlib
 
     from training.evaluate import SHORT, read_heldout, stratified_order
 
     cells = read_heldout(heldout)
-    order = np.random.default_rng(0).permutation(stratified_order(cells.labels)[:count])
-    chosen: data.Cells = cells.take(order)
+    order = np.random.default_rng(0).permutation(stratified_order(cells.labels)[:60])
+    chosen = cells.take(order)
     picture = Image.fromarray(sheet(chosen.images, [SHORT[k] for k in chosen.labels] if names else None, strength))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
@@ -307,8 +307,8 @@ def show(calibration: dict) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.sheet:
         strength = args.strength or read(PATH)["strength"]
-        draw(args.sheet, strength, args.heldout)
-        print(f"{args.sheet}: cells under the composite at strength {strength:g}, their names below")
+        draw(args.sheet, strength, args.heldout, not args.blind)
+        print(f"{args.sheet}: 60 cells under the composite at strength {strength:g}")
         return
     from training.evaluate import read_card
 
@@ -333,6 +333,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=PATH, help="where the calibration goes")
     parser.add_argument("--sheet", type=Path, help="draw 60 held-out cells under the composite instead")
     parser.add_argument("--strength", type=float, help="of the sheet, 0-5; default: the calibration's")
+    parser.add_argument("--blind", action="store_true", help="the sheet without the cells' names, to be named first")
     parser.add_argument("--heldout", type=Path, default=Path("data/heldout.npz"), help="of the sheet: NPZ")
     args = parser.parse_args(argv)
     if bool(args.cards) == bool(args.sheet):
