@@ -45,7 +45,7 @@ def segment(image: np.ndarray, fill: int | None = None) -> np.ndarray:
 
     Otsu's threshold (1979) of the green channel, which haemoglobin and the stain absorb, blurred a little; then an
     opening against specks and a closing against gaps; of the regions left, those that reach into the central third.
-    An image without such a region stays as it is.
+    An image without such a region stays as it is. Pale cytoplasm counts as background now and then.
     """
     mask = cell_mask(image)
     if not mask.any() or mask.all():
