@@ -31,15 +31,28 @@ def as_images(X) -> np.ndarray:
     return X
 
 
-def preprocess(X) -> np.ndarray:
+def preprocess(X, steps: tuple[str, ...] = ()) -> np.ndarray:
     """Images as the network takes them: float32 (n, 96, 96, 3), 0-255 (the network rescales inside).
+
+    steps: names of training/enhance.py that each image passes at the end, in this order; a submission whose weights
+    were trained with some carries that file.
 
     X: (n, 96, 96, 3), integers or floats in 0-255. Each image is judged by itself: one of floats that are all in
     [0, 1] is scaled by 255; NaN becomes 0; what lies outside 0-255 is clipped (infinities too). Each of these
     warns. X is not modified. Raises ValueError for another shape or for values that are no real numbers.
     """
-    X = as_images(X)
-    images = np.array(X, np.float32)  # a copy, always
+    images = _clean(as_images(X))
+    if steps:
+        from training.enhance import apply
+
+        for i, image in enumerate(np.rint(images).astype(np.uint8)):
+            images[i] = apply(image, steps)
+    return images
+
+
+def _clean(X: np.ndarray) -> np.ndarray:
+    """A copy as float32, all values finite and in 0-255."""
+    images = np.array(X, np.float32)
     if X.dtype == np.uint8 or not len(images):
         return images
     finite = np.isfinite(images)
@@ -56,7 +69,9 @@ def preprocess(X) -> np.ndarray:
     return np.clip(np.nan_to_num(images, copy=False, nan=0, posinf=255, neginf=0), 0, 255)
 
 
-def build_network(size: int | None = IMAGE_SIZE, backbone_weights: str | Path | None = None) -> keras.Model:
+def build_network(
+    size: int | None = IMAGE_SIZE, backbone_weights: str | Path | None = None, dropout: float = 0.3
+) -> keras.Model:
     """EfficientNetV2B0 (Tan & Le 2021) with average pooling and one dense layer: float images to probabilities.
 
     size: height and width in pixels, None for any. backbone_weights: a headless `.weights.h5` for the backbone,
@@ -67,54 +82,89 @@ def build_network(size: int | None = IMAGE_SIZE, backbone_weights: str | Path | 
     )
     if backbone_weights is not None:
         backbone.load_weights(backbone_weights)
-    x = keras.layers.Dropout(0.3)(backbone.output)
+    x = keras.layers.Dropout(dropout)(backbone.output)
     x = keras.layers.Dense(NUM_CLASSES, activation="softmax", dtype="float32", name="head")(x)
     return keras.Model(backbone.input, x)
 
 
-def load_weights(network: keras.Model, folder: Path) -> dict:
-    """Load folder/model.weights.h5 into the network after checking it against folder/manifest.json, returned.
+REMEDY = "unzip the submission again, or put a trained run's model.weights.h5 and manifest.json there"
 
-    Raises FileNotFoundError where either is missing, ValueError where the weights are not the manifest's.
+
+def read_manifest(folder: Path) -> dict:
+    """folder/manifest.json. Raises FileNotFoundError where it is missing, ValueError where it is damaged.
+
+    Read from it: `sha256` of model.weights.h5; `members`, file name to SHA-256 of further networks whose probabilities
+    are averaged; `enhance`, see `preprocess`; `views`, how many of VIEWS are averaged; `temperature`.
     """
-    remedy = "unzip the submission again, or put a trained run's model.weights.h5 and manifest.json there"
-    path, manifest_path = folder / "model.weights.h5", folder / "manifest.json"
-    for file in (path, manifest_path):
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is missing: {remedy}")
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {REMEDY}")
     try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        expected = manifest["sha256"]
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest["sha256"], dict(manifest.get("members", {}))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{manifest_path} is damaged ({error!r}): {remedy}") from error
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise ValueError(
-            f"{path} is truncated or altered (SHA-256 {found[:12]}, the manifest says {expected[:12]}): {remedy}"
-        )
-    network.load_weights(path)
+        raise ValueError(f"{path} is damaged ({error!r}): {REMEDY}") from error
     return manifest
 
 
+def load_weights(network: keras.Model, path: Path, expected: str) -> None:
+    """Load a weights file; FileNotFoundError where it is missing, ValueError where its SHA-256 is not `expected`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {REMEDY}")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"{path} is truncated or altered (SHA-256 {found[:12]}, the manifest says {expected[:12]}): {REMEDY}"
+        )
+    network.load_weights(path)
+
+
+VIEWS = (  # a cell has no up and no handedness: flips and turns of it are the same cell, (n, h, w, 3) each
+    lambda x: x,
+    lambda x: x[:, ::-1, ::-1],
+    lambda x: x[:, :, ::-1],
+    lambda x: x[:, ::-1],
+)
+
+
 class Model:
-    """The graded interface. One network, no state between calls, no randomness."""
+    """The graded interface. No state between calls, no randomness."""
 
     def __init__(self, folder: str | Path | None = None):
         """Load the weights of `folder`; None, the graded case, means the `weights` folder beside this file."""
-        self.network = build_network()
-        self.manifest = load_weights(self.network, Path(folder or FOLDER))
+        folder = Path(folder or FOLDER)
+        self.manifest = read_manifest(folder)
+        self.steps = tuple(self.manifest.get("enhance", ()))
+        self.views = VIEWS[: self.manifest.get("views", 1)]
+        self.temperature = self.manifest.get("temperature", 1.0)
+        self.networks = []
+        for name, sha256 in {"model.weights.h5": self.manifest["sha256"], **self.manifest.get("members", {})}.items():
+            self.networks.append(self.build())
+            load_weights(self.networks[-1], folder / name, sha256)
+
+    def build(self) -> keras.Model:
+        """The network whose weights are loaded."""
+        return build_network()
 
     def predict(self, X) -> np.ndarray:
         """Labels (n,) int64 in 0-7 of images (n, 96, 96, 3) in 0-255; see `preprocess` for what is accepted."""
         return self.predict_proba(X).argmax(axis=1)
 
     def predict_proba(self, X) -> np.ndarray:
-        """Class probabilities (n, 8) float32; every row depends on its own image alone."""
+        """Class probabilities (n, 8) float32; every row depends on its own image alone.
+
+        They are averaged over networks and views, then brought to the temperature T: p^(1/T), scaled to sum to 1 (Guo
+        et al. 2017), which changes no label.
+        """
         X = as_images(X)
-        probabilities = np.empty((len(X), NUM_CLASSES), np.float32)
+        probabilities = np.zeros((len(X), NUM_CLASSES), np.float32)
         for start in range(0, len(X), BATCH_SIZE):
-            images = preprocess(X[start : start + BATCH_SIZE])
+            images = preprocess(X[start : start + BATCH_SIZE], self.steps)
             n = len(images)
             images = np.pad(images, ((0, BATCH_SIZE - n), (0, 0), (0, 0), (0, 0)))
-            probabilities[start : start + n] = np.asarray(self.network.predict_on_batch(images))[:n]
-        return probabilities
+            for network in self.networks:
+                for view in self.views:
+                    view = np.ascontiguousarray(view(images))
+                    probabilities[start : start + n] += np.asarray(network.predict_on_batch(view))[:n]
+        probabilities = np.clip(probabilities, 1e-30, None) ** np.float32(1 / self.temperature)
+        return probabilities / probabilities.sum(axis=1, keepdims=True)

@@ -3,22 +3,27 @@
 import dataclasses
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from conftest import DATA, ROOT
 
 import model
-from training import data, train
+from training import data, enhance, networks, train
 from training.recipes import RECIPES, Recipe
 
 RECIPE = Recipe(
-    policy="flips", mixup=0.2, cutmix=0.2, epochs=3, sizes=((0, 32), (2, 96)), batch_size=8, validation=0.2
-)
+    weights="none", policy="flips", mixup=0.2, cutmix=0.2, epochs=3, sizes=((0, 32), (2, 96)), batch_size=8,
+    validation=0.2,
+)  # fmt: skip
 
 
 def easy_cells(n: int = 80) -> data.Cells:
@@ -30,20 +35,23 @@ def easy_cells(n: int = 80) -> data.Cells:
     return data.Cells(images.astype(np.uint8), labels)
 
 
-def toy_network(size=None, backbone_weights=None):
-    import keras
-
+def toy_network(size=None, backbone_weights=None, dropout=0.3):
     inputs = keras.Input((size, size, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
     x = keras.layers.Conv2D(8, 3, strides=4)(x)
     x = keras.layers.BatchNormalization()(x)
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    x = keras.layers.Dropout(0.0)(x)  # none: only the checkpoint makes a difference
     return keras.Model(inputs, keras.layers.Dense(8, activation="softmax", name="head")(x))
 
 
 @pytest.fixture
 def toy(monkeypatch):
     monkeypatch.setattr(model, "build_network", toy_network)
+
+
+def history_of(folder):
+    return json.loads((folder / "run.json").read_text())["history"]
 
 
 def run(out, recipe=RECIPE, cells=None, **options):
@@ -62,7 +70,7 @@ def whole(tmp_path_factory):
 
 def test_a_run_leaves_its_files(whole):
     manifest = json.loads((whole / "manifest.json").read_text())
-    history = json.loads((whole / "history.json").read_text())
+    history = history_of(whole)
     assert [(e["stage"], e["size"]) for e in history] == [("head", 32), ("all", 32), ("all", 32), ("all", 96)]
     assert manifest["settings"]["epochs"] == 3 and manifest["settings"]["data"] == data.digest(easy_cells())
     assert set(manifest["scores"]) == {"validation", "augmented_validation"}
@@ -71,13 +79,13 @@ def test_a_run_leaves_its_files(whole):
     assert audit["kept"] == 80 and audit["removed"] == []
     names = {p.name for p in whole.iterdir()}
     assert names == {
-        "audit.json", "checkpoint-004", "curves.png", "history.json", "manifest.json", "model.weights.h5"
+        "audit.json", "checkpoint-004", "curves.png", "manifest.json", "model.weights.h5", "run.json"
     }  # fmt: skip
 
 
-def test_exported_weights_load_and_predict_the_same(whole):
-    network = toy_network(96)
-    manifest = model.load_weights(network, whole)
+def test_exported_weights_load_and_predict_the_same(toy, whole):
+    shipped = model.Model(whole)
+    network, manifest = shipped.networks[0], shipped.manifest
     with np.load(whole / "checkpoint-004" / "average.npz") as file:
         average = [file[f"arr_{i}"] for i in range(len(file.files))]
     for weight, exact in zip(network.get_weights(), average, strict=True):
@@ -88,7 +96,7 @@ def test_exported_weights_load_and_predict_the_same(whole):
 
 
 def test_training_learns(toy, tmp_path):
-    recipe = dataclasses.replace(RECIPE, epochs=15, learning_rate=0.02, mixup=0, cutmix=0, sizes=((0, 32),))
+    recipe = dataclasses.replace(RECIPE, epochs=15, learning_rate=0.02, mixup=0, cutmix=0, sizes=((0, 32), (14, 96)))
     manifest = run(tmp_path / "run", recipe)
     assert manifest["scores"]["validation"]["accuracy"] >= 0.5  # chance is 0.125
 
@@ -112,20 +120,57 @@ def kill_in_epoch(monkeypatch, number):
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_killed_and_resumed_is_the_same_as_never_stopped(toy, tmp_path, monkeypatch, whole, number):
-    """At the change of stages (1) and of sizes (3). The toy has no dropout: only the checkpoint makes a difference."""
+    """At the change of stages (1) and of sizes (3)."""
     with monkeypatch.context() as patch:
         kill_in_epoch(patch, number)
         with pytest.raises((Killed, Exception)):
             run(tmp_path / "run")
-    before = json.loads((tmp_path / "run" / "history.json").read_text())
+    before = history_of(tmp_path / "run")
     assert len(before) == number
-    assert model.load_weights(toy_network(96), tmp_path / "run")["epochs_done"] == number
+    assert model.Model(tmp_path / "run").manifest["epochs_done"] == number
     run(tmp_path / "run", resume=True)
-    after = json.loads((tmp_path / "run" / "history.json").read_text())
+    after = history_of(tmp_path / "run")
     assert after[:number] == before and len(after) == 4
-    for a, b in zip(after, json.loads((whole / "history.json").read_text()), strict=True):
+    for a, b in zip(after, history_of(whole), strict=True):
         for part in ("train", "validation", "augmented_validation"):
             assert a[part]["loss"] == pytest.approx(b[part]["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("victim", ["model.weights.h5", "manifest.json", "run.json", "checkpoint-002"])
+def test_killed_while_writing(toy, tmp_path, monkeypatch, whole, victim):
+    """A kill between the writing of a file and its renaming, in the second epoch: what is there is whole."""
+    rename = os.replace
+
+    def replace(source, target):
+        if Path(target).name == victim and len(history_of(tmp_path / "run") if written() else []) >= 1:
+            raise Killed
+        rename(source, target)
+
+    def written():
+        return (tmp_path / "run" / "run.json").exists()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(Killed):
+            run(tmp_path / "run")
+    network = toy_network(96)
+    checkpoint = max((tmp_path / "run").glob("checkpoint-*"))
+    train.load_checkpoint(checkpoint, network, network.get_weights())
+    if victim != "manifest.json":  # between weights and manifest there is a moment when they do not agree: it is seen
+        assert model.Model(tmp_path / "run").predict(easy_cells(2).images).shape == (2,)
+    run(tmp_path / "run", resume=True)
+    for a, b in zip(history_of(tmp_path / "run"), history_of(whole), strict=True):
+        assert a["validation"]["loss"] == pytest.approx(b["validation"]["loss"], rel=1e-4)
+    assert model.Model(tmp_path / "run").manifest["epochs_done"] == 4
+    assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
+
+
+def test_two_tiny_runs_give_the_same_bits(toy, tmp_path):
+    recipe = dataclasses.replace(RECIPE, head_epochs=0, epochs=1, sizes=((0, 96),))
+    first, second = run(tmp_path / "a", recipe), run(tmp_path / "b", recipe)
+    assert first["sha256"] == second["sha256"]
+    other = run(tmp_path / "c", dataclasses.replace(recipe, seed=1))
+    assert other["sha256"] != first["sha256"]
 
 
 def test_a_finished_run_resumed_changes_nothing(toy, whole):
@@ -134,14 +179,208 @@ def test_a_finished_run_resumed_changes_nothing(toy, whole):
     assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
 
 
-def test_refusals(toy, whole, tmp_path):
+def test_refusals(toy, whole, tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="--resume"):
         run(whole)
     with pytest.raises(ValueError, match="another learning_rate"):
         run(whole, dataclasses.replace(RECIPE, learning_rate=1.0), resume=True)
-    with pytest.raises(ValueError, match="fewer than one batch"):
-        run(tmp_path / "new", dataclasses.replace(RECIPE, batch_size=1000))
-    assert not (tmp_path / "new").exists()
+    for changes, message in [
+        ({"batch_size": 1000}, "fewer than one batch of 1000"),
+        ({"frozen": 99}, "frozen=99, but the backbone of EfficientNetV2B0 has 4 layers"),
+        ({"only": ("LSTM",)}, "no layer of EfficientNetV2B0"),
+        ({"weights": "nowhere.weights.h5"}, "nowhere.weights.h5 is missing"),
+        ({"network": "AlexNet"}, "network is 'AlexNet'; choose from BasicCNN"),
+        ({"policy": "mild"}, "policy is 'mild'; choose from none"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'; choose from adamw, adam, lion"),
+        ({"enhance": ("sharpen",)}, "enhance holds 'sharpen'"),
+        ({"class_policies": ((9, "flips"),)}, "labels 0-7"),
+        ({"sizes": ((0, 64),)}, "end at 96 pixels"),
+        ({"network": "BasicCNN"}, "BasicCNN takes 96 pixels only"),
+        ({"mixup": 0.9, "cutmix": 0.9}, "odds of mixup and cutmix"),
+        ({"epochs": 0, "head_epochs": 0}, "at least 1"),
+        ({"validation": 0.0}, "validation must be between"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            run(tmp_path / "new", dataclasses.replace(RECIPE, **changes))
+    lacking = easy_cells().take(np.flatnonzero(easy_cells().labels != 5))
+    with pytest.raises(ValueError, match="no cells to train on of 5 monocyte"):
+        run(tmp_path / "new", cells=lacking)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
+        with pytest.raises(ValueError, match="make room"):
+            run(tmp_path / "new")
+    assert not (tmp_path / "new").exists() or not any((tmp_path / "new").glob("*.h5"))
+
+
+def test_patience_ends_a_run_and_ships_its_best_epoch(toy, tmp_path, monkeypatch):
+    losses, calls = [0.9, 0.5, 0.7, 0.6, 0.4], []
+
+    def score(network, cells, steps=()):
+        calls.append(cells)
+        return {"accuracy": 0.5, "loss": losses[(len(calls) - 1) // 2]}  # clean, then augmented
+
+    monkeypatch.setattr(train, "score", score)
+    recipe = dataclasses.replace(RECIPE, head_epochs=0, epochs=9, sizes=((0, 96),), patience=2)
+    manifest = run(tmp_path / "run", recipe)
+    assert manifest["epochs_done"] == 2 and len(history_of(tmp_path / "run")) == 4
+    assert run(tmp_path / "run", recipe, resume=True) == manifest
+    assert len(history_of(tmp_path / "run")) == 4
+
+
+@pytest.mark.parametrize(
+    "changes, trained",
+    [
+        ({}, ["conv2d", "batch_normalization"]),
+        ({"frozen": 1}, ["batch_normalization"]),
+        ({"only": ("Conv2D",)}, ["conv2d"]),
+        ({"batch_norm": "frozen"}, ["conv2d"]),
+    ],
+)
+def test_what_is_frozen_stays(toy, tmp_path, changes, trained):
+    keras.utils.set_random_seed(0)
+    recipe = dataclasses.replace(RECIPE, head_epochs=0, epochs=1, sizes=((0, 96),), average_epochs=0, **changes)
+    before = toy_network(96).get_weights()
+    run(tmp_path / "run", recipe)
+    after = toy_network(96)
+    after.load_weights(tmp_path / "run" / "checkpoint-001" / "live.weights.h5")
+    layers = {layer.name.rstrip("_0123456789"): layer for layer in after.layers if layer.weights}
+    moved, place = set(), 0
+    for name, layer in layers.items():
+        for weight in layer.weights:
+            if weight.dtype == "float32":
+                if not np.array_equal(weight, before[place]):
+                    moved.add(name)
+                place += 1
+    assert moved == {*trained, "head"}
+
+
+@pytest.mark.parametrize("optimizer", train.OPTIMIZERS)
+@pytest.mark.parametrize("loss", train.LOSSES)
+def test_every_optimizer_and_loss(toy, optimizer, loss):
+    network = toy_network(96)
+    train.compile_for(network, dataclasses.replace(RECIPE, optimizer=optimizer, loss=loss), "all", 10)
+    assert type(network.optimizer).__name__.lower() == optimizer and network.optimizer.built
+    cells = easy_cells(16)
+    value = network.train_on_batch(cells.images.astype(np.float32), np.eye(8, dtype=np.float32)[cells.labels])
+    assert np.isfinite(value).all()
+
+
+def test_oversampling_and_class_weights_by_hand():
+    labels = np.array([0, 0, 0, 1, 2, 2, 3, 4, 5, 6, 7, 7])
+    slots = train.oversample(labels)
+    assert np.bincount(labels[slots]).tolist() == [3] * 8 and sorted(slots[:3]) == [0, 1, 2]
+    assert set(slots.tolist()) == set(range(12))
+    assert train.class_weights(labels).tolist() == [0.5, 1.5, 0.75, 1.5, 1.5, 1.5, 1.5, 0.75]  # 12 / (8 n)
+
+
+def test_copies_in_one_epoch_are_augmented_anew_and_weighted():
+    cells = easy_cells(24)
+    cells = cells.take(np.flatnonzero((cells.labels != 3) | (np.arange(24) < 8)))  # one cell of class 3
+    batches = train.Batches(cells, Recipe(policy="ours", oversample=True, class_weights=True, batch_size=24), 1)
+    try:
+        ((images, targets, weights),) = batches.epoch(0, 96)
+    finally:
+        batches.close()
+    rare = images[targets[:, 3] == 1]
+    assert len(rare) == 3 and len({i.tobytes() for i in rare}) == 3
+    assert weights.tolist() == train.class_weights(cells.labels)[targets.argmax(axis=1)].tolist()
+
+
+def test_classes_can_have_policies_of_their_own():
+    cells = easy_cells(16)
+    batches = train.Batches(cells, Recipe(policy="none", class_policies=((3, "ours"),), batch_size=16), 1)
+    try:
+        ((images, targets),) = batches.epoch(0, 96)
+    finally:
+        batches.close()
+    known = {i.tobytes() for i in cells.images}
+    for image, label in zip(images.astype(np.uint8), targets.argmax(axis=1), strict=True):
+        assert (image.tobytes() in known) == (label != 3)
+
+
+def test_enhancement_is_the_same_code_in_training_and_when_graded(toy, tmp_path):
+    recipe = dataclasses.replace(RECIPE, head_epochs=0, epochs=1, sizes=((0, 96),), policy="none", mixup=0, cutmix=0,
+                                 enhance=("clahe", "bilateral"))  # fmt: skip
+    cells = easy_cells()
+    run(tmp_path / "run", recipe)
+    graded = model.Model(tmp_path / "run")
+    assert graded.steps == ("clahe", "bilateral")
+    batches = train.Batches(cells, recipe, 1)
+    try:
+        images, targets = next(batches.epoch(0, 96))
+    finally:
+        batches.close()
+    made = {model.preprocess(i[None], graded.steps).tobytes() for i in cells.images}
+    assert all(i.tobytes() in made for i in images) and not np.array_equal(images.astype(np.uint8), cells.images[:8])
+    enhanced = np.stack([enhance.apply(i, graded.steps) for i in cells.images[:8]])
+    plain = graded.networks[0].predict(enhanced.astype(np.float32), verbose=0)
+    assert np.allclose(graded.predict_proba(cells.images[:8]), plain, atol=1e-5)
+
+
+def test_override():
+    recipe = train.override(RECIPES["ours"], ["mixup=0.5", "policy=flips", "sizes=((0, 96),)", "patience=3"])
+    assert (recipe.mixup, recipe.policy, recipe.sizes, recipe.patience) == (0.5, "flips", ((0, 96),), 3)
+    for wrong in ("mixup", "colour=1", "epochs=many", "mixup=none"):
+        with pytest.raises(ValueError, match="--set"):
+            train.override(RECIPES["ours"], [wrong])
+
+
+TWO_DEVICES = """
+import dataclasses, sys
+import numpy as np
+sys.path[:0] = ["tests", "."]
+if sys.argv[1] == "2":
+    import tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import model, test_train
+from training import train
+if __name__ == "__main__":
+    model.build_network = test_train.plain_network
+    recipe = dataclasses.replace(test_train.RECIPE, head_epochs=0, epochs=2, sizes=((0, 96),), average_epochs=0)
+    out = sys.argv[2]
+    from pathlib import Path
+    train.train(recipe, "toy", test_train.easy_cells(), Path(out), distribute=sys.argv[1] == "2", workers=1)
+    if sys.argv[1] == "2":
+        assert len(tf.config.list_logical_devices("CPU")) == 2
+"""
+
+
+def plain_network(size=None, backbone_weights=None, dropout=0.3):
+    """Without batch norm, whose statistics are each device's own."""
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = keras.layers.Conv2D(8, 3, strides=4, activation="relu")(x)
+    x = keras.layers.Dropout(0.0)(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, keras.layers.Dense(8, activation="softmax", name="head")(x))
+
+
+def test_two_devices_train_like_one(tmp_path):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("makes two virtual devices of TensorFlow's")
+    histories = []
+    for count in ("1", "2"):
+        command = [sys.executable, "-c", TWO_DEVICES, count, str(tmp_path / count)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        histories.append(history_of(tmp_path / count))
+    for one, two in zip(*histories, strict=True):
+        assert one["train"]["loss"] == pytest.approx(two["train"]["loss"], rel=1e-3)
+        assert one["validation"]["loss"] == pytest.approx(two["validation"]["loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_trains_saves_and_reloads(name, tmp_path):
+    """An epoch of each stage on a few cells at the recipe's real network, without pretrained weights."""
+    recipe = dataclasses.replace(
+        RECIPES[name], weights="none", head_epochs=min(1, RECIPES[name].head_epochs), batch_size=8, validation=0.2,
+        epochs=min(1, RECIPES[name].epochs), sizes=((0, 96),),
+    )  # fmt: skip
+    cells = easy_cells(40)
+    run(tmp_path / "run", recipe, cells)
+    first, second = (networks.open_run(tmp_path / "run").predict_proba(cells.images[:4]) for _ in range(2))
+    assert np.array_equal(first, second) and np.allclose(first.sum(axis=1), 1, atol=1e-5)
 
 
 def test_batches_are_the_same_whatever_the_workers(tmp_path):
@@ -181,10 +420,7 @@ def test_training_needs_no_framework_to_be_imported():
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_recipes_are_complete(name):
-    from training import augment
-
-    recipe = RECIPES[name]
-    assert recipe.policy in augment.POLICIES and recipe.sizes[0][0] == 0 and recipe.sizes[-1][1] == model.IMAGE_SIZE
+    train.check(RECIPES[name])
 
 
 @pytest.fixture
@@ -224,7 +460,7 @@ def test_the_command_killed_and_resumed_on_real_cells(command, training_set, tmp
     second = command(*arguments, "--resume")
     output = second.communicate(timeout=240)[0]
     assert second.returncode == 0, output
-    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    history = history_of(tmp_path / "run")
     assert [e["stage"] for e in history] == ["head", "all"]
     labels = model.Model(tmp_path / "run").predict(images[:8])
     assert labels.shape == (8,)

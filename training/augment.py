@@ -9,7 +9,7 @@ a deep-learning framework. All randomness comes from the generator that is passe
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -544,6 +544,27 @@ POLICIES = {
         ),
     ),
 }
+
+
+# What in "ours" resembles each family of the report card's corruptions: for runs that never see one of them.
+FAMILIES = {
+    "medmnist_c": (brightness, contrast, gamma, saturation, gaussian_blur, motion_blur, defocus, pixelate, jpeg, blots),
+    "noise": (gaussian_noise, shot_noise, speckle_noise, impulse_noise),
+    "colour": (hue, grey, channel_shift, channel_gain, channel_shuffle, stain, illumination, solarize, posterize,
+               invert, autocontrast, equalize),
+    "geometry": (flip_turn, affine, perspective, elastic),
+    "occlusion": (cutout, grid_mask, blots),
+}  # fmt: skip
+
+
+def without(policy: Policy, operations: tuple[Operation, ...]) -> Policy:
+    """The policy less these operations; a layer of nothing else goes with them."""
+    kept = [(layer, tuple(o for o in layer.operations if o not in operations)) for layer in policy.layers]
+    layers = tuple(replace(layer, operations=rest) for layer, rest in kept if rest)
+    return replace(policy, layers=layers, always=tuple(o for o in policy.always if o not in operations))
+
+
+POLICIES |= {f"ours_without_{family}": without(POLICIES["ours"], left_out) for family, left_out in FAMILIES.items()}
 
 
 def apply(policy: Policy, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -2,15 +2,17 @@
 
     python -m training.train --recipe ours --data data/training_set.npz --out runs/ours
     python -m training.train --recipe ours --data data/training_set.npz --out runs/ours --resume    # after a kill
-    python -m training.train ... --epochs 2 --limit 500                                             # a trial
+    python -m training.train ... --epochs 2 --limit 500 --set mixup=0.3                             # a trial
 
-Two stages: the head on a frozen backbone, then everything. The backbone's ImageNet weights are read from
-data/pretrained/efficientnetv2b0_notop.weights.h5. Runs on any Keras backend (KERAS_BACKEND=tensorflow, jax, torch).
+Two stages: the head on a frozen backbone, then what the recipe unfreezes. ImageNet weights are read from
+data/pretrained/<backbone>_notop.weights.h5. Runs on any Keras backend (KERAS_BACKEND=tensorflow, jax, torch).
 The run folder gets, after every epoch, model.weights.h5 and manifest.json (what model.py reads from weights/),
-history.json, curves.png and the state that --resume goes on from; audit.json says which images were left out.
+run.json (everything about the run), curves.png and the state that --resume goes on from; audit.json says which images
+were left out.
 """
 
 import argparse
+import ast
 import dataclasses
 import hashlib
 import json
@@ -21,17 +23,18 @@ import sys
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context, shared_memory
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from training import augment, clean, data
+from training import augment, clean, data, enhance, networks
 from training.files import ROOT, commit, write_atomically, write_json
 from training.recipes import RECIPES, Recipe
 
-PRETRAINED = ROOT / "data" / "pretrained" / "efficientnetv2b0_notop.weights.h5"
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -71,12 +74,15 @@ def save_half(network, path: Path) -> None:
 class Batches:
     """Augmented batches, made ahead by worker processes; the same whatever their number.
 
-    Image i of epoch e draws from a generator seeded by (seed, e, i), the batch's mix by (seed, e, its first image).
+    Slot i of epoch e draws from a generator seeded by (seed, e, i), the batch's mix by (seed, e, its first slot). A
+    slot is a cell; where the recipe oversamples, a cell of a rare class has several.
     """
 
     def __init__(self, cells: data.Cells, recipe: Recipe, workers: int):
         self.cells, self.recipe, self.workers = cells, recipe, workers
-        self.steps = len(cells) // recipe.batch_size
+        self.slots = oversample(cells.labels) if recipe.oversample else np.arange(len(cells))
+        self.weights = class_weights(cells.labels) if recipe.class_weights else None
+        self.steps = len(self.slots) // recipe.batch_size
         self.memory = shared_memory.SharedMemory(create=True, size=cells.images.nbytes)
         shared = np.ndarray(cells.images.shape, np.uint8, self.memory.buf)
         shared[:] = cells.images
@@ -84,20 +90,32 @@ class Batches:
             workers,
             get_context("spawn"),  # a fork after a framework has started its threads can hang
             initializer=_attach,
-            initargs=(self.memory.name, cells.images.shape, cells.labels, recipe),
+            initargs=(self.memory.name, cells.images.shape, cells.labels, self.slots, recipe),
         )
 
     def epoch(self, number: int, size: int):
-        """Yield (images (batch, size, size, 3) float32 0-255, targets (batch, 8) float32) for one epoch."""
-        order = np.random.default_rng((self.recipe.seed, number)).permutation(len(self.cells))
+        """Yield (images (batch, size, size, 3) float32 0-255, targets (batch, 8) float32) for one epoch.
+
+        With class weights there is a third part, the weight of each image, (batch,) float32.
+        """
+        order = np.random.default_rng((self.recipe.seed, number)).permutation(len(self.slots))
         chunks = order[: self.steps * self.recipe.batch_size].reshape(self.steps, -1)
         pending = deque()
         for chunk in chunks:
             pending.append(self.pool.submit(_make_batch, number, chunk, size))
             if len(pending) > 4 * self.workers:
-                yield _as_float(pending.popleft().result())
+                yield self._finish(*pending.popleft().result())
         while pending:
-            yield _as_float(pending.popleft().result())
+            yield self._finish(*pending.popleft().result())
+
+    def _finish(self, images, targets):
+        import model
+
+        if images.shape[1] == model.IMAGE_SIZE:
+            images = model.preprocess(images, self.recipe.enhance)
+        else:  # smaller pictures of an early epoch, uint8 as they are made here
+            images = images.astype(np.float32)
+        return (images, targets) if self.weights is None else (images, targets, targets @ self.weights)
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)
@@ -105,65 +123,127 @@ class Batches:
         self.memory.unlink()
 
 
-def _as_float(batch):
-    import model
+def oversample(labels: np.ndarray) -> np.ndarray:
+    """Indices (n,) into labels in which every class occurs as often as the largest: whole rounds, then the first."""
+    members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    return np.concatenate([np.resize(part, max(map(len, members))) for part in members])
 
-    images, targets = batch
-    return model.preprocess(images) if images.shape[1] == model.IMAGE_SIZE else images.astype(np.float32), targets
+
+def class_weights(labels: np.ndarray) -> np.ndarray:
+    """n / (8 n_c) of each class c, (8,) float32: scikit-learn's "balanced"; every class must occur."""
+    return (len(labels) / (len(data.CLASSES) * np.bincount(labels, minlength=len(data.CLASSES)))).astype(np.float32)
 
 
-def _attach(name, shape, labels, recipe):
+def _attach(name, shape, labels, slots, recipe):
     """In a worker: map the shared images."""
-    global _memory, _images, _labels, _recipe
+    global _memory, _images, _labels, _slots, _recipe
     cv2.setNumThreads(0)
     _memory = shared_memory.SharedMemory(name)
-    _images, _labels, _recipe = np.ndarray(shape, np.uint8, _memory.buf), labels, recipe
+    _images, _labels, _slots, _recipe = np.ndarray(shape, np.uint8, _memory.buf), labels, slots, recipe
 
 
-def _make_batch(epoch, indices, size):
+def _make_batch(epoch, slots, size):
     """In a worker: one batch, images uint8 and targets float32."""
-    policy, seed = augment.POLICIES[_recipe.policy], _recipe.seed
-    images = [augment.apply(policy, _images[i], np.random.default_rng((seed, epoch, i))) for i in indices]
+    own, seed = dict(_recipe.class_policies), _recipe.seed
+    indices, images = _slots[slots], []
+    for slot, i in zip(slots, indices, strict=True):
+        policy = augment.POLICIES[own.get(int(_labels[i]), _recipe.policy)]
+        images.append(augment.apply(policy, _images[i], np.random.default_rng((seed, epoch, slot))))
     if size != images[0].shape[0]:
         images = [cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA) for image in images]
     targets = np.eye(len(data.CLASSES), dtype=np.float32)[_labels[indices]]
-    rng = np.random.default_rng((seed, epoch, indices[0], 1))
+    rng = np.random.default_rng((seed, epoch, slots[0], 1))
     return augment.mix(np.stack(images), targets, rng, _recipe.mixup, _recipe.cutmix)
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 
+def check(recipe: Recipe) -> None:
+    """Raises ValueError for settings that cannot run, before anything is read or built."""
+    wrong = []
+    for field, known in {
+        "network": networks.NETWORKS, "policy": augment.POLICIES, "optimizer": OPTIMIZERS,
+        "schedule": ("cosine", "constant"), "loss": LOSSES, "batch_norm": ("live", "frozen"),
+    }.items():  # fmt: skip
+        if getattr(recipe, field) not in known:
+            wrong.append(f"{field} is {getattr(recipe, field)!r}; choose from {', '.join(known)}")
+    for label, policy in recipe.class_policies:
+        if label not in range(len(data.CLASSES)) or policy not in augment.POLICIES:
+            wrong.append(f"class_policies holds ({label!r}, {policy!r}); it takes labels 0-7 and names of policies")
+    for step in recipe.enhance:
+        if step not in enhance.STEPS:
+            wrong.append(f"enhance holds {step!r}; choose from {', '.join(enhance.STEPS)}")
+    if recipe.batch_size < 1 or recipe.epochs < 0 or recipe.head_epochs < 0 or recipe.epochs + recipe.head_epochs < 1:
+        wrong.append("batch_size must be at least 1, and head_epochs and epochs 1 together")
+    if not recipe.sizes or recipe.sizes[0][0] != 0 or recipe.sizes[-1][1] != data.IMAGE_SIZE:
+        wrong.append(f"sizes must begin at epoch 0 and end at {data.IMAGE_SIZE} pixels: {recipe.sizes}")
+    if recipe.network != "EfficientNetV2B0" and len(recipe.sizes) > 1:
+        wrong.append(f"{recipe.network} takes {data.IMAGE_SIZE} pixels only: sizes must be ((0, {data.IMAGE_SIZE}),)")
+    if recipe.enhance and len(recipe.sizes) > 1:
+        wrong.append(f"enhance works at {data.IMAGE_SIZE} pixels: sizes must be ((0, {data.IMAGE_SIZE}),)")
+    if not 0 < recipe.validation < 1:
+        wrong.append(f"validation must be between 0 and 1: {recipe.validation}")
+    if min(recipe.mixup, recipe.cutmix) < 0 or recipe.mixup + recipe.cutmix > 1:
+        wrong.append(f"the odds of mixup and cutmix must be at least 0 and at most 1 together: {recipe}")
+    if wrong:
+        raise ValueError("this recipe cannot run: " + "; ".join(wrong))
+
+
 def prepare(cells: data.Cells, recipe: Recipe, limit: int | None) -> tuple[data.Cells, data.Cells, dict]:
-    """Audit, then split: (training cells, validation cells, the audit's report). limit: at most so many cells."""
+    """Audit, then split: (training cells, validation cells, the audit's report). limit: at most so many cells.
+
+    Raises ValueError where a class has no cells, or all together are fewer than a batch.
+    """
     audit = clean.audit(cells)
     kept = audit.kept
     if limit is not None:
         kept = np.sort(np.random.default_rng(recipe.seed).permutation(kept)[:limit])
     train, validation = data.split(cells.labels[kept], audit.groups[kept], recipe.validation, recipe.seed)
+    missing = np.setdiff1d(np.arange(len(data.CLASSES)), cells.labels[kept[train]])
+    if len(missing):
+        names = ", ".join(f"{label} {data.CLASSES[label]}" for label in missing)
+        raise ValueError(f"no cells to train on of {names}: add some, or raise --limit")
     if len(train) < recipe.batch_size:
         raise ValueError(f"{len(train)} training cells are fewer than one batch of {recipe.batch_size}")
     return cells.take(kept[train]), cells.take(kept[validation]), audit.report()
 
 
+OPTIMIZERS = ("adamw", "adam", "lion")
+LOSSES = ("cross-entropy", "focal")
+
+
 def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
-    """Set what is trained and how: stage 'head' (backbone frozen, batch norm in inference mode) or 'all'."""
+    """Set what is trained and how: stage 'head' (backbone frozen, batch norm in inference mode) or 'all'.
+
+    Raises ValueError where more layers are to be frozen than there are, or none is of the types to be trained.
+    """
     import keras
 
-    for layer in network.layers:
-        layer.trainable = stage == "all" or layer.name == "head"
-    rate = recipe.head_learning_rate
-    if stage == "all":
+    backbone = networks.backbone_layers(network)
+    if recipe.frozen > len(backbone):
+        raise ValueError(f"frozen={recipe.frozen}, but the backbone of {recipe.network} has {len(backbone)} layers")
+    for place, layer in enumerate(backbone):
+        wanted = place >= recipe.frozen and (not recipe.only or type(layer).__name__ in recipe.only)
+        if recipe.batch_norm == "frozen" and isinstance(layer, keras.layers.BatchNormalization):
+            wanted = False
+        layer.trainable = stage == "all" and wanted
+    if recipe.only and stage == "all" and not any(layer.trainable for layer in backbone):
+        raise ValueError(f"no layer of {recipe.network} behind the first {recipe.frozen} is of {recipe.only}")
+    rate = recipe.head_learning_rate if stage == "head" else recipe.learning_rate
+    if stage == "all" and recipe.schedule == "cosine":
         warmup = int(recipe.warmup_epochs * steps)
         decay = max(1, recipe.epochs * steps - warmup)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, decay, warmup_target=recipe.learning_rate, warmup_steps=warmup
-        )
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, global_clipnorm=1.0)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
-    network.compile(optimizer, loss, metrics=["accuracy"])
-    optimizer.build(network.trainable_variables)
+        rate = keras.optimizers.schedules.CosineDecay(0.0, decay, warmup_target=rate, warmup_steps=warmup)
+    if recipe.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
+    else:
+        make = {"adamw": keras.optimizers.AdamW, "lion": keras.optimizers.Lion}[recipe.optimizer]
+        optimizer = make(rate, weight_decay=recipe.weight_decay, global_clipnorm=1.0)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    make = {"cross-entropy": keras.losses.CategoricalCrossentropy, "focal": keras.losses.CategoricalFocalCrossentropy}
+    network.compile(optimizer, make[recipe.loss](label_smoothing=recipe.label_smoothing), metrics=["accuracy"])
+    network.optimizer.build(network.trainable_variables)
 
 
 def averaging(network, average: list[np.ndarray], horizon: float):
@@ -181,11 +261,11 @@ def averaging(network, average: list[np.ndarray], horizon: float):
     return Average()
 
 
-def score(network, cells: data.Cells) -> dict:
-    """Accuracy and cross-entropy in nats of a network on cells."""
+def score(network, cells: data.Cells, steps: tuple[str, ...] = ()) -> dict:
+    """Accuracy and cross-entropy in nats of a network on cells, which pass the enhancement `steps` first."""
     import model
 
-    chosen = network.predict(model.preprocess(cells.images), batch_size=64, verbose=0)
+    chosen = network.predict(model.preprocess(cells.images, steps), batch_size=64, verbose=0)
     likelihood = np.clip(chosen[np.arange(len(cells)), cells.labels], 1e-7, 1)
     accuracy = float(np.mean(chosen.argmax(axis=1) == cells.labels))
     return {"accuracy": accuracy, "loss": float(-np.log(likelihood).mean())}
@@ -199,84 +279,154 @@ def train(
     *,
     limit: int | None = None,
     resume: bool = False,
-    backbone_weights: Path | None = PRETRAINED,
+    precision: str = "float32",
+    distribute: bool = False,
     workers: int = 2,
 ) -> dict:
-    """Run a recipe in folder `out`; returns the manifest. backbone_weights: None starts from random ones.
+    """Run a recipe in folder `out`; returns the manifest.
 
+    precision: one of PRECISIONS; the weights stay float32. distribute: spread each batch over all devices.
     Raises ValueError for what cannot run, FileExistsError where `out` holds a run and `resume` is not set.
     """
+    check(recipe)
     import keras
-
-    import model
 
     settings = {"recipe": name, **dataclasses.asdict(recipe), "limit": limit, "data": data.digest(cells)}
     settings = json.loads(json.dumps(settings))  # as it comes back from a file
     checkpoint, history = find_checkpoint(out, settings, resume)
     stages = ["head"] * recipe.head_epochs + ["all"] * recipe.epochs
-    if len(history) == len(stages):
-        print(f"{out} is finished: {len(stages)} epochs")
+    if is_over(history, recipe):
+        print(f"{out} is finished: {len(history)} epochs")
         return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    start = None if checkpoint else networks.resolve_weights(recipe.network, recipe.weights)
     training, validation, audit = prepare(cells, recipe, limit)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "audit.json", audit)
-    print(f"{audit['kept']} of {len(cells)} images kept: {len(training)} to train on, {len(validation)} to validate")
 
+    keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(recipe.seed)
-    network = model.build_network(None, None if checkpoint else backbone_weights)
-    shipped = model.build_network()  # carries the average, at full size
-    average = network.get_weights()
-    rng = np.random.default_rng((recipe.seed, 2))
-    policy = augment.POLICIES[recipe.policy]
-    augmented = data.Cells(np.stack([augment.apply(policy, i, rng) for i in validation.images]), validation.labels)
-    batches = Batches(training, recipe, workers)
-    stage = None
-    try:
-        for epoch in range(len(history), len(stages)):
-            if stages[epoch] != stage:
-                stage = stages[epoch]
-                if checkpoint and stages[epoch - 1] != stage:
-                    load_checkpoint(checkpoint, network, average)  # the weights alone: this stage has a new optimizer
-                compile_for(network, recipe, stage, batches.steps)
-                if checkpoint and stages[epoch - 1] == stage:
-                    load_checkpoint(checkpoint, network, average)
-                checkpoint = None
-            tuned = epoch - recipe.head_epochs
-            size = [pixels for start, pixels in recipe.sizes if start <= max(tuned, 0)][-1]
-            started = time.monotonic()
-            fit = network.fit(
-                batches.epoch(epoch, size),
-                steps_per_epoch=batches.steps,
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                shuffle=False,
-                callbacks=[averaging(network, average, recipe.average_epochs * batches.steps)],
-                verbose=1 if sys.stdout.isatty() else 2,
-            )
-            if stage == "head":  # so far an average would only lag behind
-                average[:] = network.get_weights()
-            shipped.set_weights(average)
-            entry = {"epoch": epoch, "stage": stage, "size": size, "seconds": round(time.monotonic() - started, 1)}
-            entry["train"] = {key: float(values[-1]) for key, values in fit.history.items()}
-            entry["validation"], entry["augmented_validation"] = score(shipped, validation), score(shipped, augmented)
-            print(json.dumps(entry))
-            history.append(entry)
-            manifest = export(shipped, out, settings, history)
-            save_checkpoint(out, network, average, {"settings": settings, "history": history})
-    finally:
-        batches.close()
-    return manifest
+    with devices(distribute):
+        size = None if len(recipe.sizes) > 1 else data.IMAGE_SIZE
+        network = networks.build(recipe.network, size, start, recipe.dropout)
+        check_space(out, network)
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "audit.json", audit)
+        print(f"{audit['kept']} of {len(cells)} images kept, {len(training)} to train, {len(validation)} to validate")
+        shipped = networks.build(recipe.network, data.IMAGE_SIZE, None, recipe.dropout)  # carries the average
+        average = network.get_weights()
+        rng = np.random.default_rng((recipe.seed, 2))
+        policy = augment.POLICIES[recipe.policy]
+        augmented = data.Cells(np.stack([augment.apply(policy, i, rng) for i in validation.images]), validation.labels)
+        batches = Batches(training, recipe, workers)
+        stage = None
+        try:
+            for epoch in range(len(history), len(stages)):
+                if stages[epoch] != stage:
+                    stage = stages[epoch]
+                    same_stage = bool(checkpoint) and stages[epoch - 1] == stage
+                    if checkpoint and not same_stage:
+                        load_checkpoint(checkpoint, network, average)  # the weights alone: the optimizer starts anew
+                    compile_for(network, recipe, stage, batches.steps)
+                    if same_stage:
+                        load_checkpoint(checkpoint, network, average)
+                    checkpoint = None
+                tuned = epoch - recipe.head_epochs
+                pixels = [pixels for start, pixels in recipe.sizes if start <= max(tuned, 0)][-1]
+                started = time.monotonic()
+                callbacks = []
+                if recipe.average_epochs:
+                    callbacks = [averaging(network, average, recipe.average_epochs * batches.steps)]
+                fit = network.fit(
+                    batches.epoch(epoch, pixels),
+                    steps_per_epoch=batches.steps,
+                    initial_epoch=epoch,
+                    epochs=epoch + 1,
+                    shuffle=False,
+                    callbacks=callbacks,
+                    verbose=1 if sys.stdout.isatty() else 2,
+                )
+                if stage == "head" or not recipe.average_epochs:  # in the first, an average would only lag behind
+                    average[:] = network.get_weights()
+                shipped.set_weights(average)
+                seconds = round(time.monotonic() - started, 1)
+                entry = {"epoch": epoch, "stage": stage, "size": pixels, "seconds": seconds}
+                entry["train"] = {key: float(values[-1]) for key, values in fit.history.items()}
+                entry["validation"] = score(shipped, validation, recipe.enhance)
+                entry["augmented_validation"] = score(shipped, augmented, recipe.enhance)
+                print(json.dumps(entry))
+                history.append(entry)
+                if best_epoch(history, recipe) == epoch:
+                    export(shipped, out, settings, history)
+                finish_epoch(shipped, out, settings, history)
+                save_checkpoint(out, network, average, {"settings": settings, "history": history})
+                if is_over(history, recipe):
+                    break
+        finally:
+            batches.close()
+            keras.config.set_dtype_policy("float32")
+    return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
 
 
-def export(network, out: Path, settings: dict, history: list[dict]) -> dict:
-    """Write model.weights.h5, manifest.json, history.json and curves.png; returns the manifest."""
+def best_epoch(history: list[dict], recipe: Recipe) -> int:
+    """The epoch whose weights ship: the last, or with `patience` the one with the lowest validation loss."""
+    if recipe.patience is None:
+        return len(history) - 1
+    return int(np.argmin([entry["validation"]["loss"] for entry in history]))
+
+
+def is_over(history: list[dict], recipe: Recipe) -> bool:
+    """Whether a run has all its epochs, or has lost its patience."""
+    done = len(history)
+    if done == recipe.head_epochs + recipe.epochs:
+        return True
+    return recipe.patience is not None and done > 0 and done - 1 - best_epoch(history, recipe) >= recipe.patience
+
+
+@contextmanager
+def devices(distribute: bool):
+    """With `distribute`, networks that are built inside train on all devices: each takes a part of every batch.
+
+    JAX: keras.distribution.DataParallel. TensorFlow: tf.distribute.MirroredStrategy. Raises ValueError for PyTorch.
+    """
+    import keras
+
+    if not distribute:
+        yield
+    elif keras.backend.backend() == "jax":
+        before = keras.distribution.distribution()
+        keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(before)
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        names = [d.name.replace("/physical_device:", "/") for d in tf.config.list_logical_devices("GPU")]
+        names = names or [d.name for d in tf.config.list_logical_devices("CPU")]
+        with tf.distribute.MirroredStrategy(names).scope():
+            yield
+    else:
+        raise ValueError("--distribute needs KERAS_BACKEND=jax or tensorflow")
+
+
+def check_space(out: Path, network) -> None:
+    """Raises ValueError where the disk has no room for a checkpoint beside its predecessor, with what ships."""
+    needed = 12 * sum(int(np.prod(w.shape)) * 4 for w in network.weights)
+    there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise ValueError(f"{there} has {free / 2**20:.0f} MB free, a run needs {needed / 2**20:.0f}: make room")
+
+
+def export(network, out: Path, settings: dict, history: list[dict]) -> None:
+    """Write model.weights.h5 and manifest.json: what model.py reads."""
     import keras
 
     save_half(network, out / "model.weights.h5")
     last = history[-1]
     manifest = {
         "sha256": hashlib.sha256((out / "model.weights.h5").read_bytes()).hexdigest(),
-        "network": "EfficientNetV2B0",
+        "network": settings["network"],
+        "enhance": settings["enhance"],
         "settings": settings,
         "epochs_done": len(history),
         "scores": {key: last[key] for key in ("validation", "augmented_validation")},
@@ -290,9 +440,24 @@ def export(network, out: Path, settings: dict, history: list[dict]) -> dict:
         },
     }
     write_json(out / "manifest.json", manifest)
-    write_json(out / "history.json", history)
+
+
+def finish_epoch(network, out: Path, settings: dict, history: list[dict]) -> None:
+    """Write run.json, all that is known of the run, and curves.png."""
+    run = {
+        "recipe": settings["recipe"],
+        "network": settings["network"],
+        "weights": settings["weights"],
+        "parameters": networks.parameters(network),
+        "flops": networks.flops(network, data.IMAGE_SIZE),
+        "file_mb": round((out / "model.weights.h5").stat().st_size / 1e6, 2),
+        "seconds": round(sum(entry["seconds"] for entry in history), 1),
+        "commit": commit(),
+        "settings": settings,
+        "history": history,
+    }
+    write_json(out / "run.json", run)
     write_atomically(out / "curves.png", lambda path: draw_curves(history, path))
-    return manifest
 
 
 def draw_curves(history: list[dict], path: Path) -> None:
@@ -354,22 +519,47 @@ def load_checkpoint(folder: Path, network, average: list[np.ndarray]) -> None:
         average[:] = [file[f"arr_{i}"] for i in range(len(file.files))]
 
 
+def override(recipe: Recipe, assignments: list[str]) -> Recipe:
+    """The recipe with `knob=value` changes; values as Python writes them, or bare words. ValueError for others."""
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    changes = {}
+    for assignment in assignments:
+        knob, _, value = assignment.partition("=")
+        if knob not in fields or not value:
+            raise ValueError(f"--set {assignment}: write knob=value, with a knob of {', '.join(sorted(fields))}")
+        try:
+            changes[knob] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            changes[knob] = value
+        old = getattr(recipe, knob)
+        kinds = (int, float) if isinstance(old, float) else (int, type(None)) if knob == "patience" else type(old)
+        if not isinstance(changes[knob], kinds):
+            raise ValueError(f"--set {assignment}: {knob} is now {old!r}, the new value must be of that kind")
+    return dataclasses.replace(recipe, **changes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--recipe", default="ours", choices=sorted(RECIPES))
+    parser.add_argument("--recipe", default="ours", help=f"one of {', '.join(RECIPES)}")
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "training_set.npz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--epochs", type=int, help="epochs with everything unfrozen, in place of the recipe's")
+    parser.add_argument("--epochs", type=int, help="epochs after the head's, in place of the recipe's")
+    parser.add_argument("--weights", help="of the backbone at the start: imagenet, none, or a file")
+    parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob of the recipe")
     parser.add_argument("--limit", type=int, help="use at most so many cells, for a trial")
     parser.add_argument("--resume", action="store_true", help="go on where a run in --out stopped")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="mixed_* for GPUs")
+    parser.add_argument("--distribute", action="store_true", help="spread each batch over all devices")
     parser.add_argument("--workers", type=int, default=max(1, min(16, (os.cpu_count() or 1))))
     args = parser.parse_args()
-    recipe = RECIPES[args.recipe]
-    if args.epochs is not None:
-        recipe = dataclasses.replace(recipe, epochs=args.epochs)
-    if not PRETRAINED.exists():
-        sys.exit(f"{PRETRAINED} is missing: put EfficientNetV2B0's headless ImageNet weights there (README, 'Data')")
     try:
+        if args.recipe not in RECIPES:
+            raise ValueError(f"there is no recipe {args.recipe!r}; choose from {', '.join(RECIPES)}")
+        recipe = override(RECIPES[args.recipe], args.set)
+        if args.epochs is not None:
+            recipe = dataclasses.replace(recipe, epochs=args.epochs)
+        if args.weights is not None:
+            recipe = dataclasses.replace(recipe, weights=args.weights)
         train(
             recipe,
             args.recipe,
@@ -377,6 +567,8 @@ def main() -> None:
             args.out,
             limit=args.limit,
             resume=args.resume,
+            precision=args.precision,
+            distribute=args.distribute,
             workers=args.workers,
         )
     except (ValueError, FileExistsError) as error:
