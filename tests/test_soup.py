@@ -35,6 +35,7 @@ def leave_run(folder, trained, **changes):
     history = [{"epoch": 0, "stage": "all", "size": 96, "seconds": 2.0, "train": scores, "validation": scores,
                 "augmented_validation": scores}]  # fmt: skip
     folder.mkdir()
+    (folder / "audit.json").write_text(json.dumps({"kept": 80, "removed": []}))
     train.export(trained, folder, settings, history)
     train.finish_epoch(trained, folder, settings, history)
     return folder
@@ -83,7 +84,7 @@ def test_average_is_the_mean(runs, tmp_path):
     assert made[1]["sha256"] == hashlib.sha256((runs["b"] / "model.weights.h5").read_bytes()).hexdigest()
     assert made[1]["settings"]["policy"] == "flips" and manifest["epochs_done"] == 2
     assert left_in(tmp_path) == ["out"]
-    assert left_in(tmp_path / "out") == ["manifest.json", "model.weights.h5", "run.json"]
+    assert left_in(tmp_path / "out") == ["audit.json", "manifest.json", "model.weights.h5", "run.json"]
 
 
 def test_average_includes_batch_norm_statistics(runs, tmp_path):
@@ -205,6 +206,14 @@ def test_refusals_leave_nothing(runs, tmp_path):
         soup.combine([a, b], CELLS, tmp_path / "b")
     with pytest.raises(ValueError, match="no training run"):
         soup.combine([a, tmp_path / "none"], CELLS, tmp_path / "out")
+    audit = (b / "audit.json").read_text()
+    (b / "audit.json").write_text(json.dumps({"kept": 79, "removed": [{"index": 5}]}))
+    with pytest.raises(ValueError, match="removes other cells"):
+        soup.combine([a, b], CELLS, tmp_path / "out")
+    (b / "audit.json").unlink()
+    with pytest.raises(ValueError, match="audit.json is missing"):
+        soup.combine([a, b], CELLS, tmp_path / "out")
+    (b / "audit.json").write_text(audit)
     whole = (b / soup.FIRST).read_bytes()
     (b / soup.FIRST).write_bytes(whole[:-1])
     with pytest.raises(ValueError, match="truncated, or altered"):

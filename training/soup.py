@@ -79,12 +79,26 @@ def check_alike(folders: list[Path], manifests: list[dict]) -> None:
                 )
 
 
-def validation_cells(settings: dict, cells: data.Cells) -> tuple[data.Cells, data.Cells]:
-    """A run's own validation cells, clean and augmented. Raises ValueError where `cells` are not its data."""
+def validation_cells(folders: list[Path], settings: dict, cells: data.Cells) -> tuple[data.Cells, data.Cells]:
+    """The runs' own validation cells, clean and augmented.
+
+    Raises ValueError where `cells` are not the runs' data, or where an audit of them, from which the split follows, no
+    longer removes what the runs' audit.json says (it was another version's).
+    """
     if data.digest(cells) != settings["data"]:
         raise ValueError("--data holds other cells than the runs were trained on")
     recipe = as_recipe(settings)
-    _, clean, _ = train.prepare(cells, recipe, settings["limit"])
+    _, clean, audit = train.prepare(cells, recipe, settings["limit"])
+    for path in (folder / "audit.json" for folder in folders):
+        try:
+            removed = [entry["index"] for entry in json.loads(path.read_text(encoding="utf-8"))["removed"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is missing or damaged, the validation cells are unknown: {error}") from error
+        if removed != [entry["index"] for entry in audit["removed"]]:
+            raise ValueError(
+                f"{path} removes other cells than the audit does now: cells the run was trained on would be among the "
+                "validation cells; train it again, or use the version that trained it"
+            )
     rng = np.random.default_rng((recipe.seed, 2))  # the draws of training.train
     policy = augment.POLICIES[recipe.policy]
     return clean, data.Cells(np.stack([augment.apply(policy, i, rng) for i in clean.images]), clean.labels)
@@ -157,7 +171,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def combine(folders: list[Path], cells: data.Cells, out: Path, kind: str = "average", calibrate: bool = False) -> dict:
-    """Write folder `out` with weights, manifest.json and run.json; returns the manifest.
+    """Write folder `out` with weights, manifest.json, run.json and audit.json; returns the manifest.
 
     kind: one of KINDS; an ensemble that is made part of another counts with each of its networks. The manifest has the
     first run's settings, and under "soup" or "ensemble" those of all, their SHA-256 and scores. One folder alone is
@@ -174,7 +188,7 @@ def combine(folders: list[Path], cells: data.Cells, out: Path, kind: str = "aver
     for folder, manifest in zip(folders, manifests, strict=True):
         if not copied and manifest.get("members"):
             raise ValueError(f"{folder} is an ensemble: its networks' weights cannot be averaged with others'")
-    parts = validation_cells(manifests[0]["settings"], cells)
+    parts = validation_cells(folders, manifests[0]["settings"], cells)
     temporary = out.with_name(f".{os.getpid()}-{out.name}")
     temporary.mkdir(parents=True)
     try:
@@ -210,6 +224,7 @@ def combine(folders: list[Path], cells: data.Cells, out: Path, kind: str = "aver
         scores = (score(p, labels) for p in answers)
         manifest["scores"] = dict(zip(("validation", "augmented_validation"), scores, strict=True))
         write_json(temporary / "manifest.json", manifest)
+        shutil.copyfile(folders[0] / "audit.json", temporary / "audit.json")
         write_run(temporary, [folders[place] for place in used], manifest, whole, time.monotonic() - started)
         os.rename(temporary, out)
     finally:
