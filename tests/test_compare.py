@@ -106,7 +106,7 @@ def test_card_in_the_folder_or_beside(tmp_path):
     rows = compare.compare(folders, tmp_path / "cards")
     shown = ("held-out", "precision", "recall", "ROC AUC", "composite", "predicted hidden")
     assert [column(row_of(rows, "ours"), name) for name in shown] == ["99.00", "98.00", "97.00", "0.9991", "70.00", "-"]
-    assert [column(row_of(rows, "vit"), name) for name in shown[-2:]] == ["77.00", "93.0 90.0 96.0"]
+    assert [column(row_of(rows, "vit"), name) for name in shown[-2:]] == ["77.00", "93.0 (90.0-96.0)"]
     assert [column(row_of(rows, "frozen"), name) for name in shown] == ["-"] * 6
 
 

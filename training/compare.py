@@ -215,7 +215,7 @@ def cells_of(row: dict) -> list[str]:
         number(heldout.get("macro_recall"), 100, 2),
         number(heldout.get("roc_auc"), 1, 4),
         number(row.get("composite"), 100, 2),
-        "-" if not hidden else " ".join(number(hidden[k], 100, 1) for k in ("score", "low", "high")),
+        "{} ({}-{})".format(*(number(hidden[k], 100, 1) for k in ("score", "low", "high"))) if hidden else "-",
         row["reported"]["local"] or "-",
         row["reported"]["hidden"] or "-",
         "; ".join(row["notes"]) or "-",
@@ -236,7 +236,8 @@ def legend(rows: list[dict]) -> str:
         "Scores in %, ROC AUC in 0-1; precision, recall and ROC AUC are macro averages on the clean held-out cells. "
         "Start: the backbone's weights before training. Train: on the batches of the epoch that ships, augmented and "
         "mixed as the recipe says. Composite: accuracy at the strength that predicts the hidden score; without a "
-        "prediction, the mean of the five strengths. Predicted hidden: with its 95% interval." + speed
+        "prediction, the mean of the five strengths. Predicted hidden: with its 95% interval. Reported: as the teams state "
+        "it; frozen, fine_tuned, flips_shifts and randaugment of another network, EfficientNetB2." + speed
     )
 
 
