@@ -4,7 +4,7 @@
     python -m results.make_tables --check    exit 1 if that would change anything
 
 report.json is what build_submission.py wrote, card.json what training.evaluate, benchmark.json what
-training.benchmark, audit_benchmark.json what training.clean; weights/manifest.json belongs to the weights.
+training.benchmark, audit_benchmark.json what tests.dirty; weights/manifest.json belongs to the weights.
 """
 
 import json
@@ -70,6 +70,41 @@ def benchmark() -> str:
     )
 
 
+def audit() -> str:
+    """What the audit finds in the challenge's file, loses of clean ones, and finds in dirtier ones."""
+    b = load("audit_benchmark.json")
+    own, lost = b["challenge"], b["challenge"]["lost"]
+    clean = " and ".join(f"{c['lost']} of {c['cells']:,} {c['file']} ({percent(c['share'])}%)" for c in b["clean"])
+    lines = [
+        f"In the challenge's file {own['found']:,} of {own['planted']:,} planted pictures go; of its {own['cells']:,} "
+        f"cells {lost['duplicate']} duplicates, {lost['near_duplicate']} near duplicate, {lost['conflicting_label']} "
+        f"with conflicting labels, and {lost['outlier']} as outliers ({percent(lost['outlier'] / own['cells'])}%). "
+        f"Clean files lose {clean}.",
+        "",
+        "| recall / precision, % | " + " | ".join(f"{100 * share:g}% of the file" for share in shares(b)) + " |",
+        "|---" * (1 + len(shares(b))) + "|",
+    ]
+    for part, word in (("outliers", "planted"), ("copies", "copies")):
+        for kind in dict.fromkeys(row["kind"] for row in b[part]):
+            rows = [row for row in b[part] if row["kind"] == kind]
+            lines.append(f"| {word}: {kind} | " + " | ".join(recall_and_precision(row) for row in rows) + " |")
+    met = [row for row in b["outliers"] if min(row["recall"], row["precision"] or 0) >= 0.97]
+    copies = [row for row in b["copies"] if min(row["recall"], row["precision"] or 0) >= 0.99]
+    return "\n".join(lines) + (
+        f"\n\nBoth figures reach 97% in {len(met)} of {len(b['outliers'])} files with planted pictures, and 99% in "
+        f"{len(copies)} of {len(b['copies'])} with copies."
+    )
+
+
+def shares(benchmark: dict) -> list[float]:
+    return sorted({row["share"] for row in benchmark["outliers"]})
+
+
+def recall_and_precision(row: dict) -> str:
+    precision = "-" if row["precision"] is None else f"{100 * row['precision']:.1f}"
+    return f"{100 * row['recall']:.1f} / {precision}"
+
+
 def run() -> str:
     """What the shipped weights' own manifest says of their training."""
     manifest = json.loads((HERE.parent / "weights" / "manifest.json").read_text(encoding="utf-8"))
@@ -89,7 +124,7 @@ def codes() -> str:
     return "\n".join(["| code | level | what is wrong |", "|---|---|---|", *rows])
 
 
-BLOCKS = {"report": report, "codes": codes, "card": card, "benchmark": benchmark, "run": run}
+BLOCKS = {"report": report, "codes": codes, "card": card, "benchmark": benchmark, "audit": audit, "run": run}
 
 
 def render(text: str) -> str:
