@@ -288,6 +288,8 @@ def foreignness(
     crowded = far[:, REPEATS] < 0.75 * np.median(far[:, REPEATS])
     crowded |= crowded[near].mean(1) > 0.25
     half = np.random.default_rng(seed).permutation(n) % 2
+    if crowded.all():
+        return np.ones(n), np.zeros(n, bool)
 
     distance = np.sqrt((scaled**2).mean(1))
     trusted = np.zeros(n, bool)
