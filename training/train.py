@@ -72,7 +72,7 @@ def save_half(network, path: Path) -> None:
 
 
 class Batches:
-    """Augmented batches, made ahead by worker processes; the same whatever their number.
+    """Augmented batches, made ahead by worker processes, or in this one where `workers` is 0; the same in any case.
 
     Slot i of epoch e draws from a generator seeded by (seed, e, i), the batch's mix by (seed, e, its first slot). A
     slot is a cell; where the recipe oversamples, a cell of a rare class has several.
@@ -86,12 +86,13 @@ class Batches:
         self.memory = shared_memory.SharedMemory(create=True, size=cells.images.nbytes)
         shared = np.ndarray(cells.images.shape, np.uint8, self.memory.buf)
         shared[:] = cells.images
-        self.pool = ProcessPoolExecutor(
-            workers,
-            get_context("spawn"),  # a fork after a framework has started its threads can hang
-            initializer=_attach,
-            initargs=(self.memory.name, cells.images.shape, cells.labels, self.slots, recipe),
-        )
+        attachment = (self.memory.name, cells.images.shape, cells.labels, self.slots, recipe)
+        self.pool = None
+        if workers:
+            # spawn: a fork after a framework has started its threads can hang
+            self.pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_attach, initargs=attachment)
+        else:
+            _attach(*attachment)
 
     def epoch(self, number: int, size: int):
         """Yield (images (batch, size, size, 3) float32 0-255, targets (batch, 8) float32) for one epoch.
@@ -102,6 +103,9 @@ class Batches:
         chunks = order[: self.steps * self.recipe.batch_size].reshape(self.steps, -1)
         pending = deque()
         for chunk in chunks:
+            if self.pool is None:
+                yield self._finish(*_make_batch(number, chunk, size))
+                continue
             pending.append(self.pool.submit(_make_batch, number, chunk, size))
             if len(pending) > 4 * self.workers:
                 yield self._finish(*pending.popleft().result())
@@ -118,7 +122,10 @@ class Batches:
         return (images, targets) if self.weights is None else (images, targets, targets @ self.weights)
 
     def close(self) -> None:
-        self.pool.shutdown(cancel_futures=True)
+        if self.pool is None:
+            _detach()
+        else:
+            self.pool.shutdown(cancel_futures=True)
         self.memory.close()
         self.memory.unlink()
 
@@ -135,15 +142,22 @@ def class_weights(labels: np.ndarray) -> np.ndarray:
 
 
 def _attach(name, shape, labels, slots, recipe):
-    """In a worker: map the shared images."""
+    """Map the shared images, in a worker or where there is none in this process."""
     global _memory, _images, _labels, _slots, _recipe
     cv2.setNumThreads(0)
     _memory = shared_memory.SharedMemory(name)
     _images, _labels, _slots, _recipe = np.ndarray(shape, np.uint8, _memory.buf), labels, slots, recipe
 
 
+def _detach():
+    """In this process: let go of the shared images, so that they can be freed."""
+    global _memory, _images
+    _images = None
+    _memory.close()
+
+
 def _make_batch(epoch, slots, size):
-    """In a worker: one batch, images uint8 and targets float32."""
+    """One batch, images uint8 and targets float32."""
     own, seed = dict(_recipe.class_policies), _recipe.seed
     indices, images = _slots[slots], []
     for slot, i in zip(slots, indices, strict=True):
@@ -213,10 +227,11 @@ OPTIMIZERS = ("adamw", "adam", "lion")
 LOSSES = ("cross-entropy", "focal")
 
 
-def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
-    """Set what is trained and how: stage 'head' (backbone frozen, batch norm in inference mode) or 'all'.
+def freeze(network, recipe: Recipe, stage: str) -> None:
+    """Set which layers are trained: in stage 'head' that alone, in 'all' what the recipe leaves of the backbone, too.
 
-    Raises ValueError where more layers are to be frozen than there are, or none is of the types to be trained.
+    A frozen batch norm is in inference mode. Raises ValueError where more layers are to be frozen than there are, or
+    none is of the types to be trained.
     """
     import keras
 
@@ -230,6 +245,13 @@ def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
         layer.trainable = stage == "all" and wanted
     if recipe.only and stage == "all" and not any(layer.trainable for layer in backbone):
         raise ValueError(f"no layer of {recipe.network} behind the first {recipe.frozen} is of {recipe.only}")
+
+
+def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
+    """Set what is trained, and how: optimizer, learning rate over `steps` an epoch, loss."""
+    import keras
+
+    freeze(network, recipe, stage)
     rate = recipe.head_learning_rate if stage == "head" else recipe.learning_rate
     if stage == "all" and recipe.schedule == "cosine":
         warmup = int(recipe.warmup_epochs * steps)
@@ -300,12 +322,15 @@ def train(
         return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     start = None if checkpoint else networks.resolve_weights(recipe.network, recipe.weights)
     training, validation, audit = prepare(cells, recipe, limit)
+    if checkpoint and json.loads((out / "audit.json").read_text(encoding="utf-8"))["removed"] != audit["removed"]:
+        raise ValueError(f"the audit now removes other images than when {out} was started: use another --out")
 
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(recipe.seed)
     with devices(distribute):
         size = None if len(recipe.sizes) > 1 else data.IMAGE_SIZE
         network = networks.build(recipe.network, size, start, recipe.dropout)
+        freeze(network, recipe, "all" if recipe.epochs else "head")  # for what it may find wrong
         check_space(out, network)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "audit.json", audit)
@@ -335,7 +360,7 @@ def train(
                 if recipe.average_epochs:
                     callbacks = [averaging(network, average, recipe.average_epochs * batches.steps)]
                 fit = network.fit(
-                    batches.epoch(epoch, pixels),
+                    as_dataset(batches, epoch, pixels) if distribute else batches.epoch(epoch, pixels),
                     steps_per_epoch=batches.steps,
                     initial_epoch=epoch,
                     epochs=epoch + 1,
@@ -406,6 +431,18 @@ def devices(distribute: bool):
             yield
     else:
         raise ValueError("--distribute needs KERAS_BACKEND=jax or tensorflow")
+
+
+def as_dataset(batches: Batches, epoch: int, size: int):
+    """batches.epoch for several devices: MirroredStrategy starts an iteration twice, which takes a tf.data.Dataset."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return batches.epoch(epoch, size)
+    import tensorflow as tf
+
+    signature = tuple(tf.TensorSpec(part.shape, part.dtype) for part in next(batches.epoch(epoch, size)))
+    return tf.data.Dataset.from_generator(lambda: batches.epoch(epoch, size), output_signature=signature)
 
 
 def check_space(out: Path, network) -> None:
@@ -550,7 +587,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on where a run in --out stopped")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="mixed_* for GPUs")
     parser.add_argument("--distribute", action="store_true", help="spread each batch over all devices")
-    parser.add_argument("--workers", type=int, default=max(1, min(16, (os.cpu_count() or 1))))
+    parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1), help="processes that augment")
     args = parser.parse_args()
     try:
         if args.recipe not in RECIPES:
