@@ -116,6 +116,47 @@ def run() -> str:
     )
 
 
+def systems() -> str:
+    """Every system of the two reports and ours, as training.compare lists them."""
+    from training.compare import markdown
+
+    return markdown(load("systems.json")["rows"])
+
+
+def calibration() -> str:
+    """The predicted hidden score, and the systems that it rests on."""
+    c, predicted = load("calibration.json"), load("card.json")["summary"]["predicted_hidden"]
+    lines = ["| re-trained system | hidden score | composite | predicted from the others |", "|---|---|---|---|"]
+    for point in c["points"]:
+        alone = point["left_out"]
+        numbers = [percent(point["hidden"]), percent(point["composite_at_strength"]), percent(alone["score"])]
+        numbers[2] += f" ({percent(alone['low'])} to {percent(alone['high'])})"
+        lines.append(f"| `{point['system']}` | {' | '.join(numbers)} |")
+    beyond = ", beyond the best of them, so that it is an extrapolation" if predicted["extrapolated"] else ""
+    return (
+        f"**Predicted hidden score: {percent(predicted['score'])} (95% interval {percent(predicted['low'])} to "
+        f"{percent(predicted['high'])})**, from {percent(predicted['composite'])}% on the composite at strength "
+        f"{predicted['strength']:g}{beyond}. It rests on {len(c['points'])} systems with known hidden scores, trained anew "
+        "here and scored on the same composite (`python -m training.calibrate results/ladder/*.json`):\n\n"
+        + "\n".join(lines)
+    )
+
+
+def left_out() -> str:
+    """The gap of each family that training never saw."""
+    found = load("left_out.json")
+    lines = ["| family | seen in training % | left out % | gap in points (95% interval) |", "|---|---|---|---|"]
+    for family, row in found["families"].items():
+        gap, low, high = (100 * row[key] for key in ("gap", "low", "high"))
+        lines.append(
+            f"| {family} | {percent(row['seen'])} | {percent(row['left_out'])} | {gap:.2f} ({low:.2f} to {high:.2f}) |"
+        )
+    return "\n".join(lines) + (
+        f"\n\nMean gap {100 * found['mean_gap']:.2f} points; runs of {found['settings']['epochs']} epochs over "
+        f"{found['cells']['training']} cells, scored on {found['cells']['heldout']} held-out cells."
+    )
+
+
 def codes() -> str:
     """The code of each finding of build_submission.py, and what it means."""
     from grader.codes import CODES
