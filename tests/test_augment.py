@@ -124,6 +124,17 @@ def test_warps_by_hand():
     assert augment.shear_x(image, 5 / 3, Fixed())[4, 4, 0] == 100
     assert augment.translate_x(image, 0.4 / 0.9, Fixed())[2, 4, 0] == 200  # 0.45 * 5 * 0.444 = 1 pixel
     assert augment.rotate(image, 3.0, Fixed())[3, 2, 0] == 200  # 90 degrees
+    assert augment.translate_x(image, 2 / 2.25, Fixed())[2, :2].max() == 0  # two to the right: black moves in
+
+    class Right(Fixed):  # draws: no turn, a fifth of five pixels, nothing
+        def __init__(self):
+            self.draws = [0, -2, 0]
+
+        def uniform(self, low, high, size=None):
+            return self.draws.pop(0)
+
+    image[2, 0] = 70
+    assert augment.rotate_shift(image, 1.0, Right())[2, :, 0].tolist() == [0, 70, 70, 0, 0]  # reflected
 
 
 def test_sharpness_by_hand():

@@ -382,12 +382,13 @@ def sign(rng: np.random.Generator) -> float:
     return 1.0 if rng.random() < 0.5 else -1.0
 
 
-def warp(image: np.ndarray, matrix) -> np.ndarray:
-    """Sample at matrix @ (x, y, 1), in pixels from the image's centre; black outside."""
+def warp(image: np.ndarray, matrix, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
+    """Sample at matrix @ (x, y, 1), in pixels from the image's centre; black outside, or as OpenCV's `border` says."""
     matrix = np.array(matrix, float)
     centre = (np.array(image.shape[1::-1]) - 1) / 2
     matrix[:, 2] += centre - matrix[:, :2] @ centre
-    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=flags, borderMode=border)
 
 
 def rotate(image, strength, rng):
@@ -467,6 +468,14 @@ def identity(image, strength, rng):
     return image.copy()
 
 
+def rotate_shift(image, strength, rng):
+    """Rotate by up to 30 degrees and shift by up to a fifth of the sides; reflected outside, as Keras's layers do."""
+    angle = np.deg2rad(30) * signed(strength, rng)
+    dx, dy = (0.2 * side * signed(strength, rng) for side in image.shape[1::-1])
+    matrix = [[np.cos(angle), -np.sin(angle), dx], [np.sin(angle), np.cos(angle), dy]]
+    return warp(image, matrix, cv2.BORDER_REFLECT)
+
+
 AUGMIX = (whole_autocontrast, whole_equalize, posterize_bits, rotate, solarize_above, shear_x, shear_y, translate_x,
           translate_y)  # fmt: skip
 RANDAUGMENT = (*AUGMIX, identity, enhance_colour, enhance_contrast, enhance_brightness, enhance_sharpness)
@@ -518,11 +527,8 @@ def randaugment(count: int, magnitude: float) -> tuple[Layer, ...]:
 POLICIES = {
     "none": Policy(),
     "flips": Policy(always=(flip_turn,)),
-    "shifts": Policy(layers=(Layer(1.0, (rotate,)), Layer(1.0, (translate_x,), 0.5), Layer(1.0, (translate_y,), 0.5))),
-    "flips_shifts": Policy(
-        always=(flip_turn,),
-        layers=(Layer(1.0, (rotate,)), Layer(1.0, (translate_x,), 0.5), Layer(1.0, (translate_y,), 0.5)),
-    ),
+    "shifts": Policy(layers=(Layer(1.0, (rotate_shift,), low=1.0),)),
+    "flips_shifts": Policy(always=(flip_turn,), layers=(Layer(1.0, (rotate_shift,), low=1.0),)),
     "randaugment": Policy(always=(flip_turn,), layers=randaugment(2, 0.3)),
     "augmix": Policy(always=(flip_turn,), layers=(Layer(1.0, (augmix,), 0.2, low=0.2),)),
     # A long sequence of unlike layers, each with its own odds, is what carried the best teams; order is random, so
