@@ -3,8 +3,9 @@
     python -m results.make_tables            rewrite the blocks between <!-- NAME --> and <!-- /NAME --> in README.md
     python -m results.make_tables --check    exit 1 if that would change anything
 
-report.json is what build_submission.py wrote, card.json what training.evaluate, benchmark.json what
-training.benchmark, audit_benchmark.json what tests.dirty; weights/manifest.json belongs to the weights.
+report.json is what build_submission.py wrote, card.json what training.evaluate, calibration.json what
+training.calibrate, systems.json what training.compare, benchmark.json what training.benchmark, audit_benchmark.json what
+tests.dirty; weights/manifest.json belongs to the weights.
 """
 
 import json
@@ -142,21 +143,6 @@ def calibration() -> str:
     )
 
 
-def left_out() -> str:
-    """The gap of each family that training never saw."""
-    found = load("left_out.json")
-    lines = ["| family | seen in training % | left out % | gap in points (95% interval) |", "|---|---|---|---|"]
-    for family, row in found["families"].items():
-        gap, low, high = (100 * row[key] for key in ("gap", "low", "high"))
-        lines.append(
-            f"| {family} | {percent(row['seen'])} | {percent(row['left_out'])} | {gap:.2f} ({low:.2f} to {high:.2f}) |"
-        )
-    return "\n".join(lines) + (
-        f"\n\nMean gap {100 * found['mean_gap']:.2f} points; runs of {found['settings']['epochs']} epochs over "
-        f"{found['cells']['training']} cells, scored on {found['cells']['heldout']} held-out cells."
-    )
-
-
 def codes() -> str:
     """The code of each finding of build_submission.py, and what it means."""
     from grader.codes import CODES
@@ -165,7 +151,10 @@ def codes() -> str:
     return "\n".join(["| code | level | what is wrong |", "|---|---|---|", *rows])
 
 
-BLOCKS = {"report": report, "codes": codes, "card": card, "benchmark": benchmark, "audit": audit, "run": run}
+BLOCKS = {
+    "report": report, "codes": codes, "card": card, "calibration": calibration, "benchmark": benchmark, "audit": audit,
+    "run": run, "systems": systems,
+}  # fmt: skip
 
 
 def render(text: str) -> str:
