@@ -43,8 +43,10 @@ def preprocess(X, steps: tuple[str, ...] = ()) -> np.ndarray:
     """
     images = _clean(as_images(X))
     if steps:
-        from training.enhance import apply
-
+        try:
+            from training.enhance import apply
+        except ImportError as error:
+            raise ImportError(f"training/enhance.py must lie beside {__file__} for these weights") from error
         for i, image in enumerate(np.rint(images).astype(np.uint8)):
             images[i] = apply(image, steps)
     return images

@@ -1,6 +1,7 @@
 """The command that people run: the zip, the verdicts of a rehearsal, the reports, the competition's bundle."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -327,6 +328,24 @@ def test_the_same_files_give_the_same_bytes(source):
     assert ordinary_zip(source) != ordinary  # the control: other times and modes do change an ordinary zip
     (source / "model.py").write_text(GOOD + "\n")
     assert build_submission.submission(source) != first
+
+
+def test_the_zip_holds_what_the_manifest_asks_for(source):
+    def names():
+        return zipfile.ZipFile(io.BytesIO(build_submission.submission(source))).namelist()
+
+    manifest = json.loads((source / "weights/manifest.json").read_text())
+    (source / "training").mkdir()
+    for name in ("training/__init__.py", "training/enhance.py", "training/train.py", "weights/member-2.weights.h5"):
+        (source / name).write_text("")
+    assert names() == sorted(build_submission.FILES)
+    manifest |= {"enhance": ["clahe"], "members": {"member-2.weights.h5": "0"}}
+    (source / "weights/manifest.json").write_text(json.dumps(manifest))
+    more = ["training/__init__.py", "training/enhance.py", "weights/member-2.weights.h5"]
+    assert names() == sorted([*build_submission.FILES, *more])
+    (source / "weights/member-2.weights.h5").unlink()
+    with pytest.raises(build_submission.Refused, match="member-2"):
+        build_submission.submission(source)
 
 
 def test_the_zip_holds_plain_stored_files_in_order(source, tmp_path):
