@@ -4,8 +4,8 @@
     python -m results.make_tables --check    exit 1 if that would change anything
 
 report.json is what build_submission.py wrote, card.json what training.evaluate, calibration.json what
-training.calibrate, systems.json what training.compare, benchmark.json what training.benchmark, audit_benchmark.json what
-tests.dirty; weights/manifest.json belongs to the weights.
+training.calibrate, systems.json what training.compare, benchmark.json what training.benchmark, audit_benchmark.json
+what tests.dirty; weights/manifest.json belongs to the weights.
 """
 
 import json
@@ -137,8 +137,8 @@ def calibration() -> str:
     return (
         f"**Predicted hidden score: {percent(predicted['score'])} (95% interval {percent(predicted['low'])} to "
         f"{percent(predicted['high'])})**, from {percent(predicted['composite'])}% on the composite at strength "
-        f"{predicted['strength']:g}{beyond}. It rests on {len(c['points'])} systems with known hidden scores, trained anew "
-        "here and scored on the same composite (`python -m training.calibrate results/ladder/*.json`):\n\n"
+        f"{predicted['strength']:g}{beyond}. It rests on {len(c['points'])} systems with known hidden scores, trained "
+        "anew here and scored on the same composite (`python -m training.calibrate results/ladder/*.json`):\n\n"
         + "\n".join(lines)
     )
 
