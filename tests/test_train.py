@@ -136,7 +136,11 @@ def test_killed_and_resumed_is_the_same_as_never_stopped(toy, tmp_path, monkeypa
             assert a[part]["loss"] == pytest.approx(b[part]["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("victim", ["model.weights.h5", "manifest.json", "run.json", "checkpoint-002"])
+@pytest.mark.parametrize(
+    "victim",
+    ["model.weights.h5", *(pytest.param(n, marks=pytest.mark.slow) for n in ("manifest.json", "run.json")),
+     pytest.param("checkpoint-002", marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_killed_while_writing(toy, tmp_path, monkeypatch, whole, victim):
     """A kill between the writing of a file and its renaming, in the second epoch: what is there is whole."""
     rename = os.replace

@@ -337,6 +337,7 @@ def train(
         print(f"{audit['kept']} of {len(cells)} images kept, {len(training)} to train, {len(validation)} to validate")
         shipped = networks.build(recipe.network, data.IMAGE_SIZE, None, recipe.dropout)  # carries the average
         average = network.get_weights()
+        size_of = {"parameters": networks.parameters(shipped), "flops": networks.flops(shipped, data.IMAGE_SIZE)}
         rng = np.random.default_rng((recipe.seed, 2))
         policy = augment.POLICIES[recipe.policy]
         augmented = data.Cells(np.stack([augment.apply(policy, i, rng) for i in validation.images]), validation.labels)
@@ -380,7 +381,7 @@ def train(
                 history.append(entry)
                 if best_epoch(history, recipe) == epoch:
                     export(shipped, out, settings, history)
-                finish_epoch(shipped, out, settings, history)
+                finish_epoch(size_of, out, settings, history)
                 save_checkpoint(out, network, average, {"settings": settings, "history": history})
                 if is_over(history, recipe):
                     break
@@ -479,14 +480,13 @@ def export(network, out: Path, settings: dict, history: list[dict]) -> None:
     write_json(out / "manifest.json", manifest)
 
 
-def finish_epoch(network, out: Path, settings: dict, history: list[dict]) -> None:
-    """Write run.json, all that is known of the run, and curves.png."""
+def finish_epoch(size_of: dict, out: Path, settings: dict, history: list[dict]) -> None:
+    """Write run.json, all that is known of the run, and curves.png. size_of: the network's parameters and flops."""
     run = {
         "recipe": settings["recipe"],
         "network": settings["network"],
         "weights": settings["weights"],
-        "parameters": networks.parameters(network),
-        "flops": networks.flops(network, data.IMAGE_SIZE),
+        **size_of,
         "file_mb": round((out / "model.weights.h5").stat().st_size / 1e6, 2),
         "seconds": round(sum(entry["seconds"] for entry in history), 1),
         "commit": commit(),
