@@ -84,11 +84,11 @@ def flip_turn(image, strength, rng):
 
 
 def affine(image, strength, rng):
-    """Rotation up to 180 degrees, zoom by up to e^0.4, shear up to 0.35, shift up to a quarter of the side."""
+    """Rotation up to 180 degrees, zoom from e^-0.7 to e^0.5, shear up to 0.35, shift up to a quarter of the side."""
     if strength == 0:
         return image.copy()
     side = image.shape[0]
-    angle, zoom = signed(strength, rng) * np.pi, np.exp(signed(0.4 * strength, rng))
+    angle, zoom = signed(strength, rng) * np.pi, np.exp(strength * rng.uniform(-0.7, 0.5))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     shear = np.array([[1, signed(0.35 * strength, rng)], [signed(0.35 * strength, rng), 1]])
     matrix = turn @ shear / zoom  # from the result's coordinates to the image's, about the centre
@@ -227,6 +227,24 @@ def stain(image, strength, rng):
     return to_uint8(256 * np.exp(-np.log(10) * shifted) - 1)
 
 
+def random_convolution(image, strength, rng):
+    """Blend in a random linear filter of 1 to 5 pixels that also mixes the channels; it keeps each channel's mean and
+    spread: textures and colours change, shapes stay (RandConv, Xu et al. 2021, arXiv:2007.13003)."""
+    if strength == 0:
+        return image.copy()
+    size = int(rng.choice([1, 3, 5]))
+    kernels = rng.standard_normal((3, 3, size, size), np.float32)
+    values = image.astype(np.float32)
+    mean, spread = values.mean(axis=(0, 1)), values.std(axis=(0, 1))
+    centred = cv2.split(values - mean)
+    parts = [sum(cv2.filter2D(c, -1, k, borderType=cv2.BORDER_REFLECT_101) for c, k in zip(centred, row, strict=True))
+             for row in kernels]  # fmt: skip
+    filtered = np.stack(parts, axis=-1)
+    filtered = mean + (filtered - filtered.mean(axis=(0, 1))) * spread / np.maximum(filtered.std(axis=(0, 1)), 1e-3)
+    weight = rng.uniform(0, strength)
+    return to_uint8((1 - weight) * values + weight * filtered)
+
+
 def illumination(image, strength, rng):
     """Uneven light: multiply by the exponential of a smooth field, all channels alike or (one in three) apart."""
     channels = 3 if rng.random() < 1 / 3 else 1
@@ -329,14 +347,14 @@ def impulse_noise(image, strength, rng):
 
 
 def cutout(image, strength, rng):
-    """Fill one to three rectangles, each up to half the side, with a colour or noise (DeVries & Taylor 2017)."""
+    """Fill one to three rectangles, each up to 0.6 of the side, with a colour or noise (DeVries & Taylor 2017)."""
     image = image.copy()
     if strength == 0:
         return image
     h, w = image.shape[:2]
     count = int(rng.integers(1, 4))
     for _ in range(count):
-        dy, dx = (rng.uniform(0.05, 0.5, 2) * strength * (h, w) / np.sqrt(count)).astype(int) + 1
+        dy, dx = (rng.uniform(0.05, 0.6, 2) * strength * (h, w) / np.sqrt(count)).astype(int) + 1
         top, left = rng.integers(0, h - dy + 1), rng.integers(0, w - dx + 1)
         noise = rng.random() < 0.2
         image[top : top + dy, left : left + dx] = (
@@ -346,11 +364,11 @@ def cutout(image, strength, rng):
 
 
 def grid_mask(image, strength, rng):
-    """A grid of squares, one colour, at any turn; up to 0.6 of the period wide (GridMask, Chen et al. 2020)."""
+    """A grid of squares, one colour, at any turn; up to 0.7 of the period wide (GridMask, Chen et al. 2020)."""
     if strength == 0:
         return image.copy()
     period, angle = rng.uniform(8, 40), rng.uniform(0, np.pi)
-    width = rng.uniform(0.2, 0.6) * strength
+    width = rng.uniform(0.2, 0.7) * strength
     x, y = pixel_grid(image)
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     hidden = ((u / period + rng.random()) % 1 < width) & ((v / period + rng.random()) % 1 < width)
@@ -532,7 +550,7 @@ POLICIES = {
     "randaugment": Policy(always=(flip_turn,), layers=randaugment(2, 0.3)),
     "augmix": Policy(always=(flip_turn,), layers=(Layer(1.0, (augmix,), 0.2, low=0.2),)),
     # A long sequence of unlike layers, each with its own odds, is what carried the best teams; order is random, so
-    # that borders and patches are recoloured as often as not. On average 3.7 layers on top of flips and turns.
+    # that borders and patches are recoloured as often as not. On average 4 layers on top of flips and turns.
     "ours": Policy(
         always=(flip_turn,),
         plain=0.08,
@@ -543,10 +561,11 @@ POLICIES = {
             Layer(0.4, (saturation, hue, grey, channel_shift, channel_gain, channel_shuffle)),
             Layer(0.4, (stain,)),
             Layer(0.2, (illumination,)),
-            Layer(0.15, (solarize, posterize, invert)),
-            Layer(0.35, (gaussian_blur, motion_blur, defocus, sharpen, pixelate, jpeg)),
-            Layer(0.3, (gaussian_noise, shot_noise, speckle_noise, impulse_noise)),
-            Layer(0.4, (cutout, grid_mask, blots)),
+            Layer(0.25, (solarize, posterize, invert, random_convolution)),
+            Layer(0.3, (gaussian_blur, motion_blur, defocus, sharpen)),
+            Layer(0.2, (pixelate, jpeg)),
+            Layer(0.35, (gaussian_noise, shot_noise, speckle_noise, impulse_noise)),
+            Layer(0.5, (cutout, grid_mask, blots)),
         ),
     ),
 }
@@ -557,7 +576,7 @@ FAMILIES = {
     "medmnist_c": (brightness, contrast, gamma, saturation, gaussian_blur, motion_blur, defocus, pixelate, jpeg, blots),
     "noise": (gaussian_noise, shot_noise, speckle_noise, impulse_noise),
     "colour": (hue, grey, channel_shift, channel_gain, channel_shuffle, stain, illumination, solarize, posterize,
-               invert, autocontrast, equalize),
+               invert, random_convolution, autocontrast, equalize),
     "geometry": (flip_turn, affine, perspective, elastic),
     "occlusion": (cutout, grid_mask, blots),
 }  # fmt: skip
