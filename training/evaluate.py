@@ -431,11 +431,11 @@ def read_card(path: Path) -> dict:
     return card
 
 
-def compare(card: dict, baseline: dict) -> list[dict]:
-    """Paired differences in accuracy, card minus baseline, cell by cell on the conditions and cells that both have.
+def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
+    """Accuracy of card minus baseline cell by cell, (n,) in -1 to 1, on the conditions and cells that both have.
 
-    Rows: name, cells, difference, low, high: the 95% percentile interval of 2000 bootstrap resamples of the cells
-    (a cell is drawn with all its conditions). Raises ValueError where the two are not of the same held-out cells.
+    Names: corrupted (the mean of the families), family F, clean, composite S, and each corruption (the mean of its
+    severities). Raises ValueError where the two are not of the same held-out cells.
     """
     if card["provenance"]["heldout_sha256"] != baseline["provenance"]["heldout_sha256"]:
         raise ValueError("the two cards are of different held-out cells, so they cannot be compared cell by cell")
@@ -454,18 +454,24 @@ def compare(card: dict, baseline: dict) -> list[dict]:
             rows[f"{entry['corruption']} {entry['severity'] or ''}".strip()] = [gain]
         else:
             rows.setdefault(entry["corruption"], []).append(gain)
-            families.setdefault(entry["family"], []).append(gain)
-    of_family = {f"family {name}": [np.mean(gains, axis=0)] for name, gains in families.items()}
-    if of_family:
-        of_family = {"corrupted": [gain for (gain,) in of_family.values()], **of_family}
-    result = []
-    for name, gains in {**of_family, **rows}.items():
-        gain = np.mean(gains, axis=0)
-        rng = np.random.default_rng(0)
-        resampled = gain[rng.integers(0, len(gain), (2000, len(gain)))].mean(axis=1)
-        low, high = np.percentile(resampled, (2.5, 97.5))
-        result.append({"name": name, "cells": len(gain), "difference": gain.mean(), "low": low, "high": high})
-    return result
+            families.setdefault(f"family {entry['family']}", []).append(gain)
+    means = {name: np.mean(parts, axis=0) for name, parts in {**families, **rows}.items()}
+    corrupted = {"corrupted": np.mean([means[name] for name in families], axis=0)} if families else {}
+    return corrupted | means
+
+
+def interval(gain: np.ndarray) -> dict[str, float]:
+    """`difference`, the mean of (n,) paired gains, and the 95% percentile interval `low` to `high` of 2000 bootstrap
+    resamples of the cells (a cell is drawn with all its conditions; training runs are not resampled)."""
+    rng = np.random.default_rng(0)
+    resampled = gain[rng.integers(0, len(gain), (2000, len(gain)))].mean(axis=1)
+    low, high = np.percentile(resampled, (2.5, 97.5))
+    return {"difference": float(gain.mean()), "low": float(low), "high": float(high)}
+
+
+def compare(card: dict, baseline: dict) -> list[dict]:
+    """Rows name, cells, difference, low, high of `gains`, as `interval` gives them."""
+    return [{"name": name, "cells": len(gain), **interval(gain)} for name, gain in gains(card, baseline).items()]
 
 
 # --- pictures and printing --------------------------------------------------------------------------------------------

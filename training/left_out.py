@@ -43,11 +43,8 @@ def hits(model: object, cells: data.Cells, family: str) -> np.ndarray:
 
 def gap(whole: np.ndarray, left_out: np.ndarray) -> dict:
     """Mean of whole - left_out, both (n,) shares of one set of cells, with its 95% percentile bootstrap interval."""
-    difference = whole - left_out
-    rng = np.random.default_rng(0)
-    resampled = difference[rng.integers(0, len(difference), (2000, len(difference)))].mean(axis=1)
-    low, high = np.percentile(resampled, (2.5, 97.5))
-    means = {"seen": whole.mean(), "left_out": left_out.mean(), "gap": difference.mean(), "low": low, "high": high}
+    found = evaluate.interval(whole - left_out)
+    means = {"seen": whole.mean(), "left_out": left_out.mean(), "gap": found.pop("difference"), **found}
     return {name: round(float(value), 5) for name, value in means.items()}
 
 

@@ -1,0 +1,132 @@
+"""The ledger of trials: each one change, measured against a baseline on the same cells and corruptions.
+
+    python -m results.ledger CARD.json --baseline BASE.json --change "two views" --cost "2x inference" \\
+        --kept no --why "gains less than it costs"
+    python -m results.ledger                          write results/LEDGER.md from ledger.json anew
+    python -m results.ledger --check                  exit 1 if that would change it
+
+CARD and BASE are report cards of training.evaluate. An entry holds the trial's scores as shares of 1, and for clean,
+the mean of the five families, each family and the composite (mean of its strengths) the paired difference to the
+baseline with its 95% bootstrap interval over the cells, which says nothing of how much two training runs differ. A
+change that is measured with several seeds has a card and a baseline for each; their gains are averaged.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from training import evaluate
+from training.files import write_json, write_text
+
+HERE = Path(__file__).resolve().parent
+LEDGER, PAGE = HERE / "ledger.json", HERE / "LEDGER.md"
+GROUPS = ("clean", "corrupted", "composite")
+
+
+def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
+    """evaluate.gains in the groups of the ledger: clean, corrupted, composite and the families, (n,) each."""
+    if card["provenance"]["corruptions_sha256"] != baseline["provenance"]["corruptions_sha256"]:
+        raise ValueError("the two cards are of different corruptions, so they cannot be compared cell by cell")
+    found = evaluate.gains(card, baseline)
+    groups = {n: gain for n, gain in found.items() if n in ("clean", "corrupted") or n.startswith("family ")}
+    return groups | {"composite": np.mean([gain for n, gain in found.items() if n.startswith("composite ")], axis=0)}
+
+
+def entry(cards: list[dict], baselines: list[dict], said: dict) -> dict:
+    """One trial of the ledger. said: its `change`, `cost`, `against`, `seeds`, `kept` and `why`."""
+    if len(cards) != len(baselines):
+        raise ValueError(f"{len(cards)} cards need as many baselines, not {len(baselines)}")
+    summaries = [card["summary"] for card in cards]
+
+    def mean(values) -> float:
+        return round(float(np.mean(list(values))), 5)
+
+    pairs = [gains(card, baseline) for card, baseline in zip(cards, baselines, strict=True)]
+    return {
+        **said,
+        "clean": mean(s["clean"]["accuracy"] for s in summaries),
+        "corrupted": mean(s["corrupted"]["accuracy"] for s in summaries) if summaries[0]["corrupted"] else None,
+        "composite": mean(np.mean([p["accuracy"] for p in s["composite"].values()]) for s in summaries),
+        "families": {f: mean(s["families"][f]["accuracy"] for s in summaries) for f in summaries[0]["families"]},
+        "ece": {"clean": mean(s["clean"]["ece"] for s in summaries),
+                "corrupted": mean(s["corrupted"]["ece"] for s in summaries) if summaries[0]["corrupted"] else None},
+        "gain": {group: {name: round(value, 5) for name, value in
+                         evaluate.interval(np.mean([pair[group] for pair in pairs], axis=0)).items()}
+                 for group in pairs[0]},
+        "cells": {"clean": len(pairs[0]["clean"]),
+                  "corruption": min((e["cells"] for c in cards for e in c["conditions"] if e["family"] not in
+                                     GROUPS), default=0)},
+        "weights": [card["provenance"]["weights_sha256"][:12] for card in cards],
+        "baseline": [card["provenance"]["weights_sha256"][:12] for card in baselines],
+        "commit": cards[0]["provenance"]["commit"],
+    }  # fmt: skip
+
+
+def page(trials: list[dict]) -> str:
+    """The ledger as a page."""
+    lines = [
+        "# Trials",
+        "",
+        "One change each, against a baseline, on the same held-out cells and corruptions. Gains are points of accuracy",
+        "with 95% bootstrap intervals over the cells. Made by `python -m results.ledger` from `ledger.json`, which",
+        "also has each family.",
+        "",
+        "| change | against | cost | seeds | clean % | corrupted % | composite % | gain clean | gain corrupted | "
+        "gain composite | kept | why |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for trial in trials:
+        scores = ["-" if trial[g] is None else f"{100 * trial[g]:.2f}" for g in GROUPS]
+        ranges = []
+        for group in GROUPS:
+            gain = trial["gain"].get(group)
+            ranges.append("-" if gain is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(
+                *(100 * gain[key] for key in ("difference", "low", "high"))))  # fmt: skip
+        kept = "yes" if trial["kept"] else "no"
+        seeds = ", ".join(map(str, trial["seeds"]))
+        cells = [trial["change"], trial["against"], trial["cost"], seeds, *scores, *ranges, kept, trial["why"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def read() -> list[dict]:
+    return json.loads(LEDGER.read_text(encoding="utf-8"))["trials"] if LEDGER.exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("cards", type=Path, nargs="*", help="the trial's card, or those of its seeds")
+    parser.add_argument("--baseline", type=Path, nargs="+", help="the baseline's, as many")
+    parser.add_argument("--change", help="what was changed; a change that is there already is measured anew")
+    parser.add_argument("--against", default="the shipped weights", help="what the baseline is")
+    parser.add_argument("--cost", help="what the change costs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--kept", choices=("yes", "no"))
+    parser.add_argument("--why", help="why it was kept or not")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if LEDGER.md is not up to date")
+    args = parser.parse_args()
+    trials = read()
+    if args.check:
+        if PAGE.read_text(encoding="utf-8") != page(trials):
+            sys.exit("LEDGER.md is not what ledger.json gives: run python -m results.ledger")
+        return
+    if args.cards:
+        if None in (args.baseline, args.change, args.cost, args.kept, args.why):
+            parser.error("a trial needs --baseline, --change, --cost, --kept and --why")
+        said = {"change": args.change, "against": args.against, "cost": args.cost, "seeds": args.seeds,
+                "kept": args.kept == "yes", "why": args.why}  # fmt: skip
+        try:
+            new = entry(*([evaluate.read_card(p) for p in paths] for paths in (args.cards, args.baseline)), said)
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        places = [k for k, trial in enumerate(trials) if trial["change"] == args.change]
+        trials = [new if k in places else trial for k, trial in enumerate(trials)] + ([] if places else [new])
+        write_json(LEDGER, {"trials": trials})
+    write_text(PAGE, page(trials))
+
+
+if __name__ == "__main__":
+    main()
