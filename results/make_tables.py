@@ -1,11 +1,11 @@
-"""Write the README's tables from the JSON files beside this one, so that no number is typed by hand.
+"""Write the tables of the README and the model card from the JSON files beside this one, so that no number is typed.
 
-    python -m results.make_tables            rewrite the blocks between <!-- NAME --> and <!-- /NAME --> in README.md
+    python -m results.make_tables            rewrite the blocks between <!-- NAME --> and <!-- /NAME -->
     python -m results.make_tables --check    exit 1 if that would change anything
 
 report.json is what build_submission.py wrote, card.json what training.evaluate, calibration.json what
-training.calibrate, systems.json what training.compare, benchmark.json what training.benchmark, audit_benchmark.json
-what tests.dirty; weights/manifest.json belongs to the weights.
+training.calibrate, left_out.json what training.left_out, systems.json what training.compare, benchmark.json what
+training.benchmark, audit_benchmark.json what tests.dirty; weights/manifest.json belongs to the weights.
 """
 
 import json
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
+PAGES = (HERE.parent / "README.md", HERE / "MODEL_CARD.md")
 
 
 def load(name: str) -> dict:
@@ -57,6 +57,42 @@ def card() -> str:
     return "\n".join(lines) + (
         f"\n\nClean and composite over all {card['cells']['count']} held-out cells; each corruption at five severities"
         f" on {per_condition} of them. Hardest, mean over the severities: {named}."
+    )
+
+
+def classes() -> str:
+    """Precision, recall and ROC AUC of each class on clean cells, recall on the composite."""
+    card = load("card.json")
+    clean = next(e for e in card["conditions"] if e["corruption"] == "clean")
+    composite = [e for e in card["conditions"] if e["corruption"] == "composite"]
+    lines = ["| class | precision % | recall % | ROC AUC | recall on the composite % |", "|---|---|---|---|---|"]
+    for k, name in enumerate(card["cells"]["classes"]):
+        corrupted = sum(e["recall"][k] for e in composite) / len(composite)
+        numbers = [percent(clean["precision"][k]), percent(clean["recall"][k]), f"{clean['auc'][k]:.4f}"]
+        lines.append(f"| {name} | {' | '.join([*numbers, percent(corrupted)])} |")
+    return "\n".join(lines)
+
+
+def corruptions() -> str:
+    """Accuracy under each corruption at each severity."""
+    entries = [e for e in load("card.json")["conditions"] if e["corruption"] not in ("clean", "composite")]
+    severities = sorted({e["severity"] for e in entries})
+    lines = ["| corruption | family | " + " | ".join(map(str, severities)) + " |", "|---" * (2 + len(severities)) + "|"]
+    for name in dict.fromkeys(e["corruption"] for e in entries):
+        row = {e["severity"]: e for e in entries if e["corruption"] == name}
+        numbers = " | ".join(percent(row[s]["accuracy"]) for s in severities)
+        lines.append(f"| {name.replace('_', ' ')} | {row[severities[0]]['family']} | {numbers} |")
+    return "\n".join(lines)
+
+
+def mistakes() -> str:
+    """What is most often taken for what."""
+    pairs = load("card.json")["summary"]["confusion_pairs"]
+    names = {"clean": "Clean", "corrupted": "Under the corruptions", "composite": "On the composite"}
+    return "\n".join(
+        f"- {names[group]}: "
+        + ", ".join(f"{p['true']} taken for {p['predicted']} {percent(p['share'])}%" for p in pairs[group])
+        for group in names
     )
 
 
@@ -143,6 +179,19 @@ def calibration() -> str:
     )
 
 
+def left_out() -> str:
+    """The gap of each family that training never saw."""
+    found = load("left_out.json")
+    lines = ["| family | seen in training % | left out % | gap in points (95% interval) |", "|---|---|---|---|"]
+    for family, row in found["families"].items():
+        gap, low, high = (f"{100 * row[key]:.2f}" for key in ("gap", "low", "high"))
+        lines.append(f"| {family} | {percent(row['seen'])} | {percent(row['left_out'])} | {gap} ({low} to {high}) |")
+    return "\n".join(lines) + (
+        f"\n\nMean gap {100 * found['mean_gap']:.2f} points; runs of {found['settings']['epochs']} epochs over "
+        f"{found['cells']['training']:,} cells, scored on {found['cells']['heldout']} held-out cells."
+    )
+
+
 def codes() -> str:
     """The code of each finding of build_submission.py, and what it means."""
     from grader.codes import CODES
@@ -152,28 +201,31 @@ def codes() -> str:
 
 
 BLOCKS = {
-    "report": report, "codes": codes, "card": card, "calibration": calibration, "benchmark": benchmark, "audit": audit,
-    "run": run, "systems": systems,
+    block.__name__: block
+    for block in (report, codes, card, calibration, left_out, benchmark, audit, run, systems, classes, corruptions,
+                  mistakes)
 }  # fmt: skip
 
 
 def render(text: str) -> str:
-    """README text with every block made anew. Raises ValueError where a block is not there exactly once."""
-    for name, make in BLOCKS.items():
+    """A page with every block in it made anew. ValueError where a block is not closed, or unknown."""
+    for name in re.findall(r"^<!-- (\w+) -->$", text, re.MULTILINE):
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        if len(pattern.findall(text)) != 1:
-            raise ValueError(f"README.md must hold <!-- {name} --> and <!-- /{name} --> once")
-        content = make()
+        if name not in BLOCKS or len(pattern.findall(text)) != 1:
+            raise ValueError(f"<!-- {name} --> must be one of {', '.join(BLOCKS)}, once, and end in <!-- /{name} -->")
+        content = BLOCKS[name]()
         text = pattern.sub(lambda found, content=content: found[1] + content + "\n" + found[2], text)
     return text
 
 
 def main() -> None:
-    old = README.read_text(encoding="utf-8")
-    new = render(old)
-    if "--check" in sys.argv[1:]:
-        sys.exit("README.md is not what results/ gives: run python -m results.make_tables" if new != old else 0)
-    README.write_text(new, encoding="utf-8")
+    for path in PAGES:
+        old = path.read_text(encoding="utf-8")
+        new = render(old)
+        if "--check" not in sys.argv[1:]:
+            path.write_text(new, encoding="utf-8")
+        elif new != old:
+            sys.exit(f"{path.name} is not what results/ gives: run python -m results.make_tables")
 
 
 if __name__ == "__main__":
