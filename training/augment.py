@@ -10,6 +10,7 @@ a deep-learning framework. All randomness comes from the generator that is passe
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import cv2
 import numpy as np
@@ -47,7 +48,7 @@ def any_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if kind < 2:
         return np.full(3, 255.0 * kind)
     if kind == 2:
-        return image.mean(axis=(0, 1))
+        return np.array(cv2.mean(image)[:3])
     if kind == 3:
         return image[rng.integers(image.shape[0]), rng.integers(image.shape[1])].astype(float)
     return rng.uniform(0, 255, 3)
@@ -60,9 +61,12 @@ def remap(image: np.ndarray, x: np.ndarray, y: np.ndarray, rng: np.random.Genera
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=border[rng.integers(5)], borderValue=colour)
 
 
-def pixel_grid(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of every pixel: x and y, each (h, w) float32."""
-    y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
+@cache
+def pixel_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of every pixel of an image of this shape (h, w, ...): x and y, each (h, w) float32, read-only."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    for grid in (x, y):
+        grid.flags.writeable = False
     return x, y
 
 
@@ -93,7 +97,7 @@ def affine(image, strength, rng):
     shear = np.array([[1, signed(0.35 * strength, rng)], [signed(0.35 * strength, rng), 1]])
     matrix = turn @ shear / zoom  # from the result's coordinates to the image's, about the centre
     shift = rng.uniform(-0.25, 0.25, 2) * strength * side
-    x, y = pixel_grid(image)
+    x, y = pixel_grid(image.shape)
     centre = (np.array(image.shape[1::-1]) - 1) / 2
     x, y = x - centre[0] - shift[0], y - centre[1] - shift[1]
     maps = [(row[0] * x + row[1] * y + c).astype(np.float32) for row, c in zip(matrix, centre, strict=True)]
@@ -107,7 +111,7 @@ def perspective(image, strength, rng):
     h, w = image.shape[:2]
     corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
     moved = corners + rng.uniform(-0.25, 0.25, (4, 2)).astype(np.float32) * strength * min(h, w)
-    points = np.stack(pixel_grid(image), axis=-1).reshape(-1, 1, 2)
+    points = np.stack(pixel_grid(image.shape), axis=-1).reshape(-1, 1, 2)
     points = cv2.perspectiveTransform(points, cv2.getPerspectiveTransform(corners, moved)).reshape(h, w, 2)
     return remap(image, points[..., 0].copy(), points[..., 1].copy(), rng)
 
@@ -118,7 +122,7 @@ def elastic(image, strength, rng):
         return image.copy()
     cells, reach = int(rng.integers(3, 9)), 0.1 * strength * image.shape[0]
     reach *= 3 / cells  # the finer the field, the smaller the shift, or the picture folds over
-    x, y = pixel_grid(image)
+    x, y = pixel_grid(image.shape)
     return remap(image, x + reach * smooth_field(image, cells, rng), y + reach * smooth_field(image, cells, rng), rng)
 
 
@@ -221,28 +225,26 @@ def stain(image, strength, rng):
     After Tellez et al. 2018, with a random near-identity 3x3 matrix in place of fixed stain vectors, so that it holds
     for any dye.
     """
-    density = -np.log10((LEVELS + 1) / 256)[image]
+    density = -np.log((LEVELS + 1) / 256)[image]  # in natural units, which mixing and scaling do not mind
     matrix = np.diag(np.exp(0.5 * rng.uniform(-strength, strength, 3))) + 0.2 * rng.uniform(-strength, strength, (3, 3))
-    shifted = cv2.transform(density, np.hstack([matrix, 0.15 * rng.uniform(-strength, strength, (3, 1))]))
-    return to_uint8(256 * np.exp(-np.log(10) * shifted) - 1)
+    shift = 0.15 * np.log(10) * rng.uniform(-strength, strength, (3, 1))
+    return to_uint8(256 * cv2.exp(cv2.transform(density, -np.hstack([matrix, shift]))) - 1)
 
 
 def random_convolution(image, strength, rng):
-    """Blend in a random linear filter of 1 to 5 pixels that also mixes the channels; it keeps each channel's mean and
-    spread: textures and colours change, shapes stay (RandConv, Xu et al. 2021, arXiv:2007.13003)."""
+    """Blend in a random mix of the channels, each through a random filter of 1 to 5 pixels; every channel's mean and
+    spread stay. Textures and colours change, shapes do not (after RandConv, Xu et al. 2021, arXiv:2007.13003)."""
     if strength == 0:
         return image.copy()
     size = int(rng.choice([1, 3, 5]))
-    kernels = rng.standard_normal((3, 3, size, size), np.float32)
-    values = image.astype(np.float32)
-    mean, spread = values.mean(axis=(0, 1)), values.std(axis=(0, 1))
-    centred = cv2.split(values - mean)
-    parts = [sum(cv2.filter2D(c, -1, k, borderType=cv2.BORDER_REFLECT_101) for c, k in zip(centred, row, strict=True))
-             for row in kernels]  # fmt: skip
-    filtered = np.stack(parts, axis=-1)
-    filtered = mean + (filtered - filtered.mean(axis=(0, 1))) * spread / np.maximum(filtered.std(axis=(0, 1)), 1e-3)
-    weight = rng.uniform(0, strength)
-    return to_uint8((1 - weight) * values + weight * filtered)
+    mean, spread = cv2.meanStdDev(image)
+    filtered = cv2.transform(image.astype(np.float32) - mean.ravel().astype(np.float32), rng.standard_normal((3, 3)))
+    kernels = rng.standard_normal((3, size, size), np.float32)
+    filtered = cv2.merge([cv2.filter2D(c, -1, k) for c, k in zip(cv2.split(filtered), kernels, strict=True)])
+    middle, width = cv2.meanStdDev(filtered)
+    scale = (spread / np.maximum(width, 1e-3)).ravel()
+    matrix = np.hstack([np.diag(scale), mean - scale[:, None] * middle])  # back to the image's mean and spread
+    return blend(image, to_uint8(cv2.transform(filtered, matrix)), rng.uniform(0, strength))
 
 
 def illumination(image, strength, rng):
@@ -369,7 +371,7 @@ def grid_mask(image, strength, rng):
         return image.copy()
     period, angle = rng.uniform(8, 40), rng.uniform(0, np.pi)
     width = rng.uniform(0.2, 0.7) * strength
-    x, y = pixel_grid(image)
+    x, y = pixel_grid(image.shape)
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     hidden = ((u / period + rng.random()) % 1 < width) & ((v / period + rng.random()) % 1 < width)
     return np.where(hidden[..., None], to_uint8(any_colour(image, rng)), image)
@@ -387,7 +389,7 @@ def blots(image, strength, rng):
         filled = -1 if rng.random() < 0.7 else int(rng.integers(1, 4))
         cv2.ellipse(mask, centre, axes, rng.uniform(0, 180), 0, 360, rng.uniform(0.3, 1), filled, cv2.LINE_AA)
     mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.3, 3))[..., None]
-    return to_uint8(image * (1 - mask) + any_colour(image, rng) * mask)
+    return to_uint8(image + (any_colour(image, rng).astype(np.float32) - image) * mask)
 
 
 # --- RandAugment and AugMix ------------------------------------------------------------------------------------------
