@@ -145,10 +145,14 @@ def recall_and_precision(row: dict) -> str:
 def run() -> str:
     """What the shipped weights' own manifest says of their training."""
     manifest = json.loads((HERE.parent / "weights" / "manifest.json").read_text(encoding="utf-8"))
+    epochs, before = [manifest["epochs_done"]], manifest.get("started_from")
+    while before:
+        epochs.insert(0, before["epochs_done"])
+        before = before.get("started_from")
     scores = manifest["scores"]
     return (
-        f"The weights in the repository come from {manifest['epochs_done']} epochs; on the cells split off for "
-        f"validation the run ended at {percent(scores['validation']['accuracy'])}% clean and "
+        f"The weights in the repository come from {' + '.join(map(str, epochs))} epochs; on the cells split off for "
+        f"validation they score {percent(scores['validation']['accuracy'])}% clean and "
         f"{percent(scores['augmented_validation']['accuracy'])}% augmented."
     )
 

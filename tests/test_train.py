@@ -439,6 +439,24 @@ def test_recipes_are_complete(name):
     train.check(RECIPES[name])
 
 
+def test_a_run_that_goes_on_from_another_names_it(whole, tmp_path):
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert "started_from" not in manifest and train.origin(None) is None
+    assert train.origin(whole / "model.weights.h5") == manifest
+    weights = tmp_path / "other.weights.h5"
+    shutil.copy(whole / "model.weights.h5", weights)
+    assert train.origin(weights) is None  # nothing there says what it is
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "sha256": "another"}))
+    assert train.origin(weights) is None
+    recipe = dataclasses.replace(
+        RECIPE, network="SimpleCNN", sizes=((0, 96),), epochs=1, head_epochs=0, batch_size=16, average_epochs=0.0
+    )
+    run(tmp_path / "first", recipe)
+    run(tmp_path / "second", dataclasses.replace(recipe, weights=str(tmp_path / "first" / "model.weights.h5")))
+    first, second = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("first", "second"))
+    assert second["started_from"] == first
+
+
 @pytest.fixture
 def command():
     """Starts the training command in a process group of its own; whatever still runs at the end is killed."""

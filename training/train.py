@@ -321,6 +321,7 @@ def train(
         print(f"{out} is finished: {len(history)} epochs")
         return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     start = None if checkpoint else networks.resolve_weights(recipe.network, recipe.weights)
+    started_from = json.loads((out / "manifest.json").read_text()).get("started_from") if checkpoint else origin(start)
     training, validation, audit = prepare(cells, recipe, limit)
     if checkpoint and json.loads((out / "audit.json").read_text(encoding="utf-8"))["removed"] != audit["removed"]:
         raise ValueError(f"the audit now removes other images than when {out} was started: use another --out")
@@ -380,7 +381,7 @@ def train(
                 print(json.dumps(entry))
                 history.append(entry)
                 if best_epoch(history, recipe) == epoch:
-                    export(shipped, out, settings, history)
+                    export(shipped, out, settings, history, started_from)
                 finish_epoch(size_of, out, settings, history)
                 save_checkpoint(out, network, average, {"settings": settings, "history": history})
                 if is_over(history, recipe):
@@ -455,7 +456,17 @@ def check_space(out: Path, network) -> None:
         raise ValueError(f"{there} has {free / 2**20:.0f} MB free, a run needs {needed / 2**20:.0f}: make room")
 
 
-def export(network, out: Path, settings: dict, history: list[dict]) -> None:
+def origin(weights: Path | None) -> dict | None:
+    """The manifest of the run that these weights are of, where its folder holds one; what it started from included."""
+    try:
+        manifest = json.loads((weights.parent / "manifest.json").read_text(encoding="utf-8"))
+        same = manifest["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    except (AttributeError, OSError, ValueError, KeyError, TypeError):
+        return None
+    return manifest if same else None
+
+
+def export(network, out: Path, settings: dict, history: list[dict], started_from: dict | None = None) -> None:
     """Write model.weights.h5 and manifest.json: what model.py reads."""
     import keras
 
@@ -466,6 +477,7 @@ def export(network, out: Path, settings: dict, history: list[dict]) -> None:
         "network": settings["network"],
         "enhance": settings["enhance"],
         "settings": settings,
+        **({"started_from": started_from} if started_from else {}),
         "epochs_done": len(history),
         "scores": {key: last[key] for key in ("validation", "augmented_validation")},
         "commit": commit(),
