@@ -362,7 +362,7 @@ def train(
                 if recipe.average_epochs:
                     callbacks = [averaging(network, average, recipe.average_epochs * batches.steps)]
                 fit = network.fit(
-                    as_dataset(batches, epoch, pixels) if distribute else batches.epoch(epoch, pixels),
+                    as_dataset(batches, epoch, pixels),
                     steps_per_epoch=batches.steps,
                     initial_epoch=epoch,
                     epochs=epoch + 1,
@@ -436,15 +436,24 @@ def devices(distribute: bool):
 
 
 def as_dataset(batches: Batches, epoch: int, size: int):
-    """batches.epoch for several devices: MirroredStrategy starts an iteration twice, which takes a tf.data.Dataset."""
+    """batches.epoch for Keras: for TensorFlow a tf.data.Dataset, else as it is.
+
+    Of a plain generator Keras makes one itself, but with autotuning, whose thread sleeps for up to a minute before an
+    epoch can end; and MirroredStrategy starts an iteration twice, which a generator does not survive.
+    """
     import keras
 
     if keras.backend.backend() != "tensorflow":
         return batches.epoch(epoch, size)
     import tensorflow as tf
 
-    signature = tuple(tf.TensorSpec(part.shape, part.dtype) for part in next(batches.epoch(epoch, size)))
-    return tf.data.Dataset.from_generator(lambda: batches.epoch(epoch, size), output_signature=signature)
+    shape, kinds = (batches.recipe.batch_size,), (tf.float32,) * (2 if batches.weights is None else 3)
+    shapes = ((*shape, size, size, 3), (*shape, len(data.CLASSES)), shape)
+    signature = tuple(tf.TensorSpec(s, kind) for s, kind in zip(shapes, kinds, strict=False))
+    dataset = tf.data.Dataset.from_generator(lambda: batches.epoch(epoch, size), output_signature=signature)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def check_space(out: Path, network) -> None:
