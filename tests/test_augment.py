@@ -177,6 +177,26 @@ def test_hue_turns_red_into_its_opposite():
     assert augment.hue(one_pixel((255, 0, 0)), 1.0, Fixed())[0, 0].tolist() == [0, 170, 170]
 
 
+def test_random_convolution_keeps_mean_and_spread():
+    class Negative:
+        """Draws one pixel's filter that turns every channel's sign, blended in wholly."""
+
+        def choice(self, sizes):
+            return sizes[0]
+
+        def standard_normal(self, shape, dtype=float):
+            return -np.eye(3) if shape == (3, 3) else np.ones(shape, dtype)
+
+        def uniform(self, low, high):
+            return high
+
+    image = np.full((96, 96, 3), (100, 10, 0), np.uint8)
+    image[:, 48:] = (200, 30, 0)
+    assert np.array_equal(augment.random_convolution(image, 1.0, Negative()), image[:, ::-1])  # about the mean
+    plain = np.full((96, 96, 3), (7, 80, 250), np.uint8)
+    assert np.array_equal(augment.random_convolution(plain, 1.0, np.random.default_rng(0)), plain)
+
+
 def test_stain_scales_optical_density():
     class Gain(Fixed):  # every channel's density times e^0.5, no mixing, no shift
         def uniform(self, low, high, size=None):
