@@ -202,7 +202,7 @@ def cells_of(row: dict) -> list[str]:
     return [
         named,
         row["network"],
-        "-" if weights is None else weights if weights in ("imagenet", "none") else Path(weights).name,
+        weights or "-",
         str(row.get("epochs", "-")),
         number(row.get("parameters"), 1e-6, 2),
         number(row.get("flops"), 1e-9, 2),

@@ -58,6 +58,18 @@ def ours() -> Recipe:
     return Recipe(policy="ours", mixup=0.15, cutmix=0.25, epochs=20, sizes=((0, 64), (8, 96)))
 
 
+def ours_continued() -> Recipe:
+    """`ours` taken up again from its averaged weights: a second, lower cosine, all of it at 96 px.
+
+        python -m training.train --recipe ours_continued --data data/training_set.npz --out runs/ours_continued
+
+    After `ours`, whose weights it reads from runs/ours (or --weights). An hour on two cores.
+    """
+    return replace(
+        ours(), weights="runs/ours/model.weights.h5", epochs=12, sizes=((0, 96),), learning_rate=3e-4, warmup_epochs=0.5
+    )
+
+
 # --- a ladder: one network, ever more done ---------------------------------------------------------------------------
 
 PLAIN = Recipe(epochs=3, learning_rate=3e-4, label_smoothing=0.0, average_epochs=0.2)
@@ -252,7 +264,7 @@ def vit() -> Recipe:
 RECIPES = {
     make.__name__: make()
     for make in (
-        ours, frozen, fine_tuned, flips_shifts, randaugment,
+        ours, ours_continued, frozen, fine_tuned, flips_shifts, randaugment,
         lionia_basic_cnn, lionia_convnext_base, lionia_resnet50v2, lionia_efficientnetv2b0, lionia_enhanced,
         lionia_cutmix,
         spritzers_simple_cnn, spritzers_vgg, spritzers_mobilenetv3small, spritzers_resnet101, spritzers_densenet169,
