@@ -453,7 +453,7 @@ def as_dataset(batches: Batches, epoch: int, size: int):
     dataset = tf.data.Dataset.from_generator(lambda: batches.epoch(epoch, size), output_signature=signature)
     options = tf.data.Options()
     options.autotune.enabled = False
-    return dataset.with_options(options)
+    return dataset.prefetch(2).with_options(options)
 
 
 def check_space(out: Path, network) -> None:
