@@ -12,7 +12,7 @@ from conftest import ROOT
 from test_train import easy_cells, toy_network
 
 import model
-from training import data, soup, train
+from training import data, networks, soup, train
 from training.recipes import Recipe
 
 RECIPE = Recipe(weights="none", policy="flips", batch_size=8, validation=0.2)
@@ -37,7 +37,8 @@ def leave_run(folder, trained, **changes):
     folder.mkdir()
     (folder / "audit.json").write_text(json.dumps({"kept": 80, "removed": []}))
     train.export(trained, folder, settings, history)
-    train.finish_epoch({"parameters": trained.count_params(), "flops": 0}, folder, settings, history)
+    size_of = {"parameters": networks.parameters(trained), "flops": networks.flops(trained)}
+    train.finish_epoch(size_of, folder, settings, history)
     return folder
 
 
