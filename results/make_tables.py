@@ -153,7 +153,7 @@ def run() -> str:
     return (
         f"The weights in the repository come from {' + '.join(map(str, epochs))} epochs; on the cells split off for "
         f"validation they score {percent(scores['validation']['accuracy'])}% clean and "
-        f"{percent(scores['augmented_validation']['accuracy'])}% augmented."
+        f"{percent(scores['augmented_validation']['accuracy'])}% augmented. {manifest.get('note', '')}".rstrip()
     )
 
 
