@@ -382,6 +382,7 @@ def test_contact_sheet_shows_every_corruption(cells):
             assert np.array_equal(sheet[top : top + 56, left + 58 * k : left + 58 * k + 56], small), name
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_sheet(cells, tmp_path):
     np.savez(tmp_path / "cells.npz", images=np.repeat(cells, 2, axis=0), labels=np.arange(48)[:, None] % 8)
     command = [sys.executable, "-m", "training.corruptions", "--data"]

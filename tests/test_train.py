@@ -371,6 +371,7 @@ def plain_network(size=None, backbone_weights=None, dropout=0.3):
     return keras.Model(inputs, x)
 
 
+@pytest.mark.slow
 def test_two_devices_train_like_one(tmp_path):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("makes two virtual devices of TensorFlow's")
@@ -439,7 +440,7 @@ def test_recipes_are_complete(name):
     train.check(RECIPES[name])
 
 
-def test_a_run_that_goes_on_from_another_names_it(whole, tmp_path):
+def test_a_run_that_goes_on_from_another_names_it(toy, whole, tmp_path):
     manifest = json.loads((whole / "manifest.json").read_text())
     assert "started_from" not in manifest and train.origin(None) is None
     assert train.origin(whole / "model.weights.h5") == manifest
@@ -448,13 +449,8 @@ def test_a_run_that_goes_on_from_another_names_it(whole, tmp_path):
     assert train.origin(weights) is None  # nothing there says what it is
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "sha256": "another"}))
     assert train.origin(weights) is None
-    recipe = dataclasses.replace(
-        RECIPE, network="SimpleCNN", sizes=((0, 96),), epochs=1, head_epochs=0, batch_size=16, average_epochs=0.0
-    )
-    run(tmp_path / "first", recipe)
-    run(tmp_path / "second", dataclasses.replace(recipe, weights=str(tmp_path / "first" / "model.weights.h5")))
-    first, second = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("first", "second"))
-    assert second["started_from"] == first
+    run(tmp_path / "second", dataclasses.replace(RECIPE, epochs=1, weights=str(whole / "model.weights.h5")))
+    assert json.loads((tmp_path / "second" / "manifest.json").read_text())["started_from"] == manifest
 
 
 @pytest.fixture
@@ -489,8 +485,6 @@ def test_the_command_killed_and_resumed(command, tmp_path):
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert not (tmp_path / "killed" / "checkpoint-003").exists(), "the kill came too late to mean anything"
-    again = command(*arguments, "--out", tmp_path / "killed")
-    assert "--resume" in again.communicate()[0] and again.returncode == 1
     for process in (command(*arguments, "--out", tmp_path / "killed", "--resume"),
                     command(*arguments, "--out", tmp_path / "whole")):  # fmt: skip
         output = process.communicate(timeout=120)[0]
