@@ -118,7 +118,7 @@ def kill_in_epoch(monkeypatch, number):
     monkeypatch.setattr(train.Batches, "epoch", epoch)
 
 
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_killed_and_resumed_is_the_same_as_never_stopped(toy, tmp_path, monkeypatch, whole, number):
     """At the change of stages (1) and of sizes (3)."""
     with monkeypatch.context() as patch:
