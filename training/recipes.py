@@ -3,10 +3,11 @@
     python -m training.train --recipe NAME --data data/training_set.npz --out runs/NAME
     python -m training.train --recipe ours --set mixup=0.3 --set epochs=5 --out runs/trial      # one change, a trial
 
-`ours` makes the weights that ship. `lionia_*` and `spritzers_*` are the systems of the two team reports, as far as the
-reports state them; `vit` is what both leave as future work. `frozen`, `fine_tuned`, `flips_shifts` and `randaugment`
-are the steps of another team's ladder (.63, .68, .74 and .87 on the hidden test, there with EfficientNetB2). Local and
-hidden accuracy in the docstrings are the reports'; what these recipes score here stands in results/systems.json.
+`ours`, then `ours_continued`, make the weights that ship. `lionia_*` and `spritzers_*` are the systems of the two team
+reports, as far as the reports state them; `vit` is what both leave as future work. `frozen`, `fine_tuned`,
+`flips_shifts` and `randaugment` are the steps of another team's ladder (.63, .68, .74 and .87 on the hidden test, there
+with EfficientNetB2). Local and hidden accuracy in the docstrings are the reports'; what these recipes score here stands
+in results/systems.json.
 """
 
 from dataclasses import dataclass, replace
@@ -53,7 +54,7 @@ def ours() -> Recipe:
         python -m training.train --recipe ours --data data/training_set.npz --out runs/ours
 
     The first eight epochs run at 64 px (progressive resizing, Tan & Le 2021), at two thirds of the cost. About three
-    minutes an epoch at 96 px on two idle cores, an hour in all. What it scored stands in results/card.json.
+    minutes an epoch at 96 px on two idle cores, an hour in all. What it scored stands in results/systems.json.
     """
     return Recipe(policy="ours", mixup=0.15, cutmix=0.25, epochs=20, sizes=((0, 64), (8, 96)))
 
