@@ -145,13 +145,17 @@ def recall_and_precision(row: dict) -> str:
 def run() -> str:
     """What the shipped weights' own manifest says of their training."""
     manifest = json.loads((HERE.parent / "weights" / "manifest.json").read_text(encoding="utf-8"))
-    epochs, before = [manifest["epochs_done"]], manifest.get("started_from")
-    while before:
-        epochs.insert(0, before["epochs_done"])
-        before = before.get("started_from")
-    scores = manifest["scores"]
+    stages = [manifest]
+    while "started_from" in stages[0]:
+        stages.insert(0, stages[0]["started_from"])
+    epochs = " + ".join(str(stage["epochs_done"]) for stage in stages)
+    all_cells = [stage["settings"].get("validation_too", False) for stage in stages]
+    last = "" if not all_cells[-1] else (
+        f", the last {stages[-1]['epochs_done']} of them on all cells that are not held out. Before those"
+    )  # fmt: skip
+    scores = stages[all_cells.index(True) - 1 if True in all_cells else -1]["scores"]
     return (
-        f"The weights in the repository come from {' + '.join(map(str, epochs))} epochs; on the cells split off for "
+        f"The weights in the repository come from {epochs} epochs{last}; on the cells split off for "
         f"validation they score {percent(scores['validation']['accuracy'])}% clean and "
         f"{percent(scores['augmented_validation']['accuracy'])}% augmented. {manifest.get('note', '')}".rstrip()
     )

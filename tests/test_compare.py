@@ -89,12 +89,14 @@ def test_trials_and_changes_are_marked(tmp_path):
         "changed": ("ours", 21, {"mixup": 0.5}, ["other mixup"]),
         "scratch": ("spritzers_mobilenetv3small", 31, {"weights": "none"}, ["other weights"]),
         "long": ("fine_tuned", 6, {"epochs": 5}, ["other epochs"]),
+        "all": ("ours_final", 8, {}, ["trained on the validation cells too"]),
     }
     folders = [make_run(tmp_path / key, name, n, **changes) for key, (name, n, changes, _) in cases.items()]
     rows = compare.compare(folders)
     assert {key: row_of(rows, key)["notes"] for key in cases} == {key: case[-1] for key, case in cases.items()}
     assert column(row_of(rows, "scratch"), "start") == "none"
     assert column(row_of(rows, "short"), "system") == "ours (short)"
+    assert column(row_of(rows, "all"), "validation") == "-"
 
 
 def test_card_in_the_folder_or_beside(tmp_path):

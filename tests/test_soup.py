@@ -173,6 +173,24 @@ def test_calibration_of_one_run(runs, tmp_path):
     assert again["temperature"] == pytest.approx(manifest["temperature"])  # from the start, not on top of the other
 
 
+def test_a_run_that_saw_the_validation_cells_takes_its_temperature_from_another(runs, tmp_path):
+    seen = tmp_path / "seen"
+    shutil.copytree(runs["b"], seen)
+    manifest = json.loads((seen / "manifest.json").read_text())
+    manifest["settings"]["validation_too"] = True
+    (seen / "manifest.json").write_text(json.dumps(manifest))
+    for kind, calibrate in (("average", True), ("greedy", False)):
+        with pytest.raises(ValueError, match="trained on the validation cells too"):
+            soup.combine([runs["a"], seen], CELLS, tmp_path / "out", kind, calibrate)
+    with pytest.raises(ValueError, match="has no temperature"):
+        soup.combine([seen], CELLS, tmp_path / "out", temperature_of=runs["a"])
+    fitted = soup.combine([runs["a"]], CELLS, tmp_path / "fitted", calibrate=True)
+    taken = soup.combine([seen], CELLS, tmp_path / "out", temperature_of=tmp_path / "fitted")
+    assert taken["temperature"] == fitted["temperature"] == model.Model(tmp_path / "out").temperature
+    assert taken["calibration"] == {"temperature_of": fitted["sha256"]}
+    assert soup.combine([runs["a"], seen], CELLS, tmp_path / "both")["settings"]["validation_too"] is True
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -206,6 +206,7 @@ def test_refusals(toy, whole, tmp_path, monkeypatch):
         ({"mixup": 0.9, "cutmix": 0.9}, "odds of mixup and cutmix"),
         ({"epochs": 0, "head_epochs": 0}, "at least 1"),
         ({"validation": 0.0}, "validation must be between"),
+        ({"validation_too": True, "patience": 3}, "patience needs validation cells"),
     ]:
         with pytest.raises(ValueError, match=re.escape(message)):
             run(tmp_path / "new", dataclasses.replace(RECIPE, **changes))
@@ -224,6 +225,15 @@ def test_refusals(toy, whole, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="make room"):
             run(tmp_path / "new")
     assert not (tmp_path / "new").exists() or not any((tmp_path / "new").glob("*.h5"))
+
+
+def test_validation_cells_are_trained_on_only_where_the_recipe_says_so():
+    apart, validation, _ = train.prepare(easy_cells(), RECIPE, None)
+    everything, same, _ = train.prepare(easy_cells(), dataclasses.replace(RECIPE, validation_too=True), None)
+    assert len(apart) + len(validation) == len(everything) and len(validation)
+    assert np.array_equal(validation.images, same.images)
+    pictures = [{image.tobytes() for image in cells.images} for cells in (apart, validation, everything)]
+    assert not pictures[0] & pictures[1] and pictures[0] | pictures[1] == pictures[2]
 
 
 def test_patience_ends_a_run_and_ships_its_best_epoch(toy, tmp_path, monkeypatch):

@@ -54,11 +54,17 @@ def any_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(0, 255, 3)
 
 
+BORDERS = [cv2.BORDER_CONSTANT, cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_WRAP]
+
+
+def any_border(image: np.ndarray, rng: np.random.Generator) -> dict:
+    """What OpenCV puts outside an image: a colour, the image's reflection, its edge or its other side."""
+    return {"borderValue": any_colour(image, rng).tolist(), "borderMode": BORDERS[rng.integers(5)]}
+
+
 def remap(image: np.ndarray, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sample image at (x, y), float32 pixels; outside it a colour, its reflection, its edge or the other side."""
-    border = [cv2.BORDER_CONSTANT, cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_WRAP]
-    colour = any_colour(image, rng).tolist()
-    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=border[rng.integers(5)], borderValue=colour)
+    """Sample image at (x, y), float32 pixels, with any border."""
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, **any_border(image, rng))
 
 
 @cache
@@ -83,8 +89,10 @@ def flip_turn(image, strength, rng):
     """One of the eight flips and quarter turns of a square, with odds `strength` of being drawn at all."""
     if rng.random() >= strength:
         return image.copy()
-    image = np.rot90(image, rng.integers(4))
-    return np.array(image[:, ::-1] if rng.random() < 0.5 else image, order="C")
+    turns = int(rng.integers(4))
+    if turns:
+        image = cv2.rotate(image, (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)[turns - 1])
+    return cv2.flip(image, 1) if rng.random() < 0.5 else image.copy()
 
 
 def affine(image, strength, rng):
@@ -97,11 +105,7 @@ def affine(image, strength, rng):
     shear = np.array([[1, signed(0.35 * strength, rng)], [signed(0.35 * strength, rng), 1]])
     matrix = turn @ shear / zoom  # from the result's coordinates to the image's, about the centre
     shift = rng.uniform(-0.25, 0.25, 2) * strength * side
-    x, y = pixel_grid(image.shape)
-    centre = (np.array(image.shape[1::-1]) - 1) / 2
-    x, y = x - centre[0] - shift[0], y - centre[1] - shift[1]
-    maps = [(row[0] * x + row[1] * y + c).astype(np.float32) for row, c in zip(matrix, centre, strict=True)]
-    return remap(image, *maps, rng)
+    return warp(image, np.column_stack([matrix, -matrix @ shift]), **any_border(image, rng))
 
 
 def perspective(image, strength, rng):
@@ -225,7 +229,7 @@ def stain(image, strength, rng):
     After Tellez et al. 2018, with a random near-identity 3x3 matrix in place of fixed stain vectors, so that it holds
     for any dye.
     """
-    density = -np.log((LEVELS + 1) / 256)[image]  # in natural units, which mixing and scaling do not mind
+    density = cv2.LUT(image, -np.log((LEVELS + 1) / 256))  # in natural units, which mixing and scaling do not mind
     matrix = np.diag(np.exp(0.5 * rng.uniform(-strength, strength, 3))) + 0.2 * rng.uniform(-strength, strength, (3, 3))
     shift = 0.15 * np.log(10) * rng.uniform(-strength, strength, (3, 1))
     return to_uint8(256 * cv2.exp(cv2.transform(density, -np.hstack([matrix, shift]))) - 1)
@@ -371,10 +375,14 @@ def grid_mask(image, strength, rng):
         return image.copy()
     period, angle = rng.uniform(8, 40), rng.uniform(0, np.pi)
     width = rng.uniform(0.2, 0.7) * strength
-    x, y = pixel_grid(image.shape)
-    u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    hidden = ((u / period + rng.random()) % 1 < width) & ((v / period + rng.random()) % 1 < width)
-    return np.where(hidden[..., None], to_uint8(any_colour(image, rng)), image)
+    x, y = (np.arange(side, dtype=np.float32) / period for side in image.shape[1::-1])
+    hidden = np.ones(image.shape[:2], bool)
+    for turned in (angle, angle + np.pi / 2):  # the two directions, in periods
+        along = (np.sin(turned) * y + rng.random()).astype(np.float32)[:, None] + (np.cos(turned) * x).astype(np.float32)
+        hidden &= along - np.floor(along) < np.float32(width)
+    image = image.copy()
+    image[hidden] = to_uint8(any_colour(image, rng))
+    return image
 
 
 def blots(image, strength, rng):
@@ -402,13 +410,13 @@ def sign(rng: np.random.Generator) -> float:
     return 1.0 if rng.random() < 0.5 else -1.0
 
 
-def warp(image: np.ndarray, matrix, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
-    """Sample at matrix @ (x, y, 1), in pixels from the image's centre; black outside, or as OpenCV's `border` says."""
+def warp(image: np.ndarray, matrix, **border) -> np.ndarray:
+    """Sample at matrix @ (x, y, 1), in pixels from the image's centre; black outside, or as OpenCV's `border...` say."""
     matrix = np.array(matrix, float)
     centre = (np.array(image.shape[1::-1]) - 1) / 2
     matrix[:, 2] += centre - matrix[:, :2] @ centre
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=flags, borderMode=border)
+    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=flags, **border)
 
 
 def rotate(image, strength, rng):
@@ -493,7 +501,7 @@ def rotate_shift(image, strength, rng):
     angle = np.deg2rad(30) * signed(strength, rng)
     dx, dy = (0.2 * side * signed(strength, rng) for side in image.shape[1::-1])
     matrix = [[np.cos(angle), -np.sin(angle), dx], [np.sin(angle), np.cos(angle), dy]]
-    return warp(image, matrix, cv2.BORDER_REFLECT)
+    return warp(image, matrix, borderMode=cv2.BORDER_REFLECT)
 
 
 AUGMIX = (whole_autocontrast, whole_equalize, posterize_bits, rotate, solarize_above, shear_x, shear_y, translate_x,
@@ -513,8 +521,8 @@ def augmix(image, strength, rng):
         chain = image
         for _ in range(rng.integers(1, 4)):
             chain = AUGMIX[rng.integers(len(AUGMIX))](chain, strength * (1 - rng.random()), rng)
-        mixture += np.float32(weight) * chain
-    return to_uint8(keep * image + (1 - keep) * mixture)
+        mixture = cv2.addWeighted(mixture, 1, chain, weight, 0, dtype=cv2.CV_32F)
+    return cv2.addWeighted(image, keep, mixture, 1 - keep, 0, dtype=cv2.CV_8U)
 
 
 # --- policies --------------------------------------------------------------------------------------------------------

@@ -118,7 +118,10 @@ def notes(run: dict) -> list[str]:
     changed = [knob for knob in recipe if knob in settings and settings[knob] != recipe[knob]]
     if done < planned:  # said already
         changed = [knob for knob in changed if knob not in ("epochs", "head_epochs")]
-    return found + [f"other {', '.join(changed)}"] * bool(changed)
+    found += [f"other {', '.join(changed)}"] * bool(changed)
+    found += ["trained on the validation cells too"] * settings.get("validation_too", False)
+    precision = run.get("precision", "float32")
+    return found + [f"in {precision}"] * (precision != "float32")
 
 
 def speed(folder: Path) -> dict:
@@ -142,7 +145,7 @@ def make_row(folder: Path, cards: Path | None = None) -> dict:
     """What is known of one run. Scores are shares in 0-1; None where something is not known."""
     run = read_run(folder)
     scores, problems = read_card(folder, run, cards)
-    now = shipped(run)
+    now, seen = shipped(run), run["settings"].get("validation_too", False)
     return {
         "recipe": run["recipe"],
         "run": folder.name,
@@ -155,8 +158,8 @@ def make_row(folder: Path, cards: Path | None = None) -> dict:
         "file_mb": run["file_mb"],
         "seconds": run["seconds"],
         "train": now["train"]["accuracy"] if "train" in now else None,
-        "validation": now["validation"]["accuracy"],
-        "augmented_validation": now["augmented_validation"]["accuracy"],
+        "validation": None if seen else now["validation"]["accuracy"],
+        "augmented_validation": None if seen else now["augmented_validation"]["accuracy"],
         "heldout": scores.get("heldout"),
         "composite": scores.get("composite"),
         "predicted_hidden": scores.get("predicted_hidden"),

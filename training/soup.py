@@ -4,11 +4,14 @@
     python -m training.soup runs/a runs/b runs/c --out runs/soup --greedy          of those that help each other
     python -m training.soup runs/a runs/b --out runs/both --ensemble               average of the probabilities
     python -m training.soup runs/a --out runs/a-calibrated --calibrate             the temperature, with any of these
+    python -m training.soup runs/c --out runs/c-calibrated --temperature-of runs/a-calibrated
 
 Soups are Wortsman et al. 2022, the temperature is Guo et al. 2017. A soup costs at inference what one network does, an
 ensemble the sum. Batch norm's running statistics are averaged like all other weights, not estimated anew. Everything is
 chosen on the runs' own validation cells, clean and augmented by the first run's policy, never on the report card's
-corruptions. Ingredients must have split the same data in the same way. A temperature they have is not taken over.
+corruptions. Ingredients must have split the same data in the same way. A temperature they have is not taken over. Runs
+that were trained on the validation cells too can be averaged, but nothing can be chosen or fitted on those cells: such a
+run takes its temperature from the one that it continues.
 """
 
 import argparse
@@ -170,20 +173,37 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def combine(folders: list[Path], cells: data.Cells, out: Path, kind: str = "average", calibrate: bool = False) -> dict:
+def combine(
+    folders: list[Path],
+    cells: data.Cells,
+    out: Path,
+    kind: str = "average",
+    calibrate: bool = False,
+    temperature_of: Path | None = None,
+) -> dict:
     """Write folder `out` with weights, manifest.json, run.json and audit.json; returns the manifest.
 
     kind: one of KINDS; an ensemble that is made part of another counts with each of its networks. The manifest has the
     first run's settings, and under "soup" or "ensemble" those of all, their SHA-256 and scores. One folder alone is
-    copied, to be calibrated. Raises ValueError for runs that cannot be combined, FileExistsError where `out` is there.
+    copied, to be calibrated. calibrate: fit the temperature; temperature_of: take that of this run. Raises ValueError
+    for runs that cannot be combined, FileExistsError where `out` is there.
     """
     if out.exists():
         raise FileExistsError(f"{out} is already there: choose another --out")
-    if len(folders) < 2 and not (calibrate and folders):
-        raise ValueError("name at least two runs, or one with --calibrate")
+    if len(folders) < 2 and not ((calibrate or temperature_of) and folders):
+        raise ValueError("name at least two runs, or one with --calibrate or --temperature-of")
     started = time.monotonic()
     manifests = [read_run(folder) for folder in folders]
     check_alike(folders, manifests)
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if manifest["settings"].get("validation_too") and (calibrate or kind == "greedy"):
+            raise ValueError(
+                f"{folder} was trained on the validation cells too, so nothing can be chosen or fitted on them: leave "
+                "out --greedy, and use --temperature-of in place of --calibrate"
+            )
+    taken = read_run(temperature_of) if temperature_of else {}
+    if temperature_of and "temperature" not in taken:
+        raise ValueError(f"{temperature_of} has no temperature: make one of it with --calibrate first")
     copied = kind == "ensemble" or len(folders) == 1
     for folder, manifest in zip(folders, manifests, strict=True):
         if not copied and manifest.get("members"):
@@ -204,6 +224,8 @@ def combine(folders: list[Path], cells: data.Cells, out: Path, kind: str = "aver
         if len(folders) > 1:
             manifest["epochs_done"] = sum(manifests[place]["epochs_done"] for place in used)
             manifest["commit"] = commit()
+            if any(m["settings"].get("validation_too") for m in manifests):
+                manifest["settings"] = manifest["settings"] | {"validation_too": True}
             kept = ("sha256", "members", "settings", "scores", "epochs_done", "soup", "ensemble")
             manifest["ensemble" if copied else "soup"] = {
                 "kind": kind,
@@ -221,6 +243,10 @@ def combine(folders: list[Path], cells: data.Cells, out: Path, kind: str = "aver
             manifest["calibration"] = {"loss_before": [score(p, labels)["loss"] for p in answers]}
             answers = [at_temperature(p, temperature) for p in answers]
             manifest["calibration"]["loss_after"] = [score(p, labels)["loss"] for p in answers]
+        elif taken:
+            manifest["temperature"] = taken["temperature"]
+            manifest["calibration"] = {"temperature_of": taken["sha256"]}
+            answers = [at_temperature(p, taken["temperature"]) for p in answers]
         scores = (score(p, labels) for p in answers)
         manifest["scores"] = dict(zip(("validation", "augmented_validation"), scores, strict=True))
         write_json(temporary / "manifest.json", manifest)
@@ -283,11 +309,13 @@ def main() -> None:
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--greedy", action="store_true", help="average only those that do not lower the accuracy")
     way.add_argument("--ensemble", action="store_true", help="average probabilities in place of weights")
-    parser.add_argument("--calibrate", action="store_true", help="fit the temperature on the validation cells")
+    heat = parser.add_mutually_exclusive_group()
+    heat.add_argument("--calibrate", action="store_true", help="fit the temperature on the validation cells")
+    heat.add_argument("--temperature-of", type=Path, metavar="RUN", help="take the temperature of this run")
     args = parser.parse_args()
     kind = "greedy" if args.greedy else "ensemble" if args.ensemble else "average"
     try:
-        manifest = combine(args.runs, data.read(args.data), args.out, kind, args.calibrate)
+        manifest = combine(args.runs, data.read(args.data), args.out, kind, args.calibrate, args.temperature_of)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     for name, part in manifest["scores"].items():

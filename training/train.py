@@ -196,6 +196,8 @@ def check(recipe: Recipe) -> None:
         wrong.append(f"{recipe.network} takes {data.IMAGE_SIZE} pixels only: sizes must be ((0, {data.IMAGE_SIZE}),)")
     if recipe.enhance and len(recipe.sizes) > 1:
         wrong.append(f"enhance works at {data.IMAGE_SIZE} pixels: sizes must be ((0, {data.IMAGE_SIZE}),)")
+    if recipe.validation_too and recipe.patience is not None:
+        wrong.append("patience needs validation cells that are not trained on: validation_too must be False")
     if not 0 < recipe.validation < 1:
         wrong.append(f"validation must be between 0 and 1: {recipe.validation}")
     if min(recipe.mixup, recipe.cutmix) < 0 or recipe.mixup + recipe.cutmix > 1:
@@ -214,6 +216,8 @@ def prepare(cells: data.Cells, recipe: Recipe, limit: int | None) -> tuple[data.
     if limit is not None:
         kept = np.sort(np.random.default_rng(recipe.seed).permutation(kept)[:limit])
     train, validation = data.split(cells.labels[kept], audit.groups[kept], recipe.validation, recipe.seed)
+    if recipe.validation_too:
+        train = np.arange(len(kept))
     missing = np.setdiff1d(np.arange(len(data.CLASSES)), cells.labels[kept[train]])
     if len(missing):
         names = ", ".join(f"{label} {data.CLASSES[label]}" for label in missing)
@@ -338,7 +342,11 @@ def train(
         print(f"{audit['kept']} of {len(cells)} images kept, {len(training)} to train, {len(validation)} to validate")
         shipped = networks.build(recipe.network, data.IMAGE_SIZE, None, recipe.dropout)  # carries the average
         average = network.get_weights()
-        size_of = {"parameters": networks.parameters(shipped), "flops": networks.flops(shipped, data.IMAGE_SIZE)}
+        size_of = {
+            "parameters": networks.parameters(shipped),
+            "flops": networks.flops(shipped, data.IMAGE_SIZE),
+            "precision": precision,
+        }
         rng = np.random.default_rng((recipe.seed, 2))
         policy = augment.POLICIES[recipe.policy]
         augmented = data.Cells(np.stack([augment.apply(policy, i, rng) for i in validation.images]), validation.labels)
@@ -502,7 +510,7 @@ def export(network, out: Path, settings: dict, history: list[dict], started_from
 
 
 def finish_epoch(size_of: dict, out: Path, settings: dict, history: list[dict]) -> None:
-    """Write run.json, all that is known of the run, and curves.png. size_of: the network's parameters and flops."""
+    """Write run.json, all that is known of the run, and curves.png. size_of: parameters, flops and precision."""
     run = {
         "recipe": settings["recipe"],
         "network": settings["network"],
