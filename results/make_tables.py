@@ -4,8 +4,9 @@
     python -m results.make_tables --check    exit 1 if that would change anything
 
 report.json is what build_submission.py wrote, card.json what training.evaluate, calibration.json what
-training.calibrate, left_out.json what training.left_out, systems.json what training.compare, benchmark.json what
-training.benchmark, audit_benchmark.json what tests.dirty; weights/manifest.json belongs to the weights.
+training.calibrate, left_out.json what training.left_out, ledger.json what results.ledger, systems.json what
+training.compare, benchmark.json what training.benchmark, audit_benchmark.json what tests.dirty; weights/manifest.json
+belongs to the weights.
 """
 
 import json
@@ -146,20 +147,25 @@ def recall_and_precision(row: dict) -> str:
 def run() -> str:
     """What the shipped weights' own manifest says of their training."""
     manifest = json.loads((HERE.parent / "weights" / "manifest.json").read_text(encoding="utf-8"))
-    stages = [manifest]
-    while "started_from" in stages[0]:
-        stages.insert(0, stages[0]["started_from"])
-    epochs = " + ".join(str(stage["epochs_done"]) for stage in stages)
-    all_cells = [stage["settings"].get("validation_too", False) for stage in stages]
-    last = "" if not all_cells[-1] else (
-        f", the last {stages[-1]['epochs_done']} of them on all cells that are not held out. Before those"
-    )  # fmt: skip
-    scores = stages[all_cells.index(True) - 1 if True in all_cells else -1]["scores"]
-    return (
-        f"The weights in the repository come from {epochs} epochs{last}; on the cells split off for "
-        f"validation they score {percent(scores['validation']['accuracy'])}% clean and "
-        f"{percent(scores['augmented_validation']['accuracy'])}% augmented. {manifest.get('note', '')}".rstrip()
-    )
+    parts = manifest.get("soup", {}).get("ingredients", [manifest])
+    stages = []
+    for stage in parts:
+        only = ", on all cells that are not held out" if stage["settings"].get("validation_too") else ""
+        stages.append(f"`{stage['settings']['recipe']}` ({stage['epochs_done']} epochs{only})")
+    text = "The weights in the repository are " + ("the average of " if len(parts) > 1 else "those of ")
+    text += " and ".join(stages)
+    before = manifest.get("started_from")
+    while before:
+        text += f", after `{before['settings']['recipe']}` ({before['epochs_done']} epochs)"
+        before = before.get("started_from")
+    unseen = next((stage for stage in parts if not stage["settings"].get("validation_too")), None)
+    if unseen:
+        clean, augmented = (percent(unseen["scores"][f"{kind}validation"]["accuracy"]) for kind in ("", "augmented_"))
+        text += (
+            f". On the cells split off for validation, `{unseen['settings']['recipe']}` scores {clean}% clean and "
+            f"{augmented}% augmented"
+        )
+    return f"{text}. {manifest.get('note', '')}".rstrip()
 
 
 def systems() -> str:
@@ -201,6 +207,27 @@ def left_out() -> str:
     )
 
 
+def trials() -> str:
+    """The ledger in short: what the interval of the gain on the composite says mattered, and what not."""
+    sign = {True: [], False: []}
+    for trial in sorted(load("ledger.json")["trials"], key=lambda trial: -trial["gain"]["composite"]["difference"]):
+        gain = trial["gain"]["composite"]
+        said = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * gain[key] for key in ("difference", "low", "high")))
+        certain = not gain["low"] <= 0 <= gain["high"]
+        sign[certain].append(f"- {said}: {trial['change']}, against {trial['against']}")
+    return "\n".join(
+        [
+            "Points on the composite, with 95% intervals over the cells. Beyond chance:",
+            "",
+            *sign[True],
+            "",
+            "Within it:",
+            "",
+            *sign[False],
+        ]
+    )
+
+
 def codes() -> str:
     """The code of each finding of build_submission.py, and what it means."""
     from grader.codes import CODES
@@ -211,8 +238,8 @@ def codes() -> str:
 
 BLOCKS = {
     block.__name__: block
-    for block in (report, codes, card, calibration, left_out, benchmark, audit, run, systems, classes, corruptions,
-                  mistakes)
+    for block in (report, codes, card, calibration, left_out, trials, benchmark, audit, run, systems, classes,
+                  corruptions, mistakes)
 }  # fmt: skip
 
 

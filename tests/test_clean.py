@@ -263,6 +263,20 @@ def test_far_points_are_outliers_and_near_ones_are_not():
     assert called[order >= 1600].mean() >= 0.97 and called[order < 1600].mean() <= 0.003
 
 
+def test_pictures_that_hide_under_the_label_they_resemble_are_found():
+    """3% lie off one class's centre, each as far as it likes in a direction no cell takes, and carry its label."""
+    rng = np.random.default_rng(5)
+    points, labels = blobs(rng, 3000, 60)
+    away = rng.normal(size=60)
+    planted, names = blobs(rng, 720, 60)
+    planted = planted[names == 1] + rng.uniform(20, 36, (90, 1)) * away / np.linalg.norm(away)
+    order = rng.permutation(3090)
+    both, names = np.concatenate([points, planted])[order], np.concatenate([labels, np.full(90, 1)])[order]
+    distance, trusted = clean.foreignness(both.astype(np.float32), names)
+    assert not trusted[order >= 3000].any()
+    assert ((distance > clean.boundary(distance, trusted)) == (order >= 3000)).all()
+
+
 def test_nothing_is_judged_where_nothing_can_be_trusted():
     for points in (np.zeros((600, 24), np.float32), np.random.default_rng(3).normal(size=(600, 24))):
         distance, trusted = clean.foreignness(points, np.random.default_rng(4).integers(0, 8, 600))

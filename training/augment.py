@@ -378,7 +378,8 @@ def grid_mask(image, strength, rng):
     x, y = (np.arange(side, dtype=np.float32) / period for side in image.shape[1::-1])
     hidden = np.ones(image.shape[:2], bool)
     for turned in (angle, angle + np.pi / 2):  # the two directions, in periods
-        along = (np.sin(turned) * y + rng.random()).astype(np.float32)[:, None] + (np.cos(turned) * x).astype(np.float32)
+        down, across = np.sin(turned) * y + rng.random(), np.cos(turned) * x
+        along = down.astype(np.float32)[:, None] + across.astype(np.float32)
         hidden &= along - np.floor(along) < np.float32(width)
     image = image.copy()
     image[hidden] = to_uint8(any_colour(image, rng))
@@ -411,7 +412,7 @@ def sign(rng: np.random.Generator) -> float:
 
 
 def warp(image: np.ndarray, matrix, **border) -> np.ndarray:
-    """Sample at matrix @ (x, y, 1), in pixels from the image's centre; black outside, or as OpenCV's `border...` say."""
+    """Sample at matrix @ (x, y, 1), in pixels from the image's centre; black outside, or as OpenCV's border... say."""
     matrix = np.array(matrix, float)
     centre = (np.array(image.shape[1::-1]) - 1) / 2
     matrix[:, 2] += centre - matrix[:, :2] @ centre

@@ -43,6 +43,7 @@ LAYERS = ("block1a_project_activation", "block2b_add", "block3b_add", "block4c_a
 SUPPORT = 500  # images that a statement about the bulk of the cells needs
 COMPONENTS = 200  # principal components that describe the bulk
 NEIGHBOURS = 20
+BOUNDS = (1.5, 1.8, 1.8, 1.8)  # distances up to which the trusted set takes images in, step by step
 FALSE_SHARE = 0.02  # of the images called outliers, at most this share may be real cells
 FALSE_RATE = 0.0015  # and of the real cells, at most this share
 
@@ -269,7 +270,8 @@ def foreignness(
     - it does not have ten neighbours closer than any cell has, nor is near such: it is not one picture, varied;
     - discriminant analysis, fitted to the others in the set, gives it its label, and most of its neighbours theirs:
       cells show their class, even on a slide of another colour, and pictures planted under random labels do not;
-    - it is not far from the set, by a bound that is loosened in steps.
+    - it is not far from the set, by a bound that is loosened once and not further: pictures that are all planted under
+      the one label they resemble most meet the other two conditions.
     Two halves judge each other, so that no image is judged by itself. Where hardly any image can be trusted, none is,
     and all distances are 1.
     """
@@ -301,7 +303,7 @@ def foreignness(
 
     inside, outside = np.empty(n), np.empty(n)
     agrees = np.zeros(n, bool)
-    for bound in _track((1.5, 1.8, 2.2, 2.2, None), "judging features", progress):
+    for bound in _track((*BOUNDS, None), "judging features", progress):
         if min(trusted[half == 0].sum(), trusted[half == 1].sum()) < SUPPORT // 10:
             return np.ones(n), np.zeros(n, bool)
         for k in (0, 1):

@@ -10,8 +10,8 @@ Soups are Wortsman et al. 2022, the temperature is Guo et al. 2017. A soup costs
 ensemble the sum. Batch norm's running statistics are averaged like all other weights, not estimated anew. Everything is
 chosen on the runs' own validation cells, clean and augmented by the first run's policy, never on the report card's
 corruptions. Ingredients must have split the same data in the same way. A temperature they have is not taken over. Runs
-that were trained on the validation cells too can be averaged, but nothing can be chosen or fitted on those cells: such a
-run takes its temperature from the one that it continues.
+that were trained on the validation cells too can be averaged, but nothing can be chosen or fitted on those cells: the
+temperature is then that of the run which they continue.
 """
 
 import argparse
