@@ -104,7 +104,7 @@ def benchmark() -> str:
     return (
         f"{b['images']} images take {s['total']:.0f} s on {b['cores']} cores ({s['import']:.0f} s to import, "
         f"{s['load']:.0f} s to load, {s['predict']:.0f} s to predict) and {b['peak_memory_mb']} MB at the peak; "
-        f"the zip has {b['zip_mb']:.1f} MB. In training, the slowest augmentation of any recipe makes "
+        f"the zip has {b['zip_mb']:.1f} MB. The slowest augmentation policy of any recipe, by itself, makes "
         f"{min(b['augmentation_images_per_second'].values()):,} images a second on those cores."
     )
 
@@ -146,19 +146,26 @@ def recall_and_precision(row: dict) -> str:
 
 def run() -> str:
     """What the shipped weights' own manifest says of their training."""
-    manifest = json.loads((HERE.parent / "weights" / "manifest.json").read_text(encoding="utf-8"))
-    parts = manifest.get("soup", {}).get("ingredients", [manifest])
-    stages = []
-    for stage in parts:
-        only = ", on all cells that are not held out" if stage["settings"].get("validation_too") else ""
-        stages.append(f"`{stage['settings']['recipe']}` ({stage['epochs_done']} epochs{only})")
-    text = "The weights in the repository are " + ("the average of " if len(parts) > 1 else "those of ")
-    text += " and ".join(stages)
-    before = manifest.get("started_from")
-    while before:
-        text += f", after `{before['settings']['recipe']}` ({before['epochs_done']} epochs)"
-        before = before.get("started_from")
-    unseen = next((stage for stage in parts if not stage["settings"].get("validation_too")), None)
+    return training(json.loads((HERE.parent / "weights" / "manifest.json").read_text(encoding="utf-8")))
+
+
+def training(manifest: dict) -> str:
+    """The runs that a manifest's weights are of, what each started from, and the score of the first unseen one."""
+    mixed = manifest.get("soup") or manifest.get("ensemble") or {"ingredients": [manifest]}
+    parts = [part for part in mixed["ingredients"] if part.get("used", True)]
+    said, unseen = [], None
+    for part in parts:
+        only = ", on all cells that are not held out" if part["settings"].get("validation_too") else ""
+        text, before = f"`{part['settings']['recipe']}` ({part['epochs_done']} epochs{only}", part.get("started_from")
+        while before:
+            text += f", after {before['epochs_done']} of `{before['settings']['recipe']}`"
+            before = before.get("started_from")
+        said.append(text + ")")
+        if unseen is None and "validation" in part["scores"]:
+            unseen = part
+    text = (
+        f"The weights in the repository are {'the average of' if len(parts) > 1 else 'those of'} {' and '.join(said)}"
+    )
     if unseen:
         clean, augmented = (percent(unseen["scores"][f"{kind}validation"]["accuracy"]) for kind in ("", "augmented_"))
         text += (
@@ -217,11 +224,12 @@ def trials() -> str:
         sign[certain].append(f"- {said}: {trial['change']}, against {trial['against']}")
     return "\n".join(
         [
-            "Points on the composite, with 95% intervals over the cells. Beyond chance:",
+            "Points on the composite (the mean of its five strengths), with 95% intervals over the cells; how much one "
+            "training run differs from the next is not in them. The interval leaves out zero:",
             "",
             *sign[True],
             "",
-            "Within it:",
+            "It does not:",
             "",
             *sign[False],
         ]

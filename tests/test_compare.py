@@ -90,6 +90,7 @@ def test_trials_and_changes_are_marked(tmp_path):
         "scratch": ("spritzers_mobilenetv3small", 31, {"weights": "none"}, ["other weights"]),
         "long": ("fine_tuned", 6, {"epochs": 5}, ["other epochs"]),
         "all": ("ours_final", 8, {}, ["trained on the validation cells too"]),
+        "all by hand": ("ours", 21, {"validation_too": True}, ["trained on the validation cells too"]),
     }
     folders = [make_run(tmp_path / key, name, n, **changes) for key, (name, n, changes, _) in cases.items()]
     rows = compare.compare(folders)

@@ -22,6 +22,25 @@ def test_a_block_that_is_left_open_or_unknown_is_refused():
             make_tables.render(text)
 
 
+def test_what_is_said_of_the_training():
+    def stage(recipe, epochs, seen=False, **more):
+        names = ("seen_validation", "seen_augmented_validation") if seen else ("validation", "augmented_validation")
+        scores = {name: {"accuracy": 0.5} for name in names}
+        return {"settings": {"recipe": recipe, "validation_too": seen}, "epochs_done": epochs, "scores": scores, **more}
+
+    first = stage("a", 3)
+    assert make_tables.training(first | {"note": "So."}) == (
+        "The weights in the repository are those of `a` (3 epochs). On the cells split off for validation, `a` scores "
+        "50.00% clean and 50.00% augmented. So."
+    )
+    parts = [stage("b", 2, used=False), stage("c", 4, True, started_from=first), stage("d", 5, True)]
+    for kind in ("soup", "ensemble"):
+        assert make_tables.training(stage("b", 9) | {kind: {"ingredients": parts}}) == (
+            "The weights in the repository are the average of `c` (4 epochs, on all cells that are not held out, after "
+            "3 of `a`) and `d` (5 epochs, on all cells that are not held out)."
+        )
+
+
 def test_a_number_changed_by_hand_is_put_right():
     number = re.search(r"\| clean cells \| (\d\d\.\d\d)", TEXT)[1]
     assert make_tables.render(TEXT.replace(number, "12.34")) == TEXT

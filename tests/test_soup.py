@@ -12,7 +12,7 @@ from conftest import ROOT
 from test_train import easy_cells, toy_network
 
 import model
-from training import data, networks, soup, train
+from training import compare, data, networks, soup, train
 from training.recipes import Recipe
 
 RECIPE = Recipe(weights="none", policy="flips", batch_size=8, validation=0.2)
@@ -23,7 +23,7 @@ CELLS = easy_cells()
 def toy():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "build_network", toy_network)
-        patch.setattr(train, "draw_curves", lambda history, path: path.touch())  # half a second each
+        patch.setattr(train, "draw_curves", lambda history, path, parts: path.touch())  # half a second each
         yield
 
 
@@ -177,18 +177,29 @@ def test_a_run_that_saw_the_validation_cells_takes_its_temperature_from_another(
     seen = tmp_path / "seen"
     shutil.copytree(runs["b"], seen)
     manifest = json.loads((seen / "manifest.json").read_text())
-    manifest["settings"]["validation_too"] = True
-    (seen / "manifest.json").write_text(json.dumps(manifest))
-    for kind, calibrate in (("average", True), ("greedy", False)):
-        with pytest.raises(ValueError, match="trained on the validation cells too"):
-            soup.combine([runs["a"], seen], CELLS, tmp_path / "out", kind, calibrate)
+    tainted = manifest | {"settings": manifest["settings"] | {"validation_too": True}}
+    for changed in (manifest | {"started_from": tainted}, tainted):  # it makes no difference which stage saw them
+        (seen / "manifest.json").write_text(json.dumps(changed))
+        for kind, calibrate in (("average", True), ("greedy", False)):
+            with pytest.raises(ValueError, match="trained on the validation cells too"):
+                soup.combine([runs["a"], seen], CELLS, tmp_path / "out", kind, calibrate)
     with pytest.raises(ValueError, match="has no temperature"):
         soup.combine([seen], CELLS, tmp_path / "out", temperature_of=runs["a"])
     fitted = soup.combine([runs["a"]], CELLS, tmp_path / "fitted", calibrate=True)
     taken = soup.combine([seen], CELLS, tmp_path / "out", temperature_of=tmp_path / "fitted")
     assert taken["temperature"] == fitted["temperature"] == model.Model(tmp_path / "out").temperature
     assert taken["calibration"] == {"temperature_of": fitted["sha256"]}
-    assert soup.combine([runs["a"], seen], CELLS, tmp_path / "both")["settings"]["validation_too"] is True
+    assert set(fitted["scores"]) == {"validation", "augmented_validation"}
+    assert set(taken["scores"]) == {"seen_validation", "seen_augmented_validation"}
+    both = soup.combine([runs["a"], seen], CELLS, tmp_path / "both")
+    assert train.saw_validation(both) and set(both["scores"]) == set(taken["scores"])
+    assert compare.make_row(tmp_path / "both")["validation"] is None
+    with pytest.raises(ValueError, match="trained on the validation cells too"):
+        soup.combine([tmp_path / "both"], CELLS, tmp_path / "again", calibrate=True)
+    manifest["settings"]["seed"] = 7
+    (seen / "manifest.json").write_text(json.dumps(manifest | {"temperature": 2.0}))
+    with pytest.raises(ValueError, match="differ in seed"):
+        soup.combine([runs["a"]], CELLS, tmp_path / "other", temperature_of=seen)
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,15 @@ def test_a_finished_run_resumed_changes_nothing(toy, whole):
     assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
 
 
+def test_a_run_from_before_a_knob_existed_can_be_resumed(toy, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "old")
+    (path,) = (tmp_path / "old").glob("checkpoint-*/state.json")
+    state = json.loads(path.read_text())
+    del state["settings"]["validation_too"], state["settings"]["class_policies"]
+    path.write_text(json.dumps(state))
+    assert run(tmp_path / "old", resume=True) == json.loads((whole / "manifest.json").read_text())
+
+
 def test_refusals(toy, whole, tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="--resume"):
         run(whole)

@@ -66,7 +66,7 @@ def measure(folder: Path, images: int) -> dict:
 
 
 def draw(policy: str, share: int, images: int = 2000) -> float:
-    """Seconds that a picture takes through a policy, in one process on one core."""
+    """Seconds that a picture takes through a policy alone, in one process on one core."""
     cv2.setNumThreads(0)
     picture = cv2.GaussianBlur(np.random.default_rng(share).integers(0, 256, (96, 96, 3), np.uint8), (0, 0), 2)
     started = time.perf_counter()

@@ -70,8 +70,13 @@ def read_run(folder: Path) -> dict:
 def shipped(run: dict) -> dict:
     """The history's entry of the epoch whose weights the run left; of a soup, which has no history, its scores."""
     if not run["history"]:
-        return run["scores"]
+        return {name.removeprefix("seen_"): part for name, part in run["scores"].items()}
     return run["history"][train.best_epoch(run["history"], Recipe(patience=run["settings"]["patience"]))]
+
+
+def saw_validation(run: dict) -> bool:
+    """Whether the validation cells were trained on, so that scores on them say nothing."""
+    return run.get("saw_validation", run["settings"].get("validation_too", False))
 
 
 def read_card(folder: Path, run: dict, cards: Path | None) -> tuple[dict, list[str]]:
@@ -102,26 +107,25 @@ def read_card(folder: Path, run: dict, cards: Path | None) -> tuple[dict, list[s
 def notes(run: dict) -> list[str]:
     """What makes a run another than its recipe: a limit, epochs that are missing, changed knobs."""
     settings, done = run["settings"], len(run["history"])
+    precision = run.get("precision", "float32")
+    found = ["trained on the validation cells too"] * saw_validation(run)
+    found += [f"in {precision}"] * (precision != "float32")
     if not done:
-        return []
+        return found
     recipe = settings
     if run["recipe"] in RECIPES:
         recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES[run["recipe"]])))  # tuples to lists
     planned = recipe["head_epochs"] + recipe["epochs"]
     patience = settings["patience"]
     stopped = patience is not None and done - 1 - run["history"].index(shipped(run)) >= patience
-    found = []
     if settings["limit"] is not None:
         found.append(f"trial: {done} of {planned} epochs, at most {settings['limit']} cells")
     elif done < planned:
         found.append(f"{'stopped early' if stopped else 'trial'}: {done} of {planned} epochs")
-    changed = [knob for knob in recipe if knob in settings and settings[knob] != recipe[knob]]
+    changed = [knob for knob in recipe if settings.get(knob, recipe[knob]) != recipe[knob] and knob != "validation_too"]
     if done < planned:  # said already
         changed = [knob for knob in changed if knob not in ("epochs", "head_epochs")]
-    found += [f"other {', '.join(changed)}"] * bool(changed)
-    found += ["trained on the validation cells too"] * settings.get("validation_too", False)
-    precision = run.get("precision", "float32")
-    return found + [f"in {precision}"] * (precision != "float32")
+    return found + [f"other {', '.join(changed)}"] * bool(changed)
 
 
 def speed(folder: Path) -> dict:
@@ -145,7 +149,7 @@ def make_row(folder: Path, cards: Path | None = None) -> dict:
     """What is known of one run. Scores are shares in 0-1; None where something is not known."""
     run = read_run(folder)
     scores, problems = read_card(folder, run, cards)
-    now, seen = shipped(run), run["settings"].get("validation_too", False)
+    now, seen = shipped(run), saw_validation(run)
     return {
         "recipe": run["recipe"],
         "run": folder.name,
@@ -253,10 +257,10 @@ def text(rows: list[dict]) -> str:
 
 
 def draw_curves(folders: list[Path], path: Path) -> None:
-    """Loss above accuracy by epoch, training and validation, a column per run, four side by side (LionIA, Figure 1)."""
+    """Loss above accuracy by epoch, training and unseen validation; a column per run (LionIA, Figure 1)."""
     from matplotlib.figure import Figure
 
-    runs = [(folder.name, run["history"]) for folder in folders if (run := read_run(folder))["history"]]
+    runs = [(folder.name, run) for folder in folders if (run := read_run(folder))["history"]]
     if not runs:
         raise ValueError("none of these runs has a history to draw")
     wide, blocks = min(4, len(runs)), -(-len(runs) // 4)
@@ -264,11 +268,12 @@ def draw_curves(folders: list[Path], path: Path) -> None:
     places = figure.subplots(2 * blocks, wide, squeeze=False)
     for axes in places.ravel():
         axes.set_axis_off()
-    for i, (name, history) in enumerate(runs):
+    for i, (name, run) in enumerate(runs):
+        history, parts = run["history"], ("train",) if saw_validation(run) else ("train", "validation")
         for row, metric in enumerate(("loss", "accuracy")):
             axes = places[2 * (i // wide) + row, i % wide]
             axes.set_axis_on()
-            for part in ("train", "validation"):
+            for part in parts:
                 axes.plot([e["epoch"] + 1 for e in history], [e[part][metric] for e in history], "o-", ms=2, label=part)
             axes.set(title=name if row == 0 else "", xlabel="epoch" if row else "", ylabel="" if i % wide else metric)
             axes.set_ylim(*((0, None) if row == 0 else (None, 1)))

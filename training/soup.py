@@ -196,14 +196,16 @@ def combine(
     manifests = [read_run(folder) for folder in folders]
     check_alike(folders, manifests)
     for folder, manifest in zip(folders, manifests, strict=True):
-        if manifest["settings"].get("validation_too") and (calibrate or kind == "greedy"):
+        if train.saw_validation(manifest) and (calibrate or kind == "greedy"):
             raise ValueError(
                 f"{folder} was trained on the validation cells too, so nothing can be chosen or fitted on them: leave "
                 "out --greedy, and use --temperature-of in place of --calibrate"
             )
     taken = read_run(temperature_of) if temperature_of else {}
-    if temperature_of and "temperature" not in taken:
-        raise ValueError(f"{temperature_of} has no temperature: make one of it with --calibrate first")
+    if temperature_of:
+        check_alike([*folders, temperature_of], [*manifests, taken])
+        if "temperature" not in taken:
+            raise ValueError(f"{temperature_of} has no temperature: make one of it with --calibrate first")
     copied = kind == "ensemble" or len(folders) == 1
     for folder, manifest in zip(folders, manifests, strict=True):
         if not copied and manifest.get("members"):
@@ -224,9 +226,8 @@ def combine(
         if len(folders) > 1:
             manifest["epochs_done"] = sum(manifests[place]["epochs_done"] for place in used)
             manifest["commit"] = commit()
-            if any(m["settings"].get("validation_too") for m in manifests):
-                manifest["settings"] = manifest["settings"] | {"validation_too": True}
-            kept = ("sha256", "members", "settings", "scores", "epochs_done", "soup", "ensemble")
+            kept = ("sha256", "members", "settings", "scores", "epochs_done", "commit", "versions", "started_from",
+                    "soup", "ensemble")  # fmt: skip
             manifest["ensemble" if copied else "soup"] = {
                 "kind": kind,
                 "ingredients": [
@@ -247,8 +248,8 @@ def combine(
             manifest["temperature"] = taken["temperature"]
             manifest["calibration"] = {"temperature_of": taken["sha256"]}
             answers = [at_temperature(p, taken["temperature"]) for p in answers]
-        scores = (score(p, labels) for p in answers)
-        manifest["scores"] = dict(zip(("validation", "augmented_validation"), scores, strict=True))
+        seen = any(map(train.saw_validation, manifests))
+        manifest["scores"] = train.name_scores([score(p, labels) for p in answers], seen)
         write_json(temporary / "manifest.json", manifest)
         shutil.copyfile(folders[0] / "audit.json", temporary / "audit.json")
         write_run(temporary, [folders[place] for place in used], manifest, whole, time.monotonic() - started)
@@ -295,6 +296,7 @@ def write_run(temporary: Path, folders: list[Path], manifest: dict, whole, spent
         "commit": commit(),
         "settings": manifest["settings"],
         "epochs_done": manifest["epochs_done"],
+        "saw_validation": train.saw_validation(manifest),
         "scores": manifest["scores"],
         "history": [],
     }

@@ -35,6 +35,7 @@ from training.files import ROOT, commit, write_atomically, write_json
 from training.recipes import RECIPES, Recipe
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+SCORES = ("validation", "augmented_validation")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -346,6 +347,7 @@ def train(
             "parameters": networks.parameters(shipped),
             "flops": networks.flops(shipped, data.IMAGE_SIZE),
             "precision": precision,
+            "saw_validation": saw_validation({"settings": settings, "started_from": started_from}),
         }
         rng = np.random.default_rng((recipe.seed, 2))
         policy = augment.POLICIES[recipe.policy]
@@ -483,12 +485,24 @@ def origin(weights: Path | None) -> dict | None:
     return manifest if same else None
 
 
+def saw_validation(manifest: dict) -> bool:
+    """Whether a run was trained on the validation cells too, or one was that it started from or is made of."""
+    made_of = (manifest.get("soup") or manifest.get("ensemble") or {}).get("ingredients", [])
+    before = [manifest["started_from"]] if manifest.get("started_from") else []
+    return manifest["settings"].get("validation_too", False) or any(map(saw_validation, [*before, *made_of]))
+
+
+def name_scores(scores: list[dict], seen: bool) -> dict:
+    """Scores on the validation cells, clean and augmented, as a manifest names them: `seen_...` if trained on."""
+    return {f"seen_{name}" if seen else name: part for name, part in zip(SCORES, scores, strict=True)}
+
+
 def export(network, out: Path, settings: dict, history: list[dict], started_from: dict | None = None) -> None:
     """Write model.weights.h5 and manifest.json: what model.py reads."""
     import keras
 
     save_half(network, out / "model.weights.h5")
-    last = history[-1]
+    last, seen = history[-1], saw_validation({"settings": settings, "started_from": started_from})
     manifest = {
         "sha256": hashlib.sha256((out / "model.weights.h5").read_bytes()).hexdigest(),
         "network": settings["network"],
@@ -496,7 +510,7 @@ def export(network, out: Path, settings: dict, history: list[dict], started_from
         "settings": settings,
         **({"started_from": started_from} if started_from else {}),
         "epochs_done": len(history),
-        "scores": {key: last[key] for key in ("validation", "augmented_validation")},
+        "scores": name_scores([last[key] for key in SCORES], seen),
         "commit": commit(),
         "versions": {
             "python": platform.python_version(),
@@ -510,7 +524,7 @@ def export(network, out: Path, settings: dict, history: list[dict], started_from
 
 
 def finish_epoch(size_of: dict, out: Path, settings: dict, history: list[dict]) -> None:
-    """Write run.json, all that is known of the run, and curves.png. size_of: parameters, flops and precision."""
+    """Write run.json, all that is known of the run, and curves.png. size_of: more for run.json, the size first."""
     run = {
         "recipe": settings["recipe"],
         "network": settings["network"],
@@ -523,16 +537,17 @@ def finish_epoch(size_of: dict, out: Path, settings: dict, history: list[dict]) 
         "history": history,
     }
     write_json(out / "run.json", run)
-    write_atomically(out / "curves.png", lambda path: draw_curves(history, path))
+    parts = ("train",) if size_of.get("saw_validation") else ("train", *SCORES)
+    write_atomically(out / "curves.png", lambda path: draw_curves(history, path, parts))
 
 
-def draw_curves(history: list[dict], path: Path) -> None:
-    """Loss and accuracy by epoch: training (augmented and mixed), validation clean and augmented."""
+def draw_curves(history: list[dict], path: Path, parts: tuple[str, ...]) -> None:
+    """Loss and accuracy by epoch: training (augmented and mixed), validation clean and augmented where unseen."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for part in ("train", "validation", "augmented_validation"):
+        for part in parts:
             axes.plot(
                 [e["epoch"] + 1 for e in history],
                 [e[part][metric] for e in history],
@@ -558,7 +573,8 @@ def find_checkpoint(out: Path, settings: dict, resume: bool) -> tuple[Path | Non
     if found is None:
         return None, []
     state = json.loads((found / "state.json").read_text(encoding="utf-8"))
-    changed = sorted(key for key in settings if settings[key] != state["settings"].get(key))
+    before = json.loads(json.dumps(dataclasses.asdict(Recipe()))) | state["settings"]  # knobs it did not know yet
+    changed = sorted(key for key in settings if settings[key] != before.get(key))
     if changed:
         raise ValueError(f"{out} was started with another {', '.join(changed)}: use the same, or another --out")
     return found, state["history"]
