@@ -214,14 +214,27 @@ def left_out() -> str:
     )
 
 
+def points(gain: dict) -> str:
+    """A gain of the ledger in points, with its interval."""
+    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * gain[key] for key in ("difference", "low", "high")))
+
+
+def certain(gain: dict) -> bool:
+    """Whether the interval of a gain leaves out zero."""
+    return not gain["low"] <= 0 <= gain["high"]
+
+
 def trials() -> str:
     """The ledger in short: what the interval of the gain on the composite says mattered, and what not."""
     sign = {True: [], False: []}
     for trial in sorted(load("ledger.json")["trials"], key=lambda trial: -trial["gain"]["composite"]["difference"]):
         gain = trial["gain"]["composite"]
-        said = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * gain[key] for key in ("difference", "low", "high")))
-        certain = not gain["low"] <= 0 <= gain["high"]
-        sign[certain].append(f"- {said}: {trial['change']}, against {trial['against']}")
+        families = {name: g for name, g in trial["gain"].items() if name.startswith("family ") and certain(g)}
+        most = max(families, key=lambda name: abs(families[name]["difference"]), default=None)
+        text = f"- {points(gain)}: {trial['change']}, against {trial['against']}"
+        if most:
+            text += f"; most of all in {most.removeprefix('family ')}, {points(families[most])}"
+        sign[certain(gain)].append(text)
     return "\n".join(
         [
             "Points on the composite (the mean of its five strengths), with 95% intervals over the cells; how much one "

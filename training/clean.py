@@ -44,7 +44,7 @@ SUPPORT = 500  # images that a statement about the bulk of the cells needs
 COMPONENTS = 200  # principal components that describe the bulk
 NEIGHBOURS = 20
 BOUNDS = (1.5, 1.8, 1.8, 1.8)  # distances up to which the trusted set takes images in, step by step
-FALSE_SHARE = 0.02  # of the images called outliers, at most this share may be real cells
+FALSE_SHARE = 0.01  # of the images called outliers, at most this share should be real cells
 FALSE_RATE = 0.0015  # and of the real cells, at most this share
 
 
