@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from results.make_tables import points
 from training import evaluate
 from training.files import write_json, write_text
 
@@ -80,11 +81,7 @@ def page(trials: list[dict]) -> str:
     ]
     for trial in trials:
         scores = ["-" if trial[g] is None else f"{100 * trial[g]:.2f}" for g in GROUPS]
-        ranges = []
-        for group in GROUPS:
-            gain = trial["gain"].get(group)
-            ranges.append("-" if gain is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(
-                *(100 * gain[key] for key in ("difference", "low", "high"))))  # fmt: skip
+        ranges = [points(trial["gain"][group]) if group in trial["gain"] else "-" for group in GROUPS]
         kept = "yes" if trial["kept"] else "no"
         seeds = ", ".join(map(str, trial["seeds"]))
         cells = [trial["change"], trial["against"], trial["cost"], seeds, *scores, *ranges, kept, trial["why"]]

@@ -32,6 +32,11 @@ from training.recipes import RECIPES
 IMAGES = 3421  # BloodMNIST's test split: a likely size of the hidden test
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def measure(folder: Path, images: int) -> dict:
     """In a fresh process: seconds for each stage and peak memory in MB of labelling `images` random pictures."""
     X = np.random.default_rng(0).integers(0, 256, (images, 96, 96, 3), np.uint8)
@@ -55,7 +60,7 @@ def measure(folder: Path, images: int) -> dict:
         "seconds": {**seconds, "total": round(marks[-1] - marks[0], 2)},
         "images_per_second": round(images / (marks[-1] - marks[-2]), 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "versions": {
             "python": platform.python_version(),
             "keras": keras.__version__,
@@ -76,8 +81,8 @@ def draw(policy: str, share: int, images: int = 2000) -> float:
 
 
 def augmentation() -> dict[str, int]:
-    """Images a second of each policy that a recipe uses, on all cores."""
-    cores = os.cpu_count()
+    """Images a second of each policy that a recipe uses, on all cores that this process may run on."""
+    cores = usable_cores()
     with ProcessPoolExecutor(cores) as pool:
         return {
             policy: round(cores / np.mean(list(pool.map(partial(draw, policy), range(cores)))))
