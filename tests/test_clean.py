@@ -239,6 +239,47 @@ def test_input_is_not_overwritten(folder):
     assert (folder / "in.npz").read_bytes() == before
 
 
+# --- judging by traces -----------------------------------------------------------------------------------------------
+
+
+def cells_like(rng, n):
+    """Dark soft discs on light ground with some grain, (n, 96, 96, 3) uint8."""
+    y, x = np.mgrid[:96, :96]
+    middle, radius = rng.uniform(38, 58, (n, 2, 1, 1)), rng.uniform(20, 32, (n, 1, 1))
+    away = np.hypot(y - middle[:, 0], x - middle[:, 1])
+    images = 210 - 90 / (1 + np.exp((away - radius) / 1.5))[..., None] * rng.uniform(0.6, 1, (n, 1, 1, 3))
+    return np.clip(np.rint(images + rng.normal(0, 4, images.shape)), 0, 255).astype(np.uint8)
+
+
+def test_each_trace_tells_what_was_done_to_a_picture():
+    """Half of another cell beside it: a seam. A border filled up: calm. A part enlarged: blur. Turned, all the same."""
+    rng = np.random.default_rng(6)
+    real = cells_like(rng, 200)
+    halves = np.concatenate([real[:20, :, 40:], real[20:40, :, :40] // 2], 2)
+    bordered = real[:20].copy()
+    bordered[:, :15] = bordered[:, 15:16]
+    part = np.stack([cv2.resize(image[10:40, 30:60], (96, 96), interpolation=cv2.INTER_CUBIC) for image in real[:20]])
+    for place, false in enumerate((halves, bordered, part)):
+        assert clean.traces(false)[:, place].min() > clean.traces(real)[:, place].max()
+        np.testing.assert_allclose(clean.traces(np.rot90(false, axes=(1, 2))), clean.traces(false), rtol=1e-5)
+
+
+def test_traces_by_hand():
+    """Two halves of one colour each, 60 levels apart: one jump of log(62 / 2), no other change, no detail in 90%."""
+    image = np.zeros((1, 96, 96, 3), np.uint8)
+    image[:, :, 48:] = 60
+    np.testing.assert_allclose(clean.traces(image), [[np.log(31), -np.log(0.02), -np.log(0.2)]], rtol=1e-6)
+
+
+def test_rarity_counts_the_tail():
+    """An exponential tail: beyond r lie e^-r of the 2%, and r is a quarter too small by intent."""
+    measure = np.random.default_rng(0).exponential(3, 200_000)
+    strange = clean.rarity(measure, np.ones(len(measure), bool))
+    assert (strange > 0).mean() == pytest.approx(0.02, rel=0.01)
+    assert (strange > 1).mean() == pytest.approx(0.02 * np.exp(-1.25), rel=0.1)
+    assert (clean.rarity(np.ones(9), np.ones(9, bool)) == 0).all()
+
+
 # --- judging by features ---------------------------------------------------------------------------------------------
 
 
@@ -249,18 +290,22 @@ def blobs(rng, n, width=100):
     return (centres[labels] + rng.normal(0, 1, (n, width))).astype(np.float32), labels
 
 
+def called(distance, trusted):
+    """(n,): which points are called outliers by their distance alone."""
+    strange = clean.rarity(distance, trusted)
+    return strange > clean.boundary(strange)
+
+
 def test_far_points_are_outliers_and_near_ones_are_not():
     """5% lie elsewhere, under random labels and each different; the same points alone lose next to none."""
     rng = np.random.default_rng(1)
     points, labels = blobs(rng, 1600)
-    distance, trusted = clean.foreignness(points, labels)
-    assert (distance > clean.boundary(distance, trusted)).mean() <= 0.003
+    assert called(*clean.foreignness(points, labels)).mean() <= 0.003
     far = rng.normal(0, 4, (80, points.shape[1])).astype(np.float32)
     both, names = np.concatenate([points, far]), np.concatenate([labels, rng.integers(0, 8, 80)])
     order = rng.permutation(len(both))
-    distance, trusted = clean.foreignness(both[order], names[order])
-    called = distance > clean.boundary(distance, trusted)
-    assert called[order >= 1600].mean() >= 0.97 and called[order < 1600].mean() <= 0.003
+    found = called(*clean.foreignness(both[order], names[order]))
+    assert found[order >= 1600].mean() >= 0.97 and found[order < 1600].mean() <= 0.003
 
 
 def test_pictures_that_hide_under_the_label_they_resemble_are_found():
@@ -274,7 +319,7 @@ def test_pictures_that_hide_under_the_label_they_resemble_are_found():
     both, names = np.concatenate([points, planted])[order], np.concatenate([labels, np.full(90, 1)])[order]
     distance, trusted = clean.foreignness(both.astype(np.float32), names)
     assert not trusted[order >= 3000].any()
-    assert ((distance > clean.boundary(distance, trusted)) == (order >= 3000)).all()
+    assert (called(distance, trusted) == (order >= 3000)).all()
 
 
 def test_nothing_is_judged_where_nothing_can_be_trusted():

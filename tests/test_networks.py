@@ -93,6 +93,16 @@ def test_headless_weights_reach_every_layer(name, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["EfficientNetV2B0", "SimpleCNN", "HalfVGG"])
+def test_whole_weights_bring_their_head(name, tmp_path):
+    """A file as a run leaves it: the network that goes on from it names cells as that run did."""
+    path = tmp_path / "model.weights.h5"
+    network = networks.build(name)
+    scramble(network)
+    network.save_weights(path)
+    np.testing.assert_array_equal(run(networks.build(name, weights=path), photos()), run(network, photos()))
+
+
 def reaching_backbone(name: str) -> np.ndarray:
     """What arrives at the keras.applications network when it is fed photos()."""
     x, seen = keras.Input((96, 96, 3)), {}

@@ -350,6 +350,23 @@ def test_enhancement_is_the_same_code_in_training_and_when_graded(toy, tmp_path)
     assert np.allclose(graded.predict_proba(cells.images[:8]), plain, atol=1e-5)
 
 
+def test_from_scratch_everything_is_trained_at_once():
+    recipe = train.from_scratch(RECIPES["spritzers_mobilenetv3small"])
+    assert (recipe.weights, recipe.head_epochs, recipe.only, recipe.frozen) == ("none", 0, (), 0)
+    assert recipe.oversample and recipe.policy == "shifts"
+    network = networks.build("SimpleCNN")
+    train.freeze(network, dataclasses.replace(recipe, network="SimpleCNN"), "all")
+    assert all(layer.trainable for layer in network.layers)
+
+
+def test_slow_batch_norm_is_hastened():
+    network = networks.build("MobileNetV3Small")
+    norms = [layer for layer in networks.backbone_layers(network) if type(layer).__name__ == "BatchNormalization"]
+    assert {layer.momentum for layer in norms} == {0.999}
+    train.hasten_batch_norm(network)
+    assert {layer.momentum for layer in norms} == {0.99}
+
+
 def test_override():
     recipe = train.override(RECIPES["ours"], ["mixup=0.5", "policy=flips", "sizes=((0, 96),)", "patience=3"])
     assert (recipe.mixup, recipe.policy, recipe.sizes, recipe.patience) == (0.5, "flips", ((0, 96),), 3)

@@ -38,9 +38,9 @@ class Network:
     def build(self, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3):
         """A keras.Model, float32 images (n, size, size, 3) in 0-255 to probabilities (n, 8) float32.
 
-        size: height and width of the images that come in, None for any. weights: a headless `.weights.h5`, None for
-        random ones. dropout: share of the features dropped before the head. Raises ValueError where the weights file
-        cannot be read or is not this network's.
+        size: height and width of the images that come in, None for any. weights: a `.weights.h5` of the backbone, or
+        of the whole network as a run leaves it; None for random ones. dropout: share of the features dropped before the
+        head. Raises ValueError where the weights file cannot be read or is not this network's.
         """
         import keras
 
@@ -48,18 +48,36 @@ class Network:
 
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be at least 0 and less than 1")
+        whole = weights is not None and _loading(weights, lambda: _has_head(weights))
+        headless = None if whole else weights
         if self.name == "EfficientNetV2B0":  # the network that is submitted: one piece of code for both sides
-            return _loading(weights, lambda: model.build_network(size, weights, dropout))
-        images = keras.Input((size, size, 3))
-        x = images
-        if size != self.size and not self.any_size:
-            x = keras.layers.Resizing(self.size, self.size, dtype="float32")(x)
-        features = self.backbone(x)
-        if weights is not None:
-            _loading(weights, lambda: keras.Model(images, features).load_weights(weights))
-        x = keras.layers.Dropout(dropout)(features)
-        x = keras.layers.Dense(model.NUM_CLASSES, activation="softmax", dtype="float32", name="head")(x)
-        return keras.Model(images, x)
+            network = _loading(weights, lambda: model.build_network(size, headless, dropout))
+        else:
+            images = keras.Input((size, size, 3))
+            x = images
+            if size != self.size and not self.any_size:
+                x = keras.layers.Resizing(self.size, self.size, dtype="float32")(x)
+            features = self.backbone(x)
+            if headless is not None:
+                _loading(weights, lambda: keras.Model(images, features).load_weights(weights))
+            x = keras.layers.Dropout(dropout)(features)
+            x = keras.layers.Dense(model.NUM_CLASSES, activation="softmax", dtype="float32", name="head")(x)
+            network = keras.Model(images, x)
+        if whole:
+            _loading(weights, lambda: network.load_weights(weights))
+        return network
+
+
+def _has_head(weights: Path) -> bool:
+    """Whether a `.weights.h5` holds a dense layer of as many outputs as there are classes."""
+    import h5py
+
+    import model
+
+    with h5py.File(weights) as file:
+        layers = file["layers"]
+        biases = [layers[name]["vars"].get("1") for name in layers if name.startswith("dense")]
+        return any(bias is not None and bias.shape == (model.NUM_CLASSES,) for bias in biases)
 
 
 def _loading(weights: Path | None, load: Callable):
@@ -69,7 +87,7 @@ def _loading(weights: Path | None, load: Callable):
     except (ValueError, OSError, KeyError) as error:
         if weights is None:
             raise
-        raise ValueError(f"{weights} does not fit: it must be this network's own headless weights ({error})") from error
+        raise ValueError(f"{weights} does not fit: it must hold this network's own weights ({error})") from error
 
 
 # --- the teams' own networks, and the transformer --------------------------------------------------------------------
@@ -216,7 +234,7 @@ def open_run(folder: Path):
 
 
 def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path | None:
-    """The headless weights file that `weights` means for a network: None for "none", else a path.
+    """The weights file that `weights` means for a network: None for "none", else a path.
 
     "imagenet": folder/<name in lower case>_notop.weights.h5; where that is missing, keras.applications' own download
     is saved there. Any other text is a path. Raises ValueError where there are no such weights.
@@ -227,7 +245,7 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
     if weights != "imagenet":
         path = Path(weights)
         if not path.is_file():
-            raise ValueError(f"{path} is missing: give a headless {name}'s .weights.h5, 'imagenet' or 'none'")
+            raise ValueError(f"{path} is missing: give a {name}'s .weights.h5, 'imagenet' or 'none'")
         if not path.name.endswith(".weights.h5"):
             raise ValueError(f"{path} is no weights file: its name must end in .weights.h5")
         return path

@@ -18,7 +18,7 @@ class Recipe:
     """Settings of one run; every knob with its reason. Epochs count passes over the training cells."""
 
     network: str = "EfficientNetV2B0"  # a name in networks.NETWORKS
-    weights: str = "imagenet"  # of the backbone at the start: imagenet, none, or a file
+    weights: str = "imagenet"  # at the start: imagenet or none, or a file of backbone or whole network
     policy: str = "none"  # per-image augmentation, a name in augment.POLICIES
     class_policies: tuple[tuple[int, str], ...] = ()  # (label, policy) for classes that need another one
     enhance: tuple[str, ...] = ()  # steps of enhance.STEPS that every image passes, in training and when it is graded
@@ -77,8 +77,7 @@ def ours_final() -> Recipe:
 
         python -m training.train --recipe ours_final --data data/training_set.npz --out runs/ours_final
 
-    After `ours_continued`, whose backbone it reads from runs/ours_continued (or --weights); the head starts anew. 45
-    minutes on two cores.
+    After `ours_continued`, whose weights it reads from runs/ours_continued (or --weights). 45 minutes on two cores.
     """
     return replace(
         ours_continued(), weights="runs/ours_continued/model.weights.h5", head_epochs=0, epochs=8, validation_too=True
@@ -212,7 +211,8 @@ def spritzers_mobilenetv3small() -> Recipe:
 
         python -m training.train --recipe spritzers_mobilenetv3small --out runs/spritzers_mobilenetv3small
 
-    Half a minute an epoch on two cores. `--weights none` where its ImageNet weights are not at hand.
+    Two minutes an epoch on two cores. Where its ImageNet weights are not at hand: `--weights none`, which trains all of
+    it, and `--set learning_rate=1e-3`.
     """
     return replace(SPRITZERS, network="MobileNetV3Small")
 

@@ -252,6 +252,19 @@ def freeze(network, recipe: Recipe, stage: str) -> None:
         raise ValueError(f"no layer of {recipe.network} behind the first {recipe.frozen} is of {recipe.only}")
 
 
+def hasten_batch_norm(network, momentum: float = 0.99) -> None:
+    """Let batch norm's running statistics follow within hundreds of steps, for a network that starts at random.
+
+    MobileNetV3's momentum of 0.999 is for a hundred times as many steps: there, each layer's statistics lag behind,
+    and after four epochs it still named every cell alike.
+    """
+    import keras
+
+    for layer in networks.backbone_layers(network):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, momentum)
+
+
 def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
     """Set what is trained, and how: optimizer, learning rate over `steps` an epoch, loss."""
     import keras
@@ -337,6 +350,8 @@ def train(
         size = None if len(recipe.sizes) > 1 else data.IMAGE_SIZE
         network = networks.build(recipe.network, size, start, recipe.dropout)
         freeze(network, recipe, "all" if recipe.epochs else "head")  # for what it may find wrong
+        if recipe.weights == "none":
+            hasten_batch_norm(network)
         check_space(out, network)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "audit.json", audit)
@@ -601,6 +616,11 @@ def load_checkpoint(folder: Path, network, average: list[np.ndarray]) -> None:
         average[:] = [file[f"arr_{i}"] for i in range(len(file.files))]
 
 
+def from_scratch(recipe: Recipe) -> Recipe:
+    """The recipe from random weights: there is nothing pretrained to keep, so no head goes first and no layer stays."""
+    return dataclasses.replace(recipe, weights="none", head_epochs=0, frozen=0, only=(), batch_norm="live")
+
+
 def override(recipe: Recipe, assignments: list[str]) -> Recipe:
     """The recipe with `knob=value` changes; values as Python writes them, or bare words. ValueError for others."""
     fields = {field.name for field in dataclasses.fields(Recipe)}
@@ -626,7 +646,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "training_set.npz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--epochs", type=int, help="epochs after the head's, in place of the recipe's")
-    parser.add_argument("--weights", help="of the backbone at the start: imagenet, none, or a file")
+    parser.add_argument("--weights", help="at the start: imagenet, none, or a file, with head or without")
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob of the recipe")
     parser.add_argument("--limit", type=int, help="use at most so many cells, for a trial")
     parser.add_argument("--resume", action="store_true", help="go on where a run in --out stopped")
@@ -637,11 +657,14 @@ def main() -> None:
     try:
         if args.recipe not in RECIPES:
             raise ValueError(f"there is no recipe {args.recipe!r}; choose from {', '.join(RECIPES)}")
-        recipe = override(RECIPES[args.recipe], args.set)
+        recipe = RECIPES[args.recipe]
+        if args.weights == "none":
+            recipe = from_scratch(recipe)
+        elif args.weights is not None:
+            recipe = dataclasses.replace(recipe, weights=args.weights)
+        recipe = override(recipe, args.set)
         if args.epochs is not None:
             recipe = dataclasses.replace(recipe, epochs=args.epochs)
-        if args.weights is not None:
-            recipe = dataclasses.replace(recipe, weights=args.weights)
         train(
             recipe,
             args.recipe,
