@@ -186,6 +186,19 @@ def test_a_finished_run_resumed_changes_nothing(toy, whole):
     assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
 
 
+def test_a_constant_schedule_can_be_prolonged_and_a_cosine_cannot(toy, whole, tmp_path):
+    recipe = dataclasses.replace(RECIPE, schedule="constant", head_epochs=0, epochs=2, sizes=((0, 96),))
+    longer = dataclasses.replace(recipe, epochs=3)
+    run(tmp_path / "run", recipe)
+    run(tmp_path / "run", longer, resume=True)
+    run(tmp_path / "at_once", longer)
+    prolonged, at_once = history_of(tmp_path / "run"), history_of(tmp_path / "at_once")
+    assert [e["train"]["loss"] for e in prolonged] == pytest.approx([e["train"]["loss"] for e in at_once], rel=1e-3)
+    assert len(prolonged) == 3
+    with pytest.raises(ValueError, match="another epochs"):
+        run(whole, dataclasses.replace(RECIPE, epochs=4), resume=True)
+
+
 def test_a_run_from_before_a_knob_existed_can_be_resumed(toy, whole, tmp_path):
     shutil.copytree(whole, tmp_path / "old")
     (path,) = (tmp_path / "old").glob("checkpoint-*/state.json")
@@ -425,15 +438,20 @@ def test_two_devices_train_like_one(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_trains_saves_and_reloads(name, tmp_path):
-    """An epoch of each stage on a few cells at the recipe's real network, without pretrained weights."""
+    """An epoch of each stage on a few cells at the recipe's real network, without pretrained weights. What is read back
+    has the loss that the run measured before it wrote, up to the file's half precision."""
     recipe = dataclasses.replace(
         RECIPES[name], weights="none", head_epochs=min(1, RECIPES[name].head_epochs), batch_size=8, validation=0.2,
         epochs=min(1, RECIPES[name].epochs), sizes=((0, 96),),
     )  # fmt: skip
     cells = easy_cells(40)
     run(tmp_path / "run", recipe, cells)
-    first, second = (networks.open_run(tmp_path / "run").predict_proba(cells.images[:4]) for _ in range(2))
+    _, validation, _ = train.prepare(cells, recipe, None)
+    first, second = (networks.open_run(tmp_path / "run").predict_proba(validation.images) for _ in range(2))
     assert np.array_equal(first, second) and np.allclose(first.sum(axis=1), 1, atol=1e-5)
+    loss = -np.log(np.clip(first[np.arange(len(first)), validation.labels], 1e-7, 1)).mean()
+    history = history_of(tmp_path / "run")
+    assert loss == pytest.approx(history[train.best_epoch(history, recipe)]["validation"]["loss"], rel=0.02, abs=0.01)
 
 
 def test_batches_are_the_same_whatever_the_workers(tmp_path):

@@ -13,7 +13,7 @@ Three questions, one after the other:
 1. Which pictures are copies? Pixels decide (`copies`).
 2. Which are no cells? A pretrained network's activations, and how far they lie from those of the cells that can be
    trusted (`foreignness`), and what cutting and pasting leave in the pixels (`traces`); what is far out in either is
-   an outlier (`rarity`, `boundary`). Without the network's weights only repetition can tell.
+   an outlier (`strangeness`, `boundary`). Without the network's weights only repetition can tell.
 3. Which labels look wrong? Confident learning, for a person to judge (`label_errors`).
 """
 
@@ -80,7 +80,7 @@ def audit(
     backbone: file of EfficientNetV2B0's ImageNet weights without the classifier, or "imagenet" to let Keras fetch
     them. Without one, a picture is an outlier if it comes REPEATS times or under three labels or more.
     activations: what `features` gives for the images, if it is at hand already. The score of a record is, for copies,
-    the correlation with `of` (1: identical), for outliers the highest `rarity` (98 of 100 cells are below 0 in each).
+    the correlation with `of` (1: identical), for outliers their `strangeness` (nearly all cells are below 0).
     """
     match = copies(cells.images, progress)
     members = [np.flatnonzero(match.copy == group) for group in np.unique(match.copy)]
@@ -90,9 +90,8 @@ def audit(
     if activations is not None and len(cells) >= SUPPORT:
         distance, trusted = foreignness(activations, cells.labels, seed, progress)
         if trusted.any():
-            measures = [distance, *traces(cells.images, progress).T]
-            strange = np.max([rarity(measure, trusted) for measure in measures], axis=0)
-            limit = boundary(strange, len(measures))
+            strange = strangeness(distance, traces(cells.images, progress), trusted)
+            limit = boundary(strange)
 
     removed = []
     for group in members:
@@ -350,55 +349,88 @@ def _classify(rows: np.ndarray, sample: np.ndarray, labels: np.ndarray, shrinkag
 
 
 def traces(images: np.ndarray, progress: bool = False) -> np.ndarray:
-    """Traces of cutting, pasting and enlarging that no microscope leaves: images (n, 96, 96, 3) -> (n, 3) float32.
+    """Traces of cutting, pasting and enlarging that no microscope leaves: images (n, 96, 96, 3) -> (n, 4) float32.
 
-    Logarithms, each larger where there is more of it:
-    - seam: how much more the colour jumps between two neighbouring rows, or columns, than on both sides of them, on
-      average along the line where it jumps most. Optics spread every real edge over several pixels, and no edge of a
-      cell is a straight line from border to border.
-    - calm: how little the twelfth calmest pair of neighbouring rows, or columns, differs: a border filled up.
+    Logarithms, each larger where there is more of it; lines are rows or columns, whichever show more:
+    - seam: how much more the colour jumps between two neighbouring lines than on both sides of them, on average along
+      the line where it jumps most. Optics spread every real edge over several pixels, and no edge of a cell is a
+      straight line from border to border.
+    - calm: how little the twelfth calmest pair of neighbouring lines differs: a border filled up.
+    - mirror: how much more alike the ten lines on both sides of an axis are than neighbouring lines there.
     - blur: how little fine detail there is where there is most of it (the noise mask of Immerkaer 1996; the 90th of
       100 pixels). A part that was enlarged has none.
     """
     import cv2
 
     mask = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
-    rows = np.empty((len(images), 3), np.float32)
+    rows = np.empty((len(images), 4), np.float32)
     for row, image in zip(rows, _track(images, "looking for seams", progress), strict=True):
         image = image.astype(np.float32)
-        seam, calm = [], []
+        found = []
         for lines in (image, image.transpose(1, 0, 2)):
             change = np.abs(np.diff(lines, axis=0)).mean(2)
-            jump = np.log((change[1:-1] + 2) / (np.maximum(change[:-2], change[2:]) + 2))
-            seam.append(jump.mean(1).max())
-            calm.append(-np.log(np.sort(change.mean(1))[11] + 0.02))
+            jump = np.log((change[1:-1] + 2) / (np.maximum(change[:-2], change[2:]) + 2)).mean(1).max()
+            change = change.mean(1)
+            found.append([jump, -np.log(np.sort(change)[11] + 0.02), _mirror(lines[:, ::2, 1], change)])
         detail = np.abs(cv2.filter2D(image, -1, mask)).mean(2)
-        row[:] = max(seam), max(calm), -np.log(np.quantile(detail, 0.9) + 0.2)
+        row[:] = *np.max(found, 0), -np.log(np.quantile(detail, 0.9) + 0.2)
     return rows
+
+
+def _mirror(lines: np.ndarray, change: np.ndarray, reach: int = 10) -> float:
+    """The trace of that name. lines: (96, any), one channel. change: (95,), how much neighbouring ones differ."""
+    best = -np.inf
+    for width in (2 * reach, 2 * reach + 1):  # the axis between two lines, or on one
+        near = np.lib.stride_tricks.sliding_window_view(lines, width, axis=0)
+        apart = np.abs(near[..., :reach] - near[..., : -reach - 1 : -1]).mean((1, 2))
+        usual = np.lib.stride_tricks.sliding_window_view(change, width - 1).mean(1)
+        best = max(best, np.log((usual + 0.2) / (apart + 0.2)).max())
+    return best
 
 
 def rarity(measure: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     """How far out in the trusted cells' upper tail images lie: (n,), 0 where 2% of them begin, a unit e times rarer.
 
-    The tail is taken as exponential, and a quarter wider, for the rare cells that were not trusted.
+    The tail is taken as exponential: about right for distances, and wider than the tails of traces are. Planted
+    pictures among the trusted would widen it, so they are dropped first, as long as any lies where less than one cell
+    is expected, by a tail that its half nearer to the bulk decides.
     """
-    start = np.quantile(measure[trusted], 0.98)
-    beyond = measure[trusted & (measure > start)] - start
-    return (measure - start) / (1.25 * beyond.mean() if len(beyond) else 1e-6)
+    tail = np.sort(measure[trusted])
+    while True:
+        start = np.quantile(tail, 0.95)
+        beyond = tail[tail > start] - start
+        if not len(beyond):
+            break
+        inside = tail <= start + np.median(beyond) / np.log(2) * np.log(len(beyond))
+        if inside.all():
+            break
+        tail = tail[inside]
+    start = np.quantile(tail, 0.98)
+    beyond = tail[tail > start] - start
+    return (measure - start) / (beyond.mean() if len(beyond) else 1e-6)
 
 
-def boundary(strange: np.ndarray, measures: int = 1) -> float:
-    """The rarity beyond which an image is called an outlier. strange: (n,), the highest of so many `measures`.
+def strangeness(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) -> np.ndarray:
+    """The highest rarity of each image (n,): of its distance (n,) or of its traces `found` (n, 4).
+
+    Distances are taken a quarter wider, for the rare cells that were not trusted. Each trace may give an eighth of the
+    false alarms that distance may: real traces lie far beyond, and four more measures shall not cost more cells.
+    """
+    rarities = [rarity(distance, trusted) / 1.25, *(rarity(trace, trusted) - np.log(8) for trace in found.T)]
+    return np.max(rarities, axis=0)
+
+
+def boundary(strange: np.ndarray) -> float:
+    """The rarity (n,) beyond which an image is called an outlier.
 
     It is where the real cells beyond it are expected to be at most FALSE_SHARE of what lies there (Benjamini and
     Hochberg 1995), or a quarter of one cell in all, and at most FALSE_RATE of the cells.
     """
-    share = 0.02 * measures  # of real cells beyond 0, at most
     outermost = np.sort(strange[strange > 0])[::-1]
-    expected = share * np.exp(-outermost) * len(strange)
+    expected = 0.02 * np.exp(-outermost) * len(strange)
     good = expected <= np.maximum(0.25, FALSE_SHARE * np.arange(1, len(outermost) + 1))
     limit = np.nextafter(outermost[good][-1], 0) if good.any() else strange.max()
-    return float(max(limit, np.log(share / FALSE_RATE)))
+    return float(max(limit, np.log(0.02 / FALSE_RATE)))
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------

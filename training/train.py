@@ -427,7 +427,7 @@ def best_epoch(history: list[dict], recipe: Recipe) -> int:
 def is_over(history: list[dict], recipe: Recipe) -> bool:
     """Whether a run has all its epochs, or has lost its patience."""
     done = len(history)
-    if done == recipe.head_epochs + recipe.epochs:
+    if done >= recipe.head_epochs + recipe.epochs:
         return True
     return recipe.patience is not None and done > 0 and done - 1 - best_epoch(history, recipe) >= recipe.patience
 
@@ -589,7 +589,8 @@ def find_checkpoint(out: Path, settings: dict, resume: bool) -> tuple[Path | Non
         return None, []
     state = json.loads((found / "state.json").read_text(encoding="utf-8"))
     before = json.loads(json.dumps(dataclasses.asdict(Recipe()))) | state["settings"]  # knobs it did not know yet
-    changed = sorted(key for key in settings if settings[key] != before.get(key))
+    free = {"epochs"} if settings["schedule"] == "constant" else set()  # nothing else depends on it there
+    changed = sorted(key for key in settings if key not in free and settings[key] != before.get(key))
     if changed:
         raise ValueError(f"{out} was started with another {', '.join(changed)}: use the same, or another --out")
     return found, state["history"]
