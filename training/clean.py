@@ -391,23 +391,28 @@ def _mirror(lines: np.ndarray, change: np.ndarray, reach: int = 10) -> float:
 def rarity(measure: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     """How far out in the trusted cells' upper tail images lie: (n,), 0 where 2% of them begin, a unit e times rarer.
 
-    The tail is taken as exponential: about right for distances, and wider than the tails of traces are. Planted
-    pictures among the trusted would widen it, so they are dropped first, as long as any lies where less than one cell
-    is expected, by a tail that its half nearer to the bulk decides.
+    The tail is taken as exponential: about right for distances, and wider than the tails of traces are.
     """
-    tail = np.sort(measure[trusted])
-    while True:
-        start = np.quantile(tail, 0.95)
-        beyond = tail[tail > start] - start
-        if not len(beyond):
-            break
-        inside = tail <= start + np.median(beyond) / np.log(2) * np.log(len(beyond))
-        if inside.all():
-            break
-        tail = tail[inside]
-    start = np.quantile(tail, 0.98)
-    beyond = tail[tail > start] - start
+    start = np.quantile(measure[trusted], 0.98)
+    beyond = measure[trusted & (measure > start)] - start
     return (measure - start) / (beyond.mean() if len(beyond) else 1e-6)
+
+
+def untouched(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
+    """The trusted images (n,) without those far out in a trace, which would hide one another by widening its tail.
+
+    They are dropped as long as any lies where less than one cell is expected, by a tail that begins at 5% and is as wide
+    as its half nearer to the bulk says.
+    """
+    while True:
+        start = np.quantile(trace[trusted], 0.95)
+        beyond = trace[trusted & (trace > start)] - start
+        if not len(beyond):
+            return trusted
+        inside = trusted & (trace <= start + np.median(beyond) / np.log(2) * np.log(len(beyond)))
+        if inside.sum() == trusted.sum():
+            return trusted
+        trusted = inside
 
 
 def strangeness(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) -> np.ndarray:
@@ -416,7 +421,8 @@ def strangeness(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) ->
     Distances are taken a quarter wider, for the rare cells that were not trusted. Each trace may give an eighth of the
     false alarms that distance may: real traces lie far beyond, and four more measures shall not cost more cells.
     """
-    rarities = [rarity(distance, trusted) / 1.25, *(rarity(trace, trusted) - np.log(8) for trace in found.T)]
+    rarities = [rarity(distance, trusted) / 1.25]
+    rarities += [rarity(trace, untouched(trace, trusted)) - np.log(8) for trace in found.T]
     return np.max(rarities, axis=0)
 
 
