@@ -283,6 +283,26 @@ def test_rarity_counts_the_tail():
     assert (clean.rarity(np.ones(9), np.ones(9, bool)) == 0).all()
 
 
+def test_far_traces_are_outliers_though_they_were_trusted():
+    """Fifty of 2,500, in one trace each, all of them trusted: they are found, and hardly any other."""
+    rng = np.random.default_rng(2)
+    distance, found = rng.gamma(20, 1 / 20, 2500), rng.normal(0, 1, (2500, 4))
+    found[np.arange(50), np.arange(50) % 4] += rng.uniform(12, 60, 50)
+    strange = clean.strangeness(distance, found, np.ones(2500, bool))
+    outliers = strange > clean.boundary(strange)
+    assert outliers[:50].all() and outliers[50:].sum() <= 3
+
+
+@pytest.mark.parametrize("n", [400, 2000])
+def test_small_files_without_traces_lose_next_to_nothing(n):
+    lost = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        strange = clean.strangeness(rng.gamma(20, 1 / 20, n), rng.normal(0, 1, (n, 4)), rng.random(n) < 0.8)
+        lost.append((strange > clean.boundary(strange)).sum())
+    assert np.mean(lost) <= 0.002 * n
+
+
 # --- judging by features ---------------------------------------------------------------------------------------------
 
 
@@ -295,7 +315,7 @@ def blobs(rng, n, width=100):
 
 def called(distance, trusted):
     """(n,): which points are called outliers by their distance alone."""
-    strange = clean.strangeness(distance, np.zeros((len(distance), 3)), trusted)
+    strange = clean.strangeness(distance, np.zeros((len(distance), 4)), trusted)
     return strange > clean.boundary(strange)
 
 

@@ -260,10 +260,12 @@ def test_weights_none_path_and_unknown(tmp_path):
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize("name", ["BasicCNN", "ViT", pytest.param("EfficientNetV2B0", marks=pytest.mark.slow)])
 def test_weights_that_do_not_fit(name, tmp_path):
-    garbage, other = tmp_path / "garbage.weights.h5", tmp_path / "other.weights.h5"
+    garbage, other, bare = (tmp_path / f"{name}.weights.h5" for name in ("garbage", "other", "bare"))
     garbage.write_bytes(b"no HDF5")
-    networks.build("SimpleCNN").save_weights(other)
-    for path in (garbage, other):
+    network = networks.build("SimpleCNN")
+    network.save_weights(other)
+    keras.Model(network.input, network.layers[-3].output).save_weights(bare)
+    for path in (garbage, other, bare):
         with pytest.raises(ValueError, match=f"{path.name} does not fit"):
             networks.build(name, weights=path)
 

@@ -195,6 +195,8 @@ def test_a_constant_schedule_can_be_prolonged_and_a_cosine_cannot(toy, whole, tm
     prolonged, at_once = history_of(tmp_path / "run"), history_of(tmp_path / "at_once")
     assert [e["train"]["loss"] for e in prolonged] == pytest.approx([e["train"]["loss"] for e in at_once], rel=1e-3)
     assert len(prolonged) == 3
+    run(tmp_path / "run", recipe, resume=True)  # has more epochs than that already
+    assert history_of(tmp_path / "run") == prolonged
     with pytest.raises(ValueError, match="another epochs"):
         run(whole, dataclasses.replace(RECIPE, epochs=4), resume=True)
 
@@ -363,13 +365,19 @@ def test_enhancement_is_the_same_code_in_training_and_when_graded(toy, tmp_path)
     assert np.allclose(graded.predict_proba(cells.images[:8]), plain, atol=1e-5)
 
 
-def test_from_scratch_everything_is_trained_at_once():
-    recipe = train.from_scratch(RECIPES["spritzers_mobilenetv3small"])
-    assert (recipe.weights, recipe.head_epochs, recipe.only, recipe.frozen) == ("none", 0, (), 0)
-    assert recipe.oversample and recipe.policy == "shifts"
-    network = networks.build("SimpleCNN")
-    train.freeze(network, dataclasses.replace(recipe, network="SimpleCNN"), "all")
-    assert all(layer.trainable for layer in network.layers)
+def test_from_scratch_everything_is_trained_at_once(monkeypatch):
+    """--weights none sets aside what keeps pretrained weights; what --set says comes after that."""
+    taken = []
+    monkeypatch.setattr(train, "train", lambda recipe, *_, **__: taken.append(recipe))
+    monkeypatch.setattr(train.data, "read", lambda path: None)
+    command = ["train", "--recipe", "lionia_efficientnetv2b0", "--weights", "none", "--set", "frozen=3", "--out", "x"]
+    monkeypatch.setattr(sys, "argv", command)
+    train.main()
+    expected = dict(weights="none", head_epochs=0, frozen=3)
+    assert taken == [dataclasses.replace(RECIPES["lionia_efficientnetv2b0"], **expected)]
+    assert train.from_scratch(RECIPES["spritzers_mobilenetv3small"]).only == ()
+    with pytest.raises(ValueError, match="nothing but the head"):
+        train.from_scratch(RECIPES["frozen"])
 
 
 def test_slow_batch_norm_is_hastened():
@@ -378,6 +386,17 @@ def test_slow_batch_norm_is_hastened():
     assert {layer.momentum for layer in norms} == {0.999}
     train.hasten_batch_norm(network)
     assert {layer.momentum for layer in norms} == {0.99}
+
+
+def test_batch_norm_is_hastened_from_scratch_alone(toy, tmp_path, monkeypatch):
+    hastened = []
+    monkeypatch.setattr(train, "hasten_batch_norm", hastened.append)
+    run(tmp_path / "run", dataclasses.replace(RECIPE, epochs=1))
+    assert len(hastened) == 1
+    path = tmp_path / "run" / "model.weights.h5"
+    monkeypatch.setattr(networks, "build", lambda name, size, weights, dropout: toy_network(size))
+    run(tmp_path / "on", dataclasses.replace(RECIPE, epochs=1, weights=str(path)))
+    assert len(hastened) == 1
 
 
 def test_override():

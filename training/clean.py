@@ -371,7 +371,8 @@ def traces(images: np.ndarray, progress: bool = False) -> np.ndarray:
             change = np.abs(np.diff(lines, axis=0)).mean(2)
             jump = np.log((change[1:-1] + 2) / (np.maximum(change[:-2], change[2:]) + 2)).mean(1).max()
             change = change.mean(1)
-            found.append([jump, -np.log(np.sort(change)[11] + 0.02), _mirror(lines[:, ::2, 1], change)])
+            third = lines[:, 1::3, 1]  # the same pixels however the picture is turned
+            found.append([jump, -np.log(np.sort(change)[11] + 0.02), _mirror(third, change)])
         detail = np.abs(cv2.filter2D(image, -1, mask)).mean(2)
         row[:] = *np.max(found, 0), -np.log(np.quantile(detail, 0.9) + 0.2)
     return rows
@@ -395,21 +396,22 @@ def rarity(measure: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     """
     start = np.quantile(measure[trusted], 0.98)
     beyond = measure[trusted & (measure > start)] - start
-    return (measure - start) / (beyond.mean() if len(beyond) else 1e-6)
+    return (measure - start) / (beyond.mean() if len(beyond) else 0.01)
 
 
 def untouched(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     """The trusted images (n,) without those far out in a trace, which would hide one another by widening its tail.
 
-    They are dropped as long as any lies where less than one cell is expected, by a tail that begins at 5% and is as wide
-    as its half nearer to the bulk says.
+    Dropped is what lies over five times the tail's width beyond where its 5% begin, and where less than one cell is
+    expected; again and again, for what is left has a narrower tail. The half nearer to the bulk tells the width.
     """
     while True:
         start = np.quantile(trace[trusted], 0.95)
         beyond = trace[trusted & (trace > start)] - start
         if not len(beyond):
             return trusted
-        inside = trusted & (trace <= start + np.median(beyond) / np.log(2) * np.log(len(beyond)))
+        width = np.median(beyond) / np.log(2)
+        inside = trusted & (trace <= start + width * max(5, np.log(len(beyond))))
         if inside.sum() == trusted.sum():
             return trusted
         trusted = inside
@@ -419,7 +421,7 @@ def strangeness(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) ->
     """The highest rarity of each image (n,): of its distance (n,) or of its traces `found` (n, 4).
 
     Distances are taken a quarter wider, for the rare cells that were not trusted. Each trace may give an eighth of the
-    false alarms that distance may: real traces lie far beyond, and four more measures shall not cost more cells.
+    false alarms that the distance may, all four together half of them: true traces lie far beyond.
     """
     rarities = [rarity(distance, trusted) / 1.25]
     rarities += [rarity(trace, untouched(trace, trusted)) - np.log(8) for trace in found.T]

@@ -241,7 +241,7 @@ def legend(rows: list[dict]) -> str:
     speed = f" Images/s: on a CPU, {' or '.join(map(str, cores))} cores." if cores else ""
     return (
         "Scores in %, ROC AUC in 0-1; precision, recall and ROC AUC are macro averages on the clean held-out cells. "
-        "Start: the backbone's weights before training. Train: on the batches of the epoch that ships, augmented and "
+        "Start: the weights before training. Train: on the batches of the epoch that ships, augmented and "
         "mixed as the recipe says. Composite: accuracy at the strength that predicts the hidden score; without a "
         "prediction, the mean of the five strengths. Predicted hidden: with its 95% interval. Reported: what "
         "teams state, local and hidden; of frozen, fine_tuned, flips_shifts and randaugment on other networks." + speed

@@ -51,7 +51,7 @@ class Network:
         whole = weights is not None and _loading(weights, lambda: _has_head(weights))
         headless = None if whole else weights
         if self.name == "EfficientNetV2B0":  # the network that is submitted: one piece of code for both sides
-            network = _loading(weights, lambda: model.build_network(size, headless, dropout))
+            network = _loading(headless, lambda: model.build_network(size, headless, dropout))
         else:
             images = keras.Input((size, size, 3))
             x = images
@@ -59,7 +59,7 @@ class Network:
                 x = keras.layers.Resizing(self.size, self.size, dtype="float32")(x)
             features = self.backbone(x)
             if headless is not None:
-                _loading(weights, lambda: keras.Model(images, features).load_weights(weights))
+                _loading(headless, lambda: keras.Model(images, features).load_weights(headless))
             x = keras.layers.Dropout(dropout)(features)
             x = keras.layers.Dense(model.NUM_CLASSES, activation="softmax", dtype="float32", name="head")(x)
             network = keras.Model(images, x)

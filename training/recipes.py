@@ -68,8 +68,9 @@ def ours_continued() -> Recipe:
     After `ours`, whose weights it reads from runs/ours (or --weights). An hour on two cores.
     """
     return replace(
-        ours(), weights="runs/ours/model.weights.h5", epochs=12, sizes=((0, 96),), learning_rate=3e-4, warmup_epochs=0.5
-    )
+        ours(), weights="runs/ours/model.weights.h5", head_epochs=0, epochs=12, sizes=((0, 96),), learning_rate=3e-4,
+        warmup_epochs=0.5,
+    )  # fmt: skip
 
 
 def ours_final() -> Recipe:
@@ -79,9 +80,7 @@ def ours_final() -> Recipe:
 
     After `ours_continued`, whose weights it reads from runs/ours_continued (or --weights). 45 minutes on two cores.
     """
-    return replace(
-        ours_continued(), weights="runs/ours_continued/model.weights.h5", head_epochs=0, epochs=8, validation_too=True
-    )
+    return replace(ours_continued(), weights="runs/ours_continued/model.weights.h5", epochs=8, validation_too=True)
 
 
 # --- a ladder: one network, ever more done ---------------------------------------------------------------------------

@@ -618,7 +618,14 @@ def load_checkpoint(folder: Path, network, average: list[np.ndarray]) -> None:
 
 
 def from_scratch(recipe: Recipe) -> Recipe:
-    """The recipe from random weights: there is nothing pretrained to keep, so no head goes first and no layer stays."""
+    """The recipe from random weights: there is nothing pretrained to keep, so no head goes first and no layer stays.
+
+    Raises ValueError for a recipe that trains nothing but the head.
+    """
+    if recipe.epochs == 0:
+        raise ValueError(
+            "this recipe trains nothing but the head, on pretrained features: take other --weights than none"
+        )
     return dataclasses.replace(recipe, weights="none", head_epochs=0, frozen=0, only=(), batch_norm="live")
 
 
@@ -630,6 +637,8 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
         knob, _, value = assignment.partition("=")
         if knob not in fields or not value:
             raise ValueError(f"--set {assignment}: write knob=value, with a knob of {', '.join(sorted(fields))}")
+        if knob == "weights":
+            raise ValueError(f"--set {assignment}: write --weights {value}")
         try:
             changes[knob] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -647,7 +656,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "training_set.npz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--epochs", type=int, help="epochs after the head's, in place of the recipe's")
-    parser.add_argument("--weights", help="at the start: imagenet, none, or a file, with head or without")
+    parser.add_argument("--weights", help="at the start: imagenet, a file, or none, which trains all at once")
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob of the recipe")
     parser.add_argument("--limit", type=int, help="use at most so many cells, for a trial")
     parser.add_argument("--resume", action="store_true", help="go on where a run in --out stopped")
