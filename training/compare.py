@@ -115,7 +115,7 @@ def notes(run: dict) -> list[str]:
     recipe = settings
     if run["recipe"] in RECIPES:
         recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES[run["recipe"]])))  # tuples to lists
-    planned = recipe["head_epochs"] + recipe["epochs"]
+    planned = settings["head_epochs"] + recipe["epochs"]
     patience = settings["patience"]
     stopped = patience is not None and done - 1 - run["history"].index(shipped(run)) >= patience
     if settings["limit"] is not None:
