@@ -100,6 +100,17 @@ def test_trials_and_changes_are_marked(tmp_path):
     assert column(row_of(rows, "all"), "validation") == "-"
 
 
+def test_no_prediction_for_what_the_calibration_rests_on(tmp_path):
+    """The same card, with a prediction in it: of `frozen`, whose hidden score is a point of the calibration, none."""
+    predicted = {"score": 0.93, "low": 0.9, "high": 0.96, "composite": 0.77, "strength": 2.5}
+    folders = [make_run(tmp_path / name, name) for name in ("ours", "frozen")]
+    for folder in folders:
+        make_card(folder / "card.json", predicted)
+    rows = compare.compare(folders)
+    assert row_of(rows, "ours")["predicted_hidden"]["score"] == 0.93 and row_of(rows, "ours")["composite"] == 0.77
+    assert row_of(rows, "frozen")["predicted_hidden"] is None and row_of(rows, "frozen")["composite"] != 0.77
+
+
 def test_card_in_the_folder_or_beside(tmp_path):
     folders = [make_run(tmp_path / name, name) for name in ("ours", "vit", "frozen")]
     predicted = {"score": 0.93, "low": 0.9, "high": 0.96, "composite": 0.77, "strength": 2.5}

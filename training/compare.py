@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training import data, evaluate, networks, train
+from training import calibrate, data, evaluate, networks, train
 from training.files import write_atomically, write_json
 from training.recipes import RECIPES, Recipe
 
@@ -95,13 +95,21 @@ def read_card(folder: Path, run: dict, cards: Path | None) -> tuple[dict, list[s
         summary = card["summary"]
         strengths = [part["accuracy"] for part in summary["composite"].values()]
         composite = float(np.mean(strengths)) if len(strengths) == 5 else None  # a quick card has one
-        predicted = summary.get("predicted_hidden")
+        predicted = None if run["recipe"] in calibrated_on() else summary.get("predicted_hidden")
         if predicted:
             composite, predicted = predicted["composite"], {key: predicted[key] for key in ("score", "low", "high")}
         heldout = {key: summary["clean"][key] for key in ("accuracy", "macro_precision", "macro_recall", "roc_auc")}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a card of training.evaluate: {error!r}") from error
     return {"heldout": heldout, "composite": composite, "predicted_hidden": predicted}, []
+
+
+def calibrated_on() -> set[str]:
+    """The recipes that the calibration at hand rests on: to predict the score of one would be circular."""
+    try:
+        return {point["system"] for point in calibrate.read(calibrate.PATH)["points"]}
+    except ValueError:  # there is none
+        return set()
 
 
 def notes(run: dict) -> list[str]:
