@@ -205,6 +205,74 @@ def test_stain_scales_optical_density():
     assert augment.stain(one_pixel(127), 1.0, Gain())[0, 0].tolist() == [81] * 3  # 256 * 0.5^1.6487 - 1 = 80.6
 
 
+class Drawn:
+    """A generator that hands out the given draws, one after the other, whatever is asked for."""
+
+    def __init__(self, *draws):
+        self.draws = list(draws)
+
+    def draw(self, *args, **more):
+        return self.draws.pop(0)
+
+    uniform = random = choice = integers = draw
+
+
+def test_dither_by_hand():
+    image = np.full((8, 8, 3), 102, np.uint8)  # 0.4 of white: of 16 thresholds, 6 let it through to white
+    out = augment.dither(image, 1.0, Drawn(1.0, 0))  # two levels, Bayer's pattern
+    assert set(out.ravel().tolist()) == {0, 255} and (out == 255).mean() == 6 / 16
+    assert np.array_equal(out[:4, :4], out[4:, 4:])
+    assert augment.dither(image, 1.0, Drawn(0.5, 2))[0, 0, 0] == 96  # 17 levels, 15.94 apart: 6.4 rounds to 6
+    assert augment.dither(image, 1.0, Drawn(1.0, 1, np.full((8, 8, 1), 0.7, np.float32))).min() == 255  # 0.4 + 0.7 > 1
+
+
+def test_scatter_moves_pixels_no_farther_than_its_reach():
+    x = np.tile(np.arange(0, 192, 2, dtype=np.uint8)[:, None], (96, 1, 3))  # two levels a column
+    moved = [np.abs(augment.scatter(x, 1.0, np.random.default_rng(k)).astype(int) - x)[:, 4:-4].max() for k in range(9)]
+    assert 6 < max(moved) <= 8  # at most four columns
+
+
+def test_misregister_shifts_each_channel_by_itself():
+    image = np.zeros((9, 9, 3), np.uint8)
+    image[4, 4] = 200
+    shifts = np.array([[0.25, 0], [0, -0.5], [0, 0]])  # in units of four pixels, where to look
+    out = augment.misregister(image, 1.0, Drawn(shifts, np.zeros(3)))
+    assert [tuple(int(v) for v in np.argwhere(out[..., c])[0]) for c in range(3)] == [(4, 3), (6, 4), (4, 4)]
+
+
+def test_plane_wave_by_hand():
+    image = np.full((96, 96, 3), 100, np.uint8)
+    out = augment.plane_wave(image, 1.0, Drawn(np.log(2), 0.0, 0.0, np.array([1.0, 0.5, 0.0])))
+    column = out[0].astype(int)
+    assert (column[12].tolist(), column[36].tolist()) == ([160, 130, 100], [40, 70, 100])  # two cycles across
+    assert np.array_equal(out[0], out[95])
+
+
+def test_drop_lines_fills_whole_lines():
+    image = np.random.default_rng(0).integers(1, 255, (96, 96, 3), np.uint8)
+    for seed in range(20):
+        out = augment.drop_lines(image, 1.0, np.random.default_rng(seed))
+        changed = (out != image).any(axis=2)
+        rows, columns = changed.mean(axis=1), changed.mean(axis=0)
+        assert min((rows > 0).mean(), (columns > 0).mean()) < 0.6  # lines of one direction only, under half of them
+
+
+def test_veil_keeps_what_lies_between_image_and_colour():
+    image = one_pixel((0, 100, 200))
+    out = augment.veil(image, 1.0, Drawn(0.5, 0.9, 1))  # half a veil, even, white
+    assert np.abs(out[0, 0].astype(int) - (127.5, 177.5, 227.5)).max() <= 0.5
+
+
+def test_flatten_keeps_an_edge_and_takes_the_texture():
+    rng = np.random.default_rng(0)
+    image = np.full((96, 96, 3), 50, np.uint8)
+    image[:, 48:] = 200
+    rough = augment.to_uint8(image + rng.normal(0, 8, image.shape))
+    out = augment.flatten(rough, 1.0, Drawn(60.0, 3.0, 3)).astype(float)
+    assert out[:, :48].std() < rough[:, :48].std() / 2 and abs(out[:, 49:].mean() - out[:, :47].mean() - 150) < 3
+    assert out[:, 48].mean() - out[:, 47].mean() > 140
+
+
 def test_flip_turn_draws_each_of_the_eight(image):
     outs = {augment.flip_turn(image, 1.0, np.random.default_rng(seed)).tobytes() for seed in range(100)}
     wanted = [np.rot90(i, k) for i in (image, image[:, ::-1]) for k in range(4)]
