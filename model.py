@@ -17,6 +17,7 @@ import numpy as np
 
 IMAGE_SIZE = 96
 NUM_CLASSES = 8
+SURE = 0.8  # an image whose likeliest class has less than this after the first view gets the other views, too
 BATCH_SIZE = 64  # every batch is filled up to this size, so that an image meets the same arithmetic in any company
 FOLDER = Path(__file__).resolve().parent / "weights"
 
@@ -96,7 +97,7 @@ def read_manifest(folder: Path) -> dict:
     """folder/manifest.json. Raises FileNotFoundError where it is missing, ValueError where it is damaged.
 
     Read from it: `sha256` of model.weights.h5; `members`, file name to SHA-256 of further networks whose probabilities
-    are averaged; `enhance`, see `preprocess`; `views`, how many of VIEWS are averaged; `temperature`.
+    are averaged; `enhance`, see `preprocess`; `views`, how many of VIEWS an unsure image gets; `temperature`.
     """
     path = folder / "manifest.json"
     if not path.is_file():
@@ -155,18 +156,27 @@ class Model:
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities (n, 8) float32; every row depends on its own image alone.
 
-        They are averaged over networks and views, then brought to the temperature T: p^(1/T), scaled to sum to 1 (Guo
-        et al. 2017), which changes no label.
+        They are averaged over networks and, where they are below SURE, over views; then brought to the temperature T:
+        p^(1/T), scaled to sum to 1 (Guo et al. 2017), which changes no label.
         """
         X = as_images(X)
+        probabilities = self._average(X, self.views[:1])
+        unsure = probabilities.max(axis=1) < SURE
+        if self.views[1:] and unsure.any():
+            others = self._average(X[unsure], self.views[1:])
+            probabilities[unsure] += (others - probabilities[unsure]) * np.float32(1 - 1 / len(self.views))
+        probabilities = np.clip(probabilities, 1e-30, None) ** np.float32(1 / self.temperature)
+        return probabilities / probabilities.sum(axis=1, keepdims=True)
+
+    def _average(self, X: np.ndarray, views: tuple) -> np.ndarray:
+        """Probabilities (n, 8) float32 of images as `as_images` gives them, the mean over networks and views."""
         probabilities = np.zeros((len(X), NUM_CLASSES), np.float32)
         for start in range(0, len(X), BATCH_SIZE):
             images = preprocess(X[start : start + BATCH_SIZE], self.steps)
             n = len(images)
             images = np.pad(images, ((0, BATCH_SIZE - n), (0, 0), (0, 0), (0, 0)))
             for network in self.networks:
-                for view in self.views:
+                for view in views:
                     view = np.ascontiguousarray(view(images))
                     probabilities[start : start + n] += np.asarray(network.predict_on_batch(view))[:n]
-        probabilities = np.clip(probabilities, 1e-30, None) ** np.float32(1 / self.temperature)
-        return probabilities / probabilities.sum(axis=1, keepdims=True)
+        return probabilities / np.float32(len(self.networks) * len(views))

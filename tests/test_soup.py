@@ -102,6 +102,14 @@ def test_a_run_with_itself_predicts_the_same(runs, tmp_path):
     assert np.allclose(*both, atol=1e-6)
 
 
+def test_views_are_those_asked_for(runs, tmp_path):
+    manifest = soup.combine([runs["a"]], CELLS, tmp_path / "four", views=4)
+    assert manifest["views"] == 4 and model.Model(tmp_path / "four").views == model.VIEWS
+    assert soup.combine([tmp_path / "four", runs["b"]], CELLS, tmp_path / "one")["views"] == 1
+    with pytest.raises(ValueError, match="name at least two runs, or one with"):
+        soup.combine([tmp_path / "four"], CELLS, tmp_path / "none")
+
+
 def test_the_scores_are_those_of_what_was_written(runs, tmp_path):
     manifest = soup.combine([runs["a"], runs["spoiled"]], CELLS, tmp_path / "out", "ensemble")
     _, validation, _ = train.prepare(CELLS, RECIPE, None)

@@ -5,6 +5,7 @@
     python -m training.soup runs/a runs/b --out runs/both --ensemble               average of the probabilities
     python -m training.soup runs/a --out runs/a-calibrated --calibrate             the temperature, with any of these
     python -m training.soup runs/c --out runs/c-calibrated --temperature-of runs/a-calibrated
+    python -m training.soup runs/a runs/b --out runs/soup --views 4                flips, where it is unsure
 
 Soups are Wortsman et al. 2022, the temperature is Guo et al. 2017. A soup costs at inference what one network does, an
 ensemble the sum. Batch norm's running statistics are averaged like all other weights, not estimated anew. Everything is
@@ -70,7 +71,7 @@ def as_recipe(settings: dict) -> Recipe:
 def check_alike(folders: list[Path], manifests: list[dict]) -> None:
     """Raises ValueError where networks, their input or the split into training and validation differ."""
     for folder, manifest in zip(folders, manifests, strict=True):
-        for key, default in (("network", "EfficientNetV2B0"), ("enhance", []), ("views", 1)):
+        for key, default in (("network", "EfficientNetV2B0"), ("enhance", [])):
             ours, theirs = (m.get(key, default) for m in (manifests[0], manifest))
             if ours != theirs:
                 raise ValueError(f"{key} of {folders[0]} is {ours!r}, of {folder} {theirs!r}: they must be the same")
@@ -180,18 +181,20 @@ def combine(
     kind: str = "average",
     calibrate: bool = False,
     temperature_of: Path | None = None,
+    views: int = 1,
 ) -> dict:
     """Write folder `out` with weights, manifest.json, run.json and audit.json; returns the manifest.
 
     kind: one of KINDS; an ensemble that is made part of another counts with each of its networks. The manifest has the
     first run's settings, and under "soup" or "ensemble" those of all, their SHA-256 and scores. One folder alone is
-    copied, to be calibrated. calibrate: fit the temperature; temperature_of: take that of this run. Raises ValueError
-    for runs that cannot be combined, FileExistsError where `out` is there.
+    copied, to be calibrated. calibrate: fit the temperature; temperature_of: take that of this run; views: how many of
+    model.VIEWS an unsure image gets. Raises ValueError for runs that cannot be combined, FileExistsError where `out` is
+    there.
     """
     if out.exists():
         raise FileExistsError(f"{out} is already there: choose another --out")
-    if len(folders) < 2 and not ((calibrate or temperature_of) and folders):
-        raise ValueError("name at least two runs, or one with --calibrate or --temperature-of")
+    if len(folders) < 2 and not ((calibrate or temperature_of or views > 1) and folders):
+        raise ValueError("name at least two runs, or one with --calibrate, --temperature-of or --views")
     started = time.monotonic()
     manifests = [read_run(folder) for folder in folders]
     check_alike(folders, manifests)
@@ -221,8 +224,11 @@ def combine(
             network, used = stir(folders, manifests, kind == "greedy", parts)
             train.save_half(network, temporary / FIRST)
             files = {"sha256": hashlib.sha256((temporary / FIRST).read_bytes()).hexdigest()}
-        dropped = ("sha256", "members", "temperature", "calibration") + ("soup", "ensemble") * (len(folders) > 1)
+        dropped = ("sha256", "members", "views", "temperature", "calibration") + ("soup", "ensemble") * (
+            len(folders) > 1
+        )
         manifest = {key: value for key, value in manifests[used[0]].items() if key not in dropped} | files
+        manifest["views"] = views
         if len(folders) > 1:
             manifest["epochs_done"] = sum(manifests[place]["epochs_done"] for place in used)
             manifest["commit"] = commit()
@@ -290,7 +296,7 @@ def write_run(temporary: Path, folders: list[Path], manifest: dict, whole, spent
         "network": manifest.get("network", "EfficientNetV2B0"),
         "weights": manifest["settings"].get("weights"),
         "parameters": times * networks.parameters(whole.networks[0]),
-        "flops": times * len(whole.views) * networks.flops(whole.networks[0], data.IMAGE_SIZE),
+        "flops": times * networks.flops(whole.networks[0], data.IMAGE_SIZE),
         "file_mb": round(sum((temporary / name).stat().st_size for name in files_of(manifest)) / 1e6, 2),
         "seconds": None if None in runs else round(sum(run["seconds"] or 0 for run in runs) + spent, 1),
         "commit": commit(),
@@ -314,10 +320,12 @@ def main() -> None:
     heat = parser.add_mutually_exclusive_group()
     heat.add_argument("--calibrate", action="store_true", help="fit the temperature on the validation cells")
     heat.add_argument("--temperature-of", type=Path, metavar="RUN", help="take the temperature of this run")
+    parser.add_argument("--views", type=int, default=1, choices=range(1, 5), help="flips averaged for unsure images")
     args = parser.parse_args()
     kind = "greedy" if args.greedy else "ensemble" if args.ensemble else "average"
     try:
-        manifest = combine(args.runs, data.read(args.data), args.out, kind, args.calibrate, args.temperature_of)
+        cells = data.read(args.data)
+        manifest = combine(args.runs, cells, args.out, kind, args.calibrate, args.temperature_of, args.views)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     for name, part in manifest["scores"].items():
