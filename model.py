@@ -17,7 +17,7 @@ import numpy as np
 
 IMAGE_SIZE = 96
 NUM_CLASSES = 8
-SURE = 0.8  # an image whose likeliest class has less than this after the first view gets the other views, too
+SURE = 0.7  # an image whose likeliest class has less than this after the first view gets the other views, too
 BATCH_SIZE = 64  # every batch is filled up to this size, so that an image meets the same arithmetic in any company
 FOLDER = Path(__file__).resolve().parent / "weights"
 
