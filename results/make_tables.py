@@ -102,7 +102,7 @@ def benchmark() -> str:
     b = load("benchmark.json")
     s = b["seconds"]
     return (
-        f"{b['images']} images take {s['total']:.0f} s on {b['cores']} cores ({s['import']:.0f} s to import, "
+        f"{b['images']} corrupted cells take {s['total']:.0f} s on {b['cores']} cores ({s['import']:.0f} s to import, "
         f"{s['load']:.0f} s to load, {s['predict']:.0f} s to predict) and {b['peak_memory_mb']} MB at the peak; "
         f"the zip has {b['zip_mb']:.1f} MB. The slowest augmentation policy of any recipe, by itself, makes "
         f"{min(b['augmentation_images_per_second'].values()):,} images a second on those cores."
