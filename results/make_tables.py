@@ -149,24 +149,40 @@ def run() -> str:
     return training(json.loads((HERE.parent / "weights" / "manifest.json").read_text(encoding="utf-8")))
 
 
+def ingredients(manifest: dict) -> list[dict]:
+    """What a soup or an ensemble is made of; of a run, nothing."""
+    mixed = manifest.get("soup") or manifest.get("ensemble") or {"ingredients": []}
+    return [part for part in mixed["ingredients"] if part.get("used", True)]
+
+
+def told(manifest: dict, whole: bool = True) -> str:
+    """The run that weights are of, what it started from, or what they are the average of; or just the names."""
+    if parts := ingredients(manifest):
+        return "the average of " + " and ".join(told(part, whole) for part in parts)
+    name, before = f"`{manifest['settings']['recipe']}`", manifest.get("started_from")
+    if not whole:
+        return name
+    only = ", on all cells that are not held out" if manifest["settings"].get("validation_too") else ""
+    text = f"{name} ({manifest['epochs_done']} epochs{only}"
+    while before and not ingredients(before):
+        text += f", after {before['epochs_done']} of {told(before, whole=False)}"
+        before = before.get("started_from")
+    return text + (f", after {told(before, whole=False)})" if before else ")")
+
+
+def unseen_run(manifest: dict) -> dict | None:
+    """The first run among what weights are made of whose validation cells it did not see."""
+    for part in ingredients(manifest):
+        if found := unseen_run(part):
+            return found
+    return manifest if "validation" in manifest["scores"] and not ingredients(manifest) else None
+
+
 def training(manifest: dict) -> str:
     """The runs that a manifest's weights are of, what each started from, and the score of the first unseen one."""
-    mixed = manifest.get("soup") or manifest.get("ensemble") or {"ingredients": [manifest]}
-    parts = [part for part in mixed["ingredients"] if part.get("used", True)]
-    said, unseen = [], None
-    for part in parts:
-        only = ", on all cells that are not held out" if part["settings"].get("validation_too") else ""
-        text, before = f"`{part['settings']['recipe']}` ({part['epochs_done']} epochs{only}", part.get("started_from")
-        while before:
-            text += f", after {before['epochs_done']} of `{before['settings']['recipe']}`"
-            before = before.get("started_from")
-        said.append(text + ")")
-        if unseen is None and "validation" in part["scores"]:
-            unseen = part
-    text = (
-        f"The weights in the repository are {'the average of' if len(parts) > 1 else 'those of'} {' and '.join(said)}"
-    )
-    if unseen:
+    of = "" if ingredients(manifest) else "those of "
+    text = f"The weights in the repository are {of}{told(manifest)}"
+    if unseen := unseen_run(manifest):
         clean, augmented = (percent(unseen["scores"][f"{kind}validation"]["accuracy"]) for kind in ("", "augmented_"))
         text += (
             f". On the cells split off for validation, `{unseen['settings']['recipe']}` scores {clean}% clean and "

@@ -41,6 +41,20 @@ def test_what_is_said_of_the_training():
         )
 
 
+def test_what_is_said_of_an_average_of_averages():
+    def stage(recipe, **more):
+        scores = {name: {"accuracy": 0.25} for name in ("validation", "augmented_validation")}
+        return {"settings": {"recipe": recipe}, "epochs_done": 2, "scores": scores, **more}
+
+    both = stage("c") | {"soup": {"ingredients": [stage("a"), stage("b")]}}
+    whole = stage("e") | {"soup": {"ingredients": [both, stage("d", started_from=both)]}}
+    assert make_tables.training(whole) == (
+        "The weights in the repository are the average of the average of `a` (2 epochs) and `b` (2 epochs) and `d` (2 "
+        "epochs, after the average of `a` and `b`). On the cells split off for validation, `a` scores 25.00% clean and "
+        "25.00% augmented."
+    )
+
+
 def test_a_number_changed_by_hand_is_put_right():
     number = re.search(r"\| clean cells \| (\d\d\.\d\d)", TEXT)[1]
     assert make_tables.render(TEXT.replace(number, "12.34")) == TEXT
