@@ -190,7 +190,7 @@ BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]],
 
 def dither(image, strength, rng):
     """Few levels, 2 at the least, rounded by a fixed pattern (Bayer 1973), by chance, or simply: print, palettes."""
-    levels = round(255 ** (1 - rng.uniform(0, strength))) + 1
+    levels = round(255 ** (1 - strength * rng.uniform(0.5, 1))) + 1
     if levels >= 256:
         return image.copy()
     h, w = image.shape[:2]
@@ -348,7 +348,7 @@ def flatten(image, strength, rng):
     denoising and strong compression do."""
     if strength == 0:
         return image.copy()
-    colour, space = rng.uniform(0, 80 * strength), rng.uniform(1, 5)
+    colour, space = rng.uniform(0, 120 * strength), rng.uniform(1, 5)
     other = image
     for _ in range(int(rng.integers(1, 4))):
         other = cv2.bilateralFilter(other, 5, colour, space)
