@@ -75,8 +75,8 @@ def save_half(network, path: Path) -> None:
 class Batches:
     """Augmented batches, made ahead by worker processes, or in this one where `workers` is 0; the same in any case.
 
-    Slot i of epoch e draws from a generator seeded by (seed, e, i), the batch's mix by (seed, e, its first slot). A
-    slot is a cell; where the recipe oversamples, a cell of a rare class has several.
+    Slot i of epoch e draws from a generator seeded by (seed, e, i), the batch's mix by (seed, e, its first slot); epochs
+    are counted on from those of the run that this one starts from. A slot is a cell; where the recipe oversamples, a cell of a rare class has several.
     """
 
     def __init__(self, cells: data.Cells, recipe: Recipe, workers: int):
@@ -368,6 +368,7 @@ def train(
         policy = augment.POLICIES[recipe.policy]
         augmented = data.Cells(np.stack([augment.apply(policy, i, rng) for i in validation.images]), validation.labels)
         batches = Batches(training, recipe, workers)
+        before = epochs_behind(started_from)  # so that a later run does not draw what an earlier one drew
         stage = None
         try:
             for epoch in range(len(history), len(stages)):
@@ -387,7 +388,7 @@ def train(
                 if recipe.average_epochs:
                     callbacks = [averaging(network, average, recipe.average_epochs * batches.steps)]
                 fit = network.fit(
-                    as_dataset(batches, epoch, pixels),
+                    as_dataset(batches, before + epoch, pixels),
                     steps_per_epoch=batches.steps,
                     initial_epoch=epoch,
                     epochs=epoch + 1,
@@ -500,11 +501,24 @@ def origin(weights: Path | None) -> dict | None:
     return manifest if same else None
 
 
+def made_of(manifest: dict) -> list[dict]:
+    """What a soup or an ensemble is made of; of a run, nothing."""
+    return (manifest.get("soup") or manifest.get("ensemble") or {}).get("ingredients", [])
+
+
+def epochs_behind(manifest: dict | None) -> int:
+    """Epochs of a run and of all that it started from; of a soup, of all its runs. None: 0."""
+    if manifest is None:
+        return 0
+    if parts := made_of(manifest):
+        return sum(map(epochs_behind, parts))
+    return manifest["epochs_done"] + epochs_behind(manifest.get("started_from"))
+
+
 def saw_validation(manifest: dict) -> bool:
     """Whether a run was trained on the validation cells too, or one was that it started from or is made of."""
-    made_of = (manifest.get("soup") or manifest.get("ensemble") or {}).get("ingredients", [])
     before = [manifest["started_from"]] if manifest.get("started_from") else []
-    return manifest["settings"].get("validation_too", False) or any(map(saw_validation, [*before, *made_of]))
+    return manifest["settings"].get("validation_too", False) or any(map(saw_validation, [*before, *made_of(manifest)]))
 
 
 def name_scores(scores: list[dict], seen: bool) -> dict:
