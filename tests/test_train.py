@@ -513,7 +513,7 @@ def test_recipes_are_complete(name):
     train.check(RECIPES[name])
 
 
-def test_a_run_that_goes_on_from_another_names_it(toy, whole, tmp_path):
+def test_a_run_that_goes_on_from_another_names_it_and_draws_anew(toy, whole, tmp_path, monkeypatch):
     manifest = json.loads((whole / "manifest.json").read_text())
     assert "started_from" not in manifest and train.origin(None) is None
     assert train.origin(whole / "model.weights.h5") == manifest
@@ -522,8 +522,20 @@ def test_a_run_that_goes_on_from_another_names_it(toy, whole, tmp_path):
     assert train.origin(weights) is None  # nothing there says what it is
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "sha256": "another"}))
     assert train.origin(weights) is None
+    drawn, as_dataset = [], train.as_dataset
+    spy = lambda batches, epoch, size: drawn.append(epoch) or as_dataset(batches, epoch, size)  # noqa: E731
+    monkeypatch.setattr(train, "as_dataset", spy)
     run(tmp_path / "second", dataclasses.replace(RECIPE, epochs=1, weights=str(whole / "model.weights.h5")))
     assert json.loads((tmp_path / "second" / "manifest.json").read_text())["started_from"] == manifest
+    assert drawn == [manifest["epochs_done"] + epoch for epoch in range(len(drawn))] != []
+
+
+def test_epochs_behind_a_run_are_those_of_all_its_ancestors():
+    first = {"epochs_done": 3}
+    second = {"epochs_done": 4, "started_from": first}
+    both = {"epochs_done": 7, "started_from": first, "soup": {"ingredients": [first, second]}}
+    last = {"epochs_done": 5, "started_from": both}
+    assert [train.epochs_behind(m) for m in (None, first, second, both, last)] == [0, 3, 7, 10, 15]
 
 
 @pytest.fixture

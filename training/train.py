@@ -75,8 +75,9 @@ def save_half(network, path: Path) -> None:
 class Batches:
     """Augmented batches, made ahead by worker processes, or in this one where `workers` is 0; the same in any case.
 
-    Slot i of epoch e draws from a generator seeded by (seed, e, i), the batch's mix by (seed, e, its first slot); epochs
-    are counted on from those of the run that this one starts from. A slot is a cell; where the recipe oversamples, a cell of a rare class has several.
+    Slot i of epoch e draws from a generator seeded by (seed, e, i), its batch's mix by (seed, e, first slot). Epochs
+    are counted on from those of the run that this one starts from. A slot is a cell; where the recipe oversamples, a
+    cell of a rare class has several.
     """
 
     def __init__(self, cells: data.Cells, recipe: Recipe, workers: int):
