@@ -4,9 +4,9 @@
     python -m results.make_tables --check    exit 1 if that would change anything
 
 report.json is what build_submission.py wrote, card.json what training.evaluate, calibration.json what
-training.calibrate, left_out.json what training.left_out, ledger.json what results.ledger, systems.json what
-training.compare, benchmark.json what training.benchmark, audit_benchmark.json what tests.dirty; weights/manifest.json
-belongs to the weights.
+training.calibrate, left_out.json what training.left_out, unforeseen.json what training.unforeseen, ledger.json what
+results.ledger, systems.json what training.compare, benchmark.json what training.benchmark, audit_benchmark.json what
+tests.dirty; weights/manifest.json belongs to the weights.
 """
 
 import json
@@ -230,6 +230,20 @@ def left_out() -> str:
     )
 
 
+def unforeseen() -> str:
+    """What ships and what came before it on changes that neither training nor the card has."""
+    u = load("unforeseen.json")
+    now, before = u["models"]
+    lines = ["| | before % | now % |", "|---|---|---|"]
+    for kind in now["kinds"]:
+        lines.append(f"| {kind.replace('_', ' ')} | {percent(before['kinds'][kind])} | {percent(now['kinds'][kind])} |")
+    return (
+        "\n".join(lines) + f"\n\nOn average {percent(now['mean'])} against {percent(before['mean'])}, in points "
+        f"{points(before['gain_of_the_first'])}; {u['cells']} held-out cells. Before: weights "
+        f"{before['weights_sha256'][:12]}, trained without twelve of the operations."
+    )
+
+
 def points(gain: dict) -> str:
     """A gain of the ledger in points, with its interval."""
     return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * gain[key] for key in ("difference", "low", "high")))
@@ -275,8 +289,8 @@ def codes() -> str:
 
 BLOCKS = {
     block.__name__: block
-    for block in (report, codes, card, calibration, left_out, trials, benchmark, audit, run, systems, classes,
-                  corruptions, mistakes)
+    for block in (report, codes, card, calibration, left_out, unforeseen, trials, benchmark, audit, run, systems,
+                  classes, corruptions, mistakes)
 }  # fmt: skip
 
 

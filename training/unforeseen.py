@@ -1,0 +1,201 @@
+"""What neither training nor the report card has the like of: a check on what carries over.
+
+    python -m training.unforeseen runs/ours --json unforeseen.json
+    python -m training.unforeseen weights runs/before --json results/unforeseen.json       # and the gain over before
+    python -m training.unforeseen --sheet sheet.png                                         # what each looks like
+
+The report card's corruptions come in families that augmentation knows, too, if in other forms. No operation of
+training.augment makes pictures like these; they must stay out of training, or they say nothing any more. Each takes
+(image uint8 (96, 96, 3) RGB, rng) and returns the same shape.
+"""
+
+import argparse
+import os
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from training import data, evaluate
+from training.augment import pixel_grid, to_uint8
+from training.files import ROOT, commit, write_atomically, write_json
+
+
+def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:
+    """The image at (x, y), (96, 96) pixels each."""
+    return cv2.remap(image, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=border)
+
+
+def swirl(image, rng):
+    """Turned by 92 degrees in the middle, ever less further out."""
+    x, y = (grid - 47.5 for grid in pixel_grid(image.shape))
+    angle = rng.choice([-1, 1]) * 1.6 * np.exp(-np.hypot(x, y) / 30)
+    return sample(image, np.cos(angle) * x - np.sin(angle) * y + 47.5, np.sin(angle) * x + np.cos(angle) * y + 47.5)
+
+
+def fisheye(image, rng):
+    """Barrel or pincushion distortion; black outside."""
+    x, y = (grid - 47.5 for grid in pixel_grid(image.shape))
+    scale = 1 + rng.choice([0.5, -0.3]) * (x**2 + y**2) / 48**2
+    return sample(image, scale * x + 47.5, scale * y + 47.5, cv2.BORDER_CONSTANT)
+
+
+def wavy_rows(image, rng):
+    """Rows shifted by up to 5 pixels, as a sine of 8 to 30 rows: a picture off a bad tape."""
+    x, y = pixel_grid(image.shape)
+    return sample(image, x + 5 * np.sin(2 * np.pi * y / rng.uniform(8, 30)), y)
+
+
+def tiles(image, rng):
+    """Six pairs of 16-pixel squares that have changed places."""
+    image = image.copy()
+    for top, left, other_top, other_left in rng.integers(0, 81, (6, 4)):
+        one, other = (
+            np.s_[top : top + 16, left : left + 16],
+            np.s_[other_top : other_top + 16, other_left : other_left + 16],
+        )
+        image[one], image[other] = image[other].copy(), image[one].copy()
+    return image
+
+
+def halftone(image, rng):
+    """Newsprint: black dots on white, as large as the place is dark, 6 pixels apart, at 45 degrees."""
+    grey = cv2.normalize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None, 0, 1, cv2.NORM_MINMAX, cv2.CV_32F)
+    x, y = pixel_grid(image.shape)
+    screen = 0.5 + 0.25 * (np.cos(np.pi * (x + y) / 3) + np.cos(np.pi * (x - y) / 3))
+    return to_uint8(255 * (grey > screen))[..., None].repeat(3, axis=2)
+
+
+def palette(image, rng):
+    """Four colours, the best for this picture (k-means)."""
+    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 10, 1.0)
+    cv2.setRNGSeed(int(rng.integers(2**31)))
+    _, nearest, colours = cv2.kmeans(
+        image.reshape(-1, 3).astype(np.float32), 4, None, criteria, 1, cv2.KMEANS_PP_CENTERS
+    )
+    return to_uint8(colours[nearest.ravel()].reshape(image.shape))
+
+
+def webp(image, rng):
+    """WebP at quality 3."""
+    return cv2.imdecode(cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 3])[1], cv2.IMREAD_COLOR)
+
+
+def false_colour(image, rng):
+    """The grey levels in one of four colour maps."""
+    maps = [cv2.COLORMAP_JET, cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_HOT, cv2.COLORMAP_OCEAN]
+    return cv2.applyColorMap(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), maps[rng.integers(4)])
+
+
+def text(image, rng):
+    """Three words across."""
+    image = image.copy()
+    for _ in range(3):
+        word, place = (
+            "".join(map(chr, rng.integers(65, 91, 6))),
+            (int(rng.integers(-10, 40)), int(rng.integers(10, 95))),
+        )
+        cv2.putText(image, word, place, cv2.FONT_HERSHEY_SIMPLEX, 0.7, rng.integers(0, 256, 3).tolist(), 2)
+    return image
+
+
+def double_exposure(image, rng):
+    """Its own mirror image, moved by a third of the side, shows through by 0.38."""
+    ghost = np.roll(image[:, ::-1], 32 * rng.choice([-1, 1]), axis=int(rng.integers(2)))
+    return cv2.addWeighted(image, 0.62, ghost, 0.38, 0)
+
+
+def background(image, rng):
+    """The stained part cut out and laid on patches of colour."""
+    stained = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1], (0, 0), 1.5)
+    mask = cv2.threshold(stained, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[1]
+    mask = cv2.GaussianBlur(cv2.dilate(mask, np.ones((7, 7), np.uint8)), (0, 0), 1)[..., None] / np.float32(255)
+    patches = cv2.resize(rng.uniform(0, 255, (6, 6, 3)), image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return to_uint8(mask * image + (1 - mask) * patches)
+
+
+def painting(image, rng):
+    """Smooth surfaces with black outlines (OpenCV's stylization)."""
+    return cv2.stylization(image, sigma_s=30, sigma_r=0.6)
+
+
+def rain(image, rng):
+    """Forty bright slanting streaks."""
+    streaks = np.zeros(image.shape[:2], np.float32)
+    for x, y in rng.integers(0, 96, (40, 2)).tolist():
+        cv2.line(streaks, (x, y), (x + 4, y + 12), 180.0, 1)
+    return to_uint8(image + cv2.GaussianBlur(streaks, (0, 0), 0.6)[..., None])
+
+
+def other_laboratory(image, rng):
+    """Another stain (optical densities mixed and scaled), a yellow lamp, focus, half the resolution, sensor, JPEG."""
+    density = -np.log((image.astype(np.float32) + 1) / 256) @ np.array(
+        [[0.7, 0.25, 0.1], [0.05, 0.9, 0.15], [0.3, 0.1, 0.5]]
+    )
+    image = 256 * np.exp(-density * rng.uniform(0.5, 1.6)) * (1.0, 0.93, 0.72) * rng.uniform(0.6, 1.1)
+    image = cv2.resize(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.5)), (48, 48), interpolation=cv2.INTER_AREA)
+    image += rng.normal(0, 6, image.shape) + cv2.GaussianBlur(rng.normal(0, 20, image.shape), (0, 0), 1)
+    image = to_uint8(cv2.resize(image, (96, 96), interpolation=cv2.INTER_CUBIC))
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR)
+
+
+KINDS = {
+    kind.__name__: kind
+    for kind in (swirl, fisheye, wavy_rows, tiles, halftone, palette, webp, false_colour, text, double_exposure,
+                 background, painting, rain, other_laboratory)
+}  # fmt: skip
+
+
+def change(images: np.ndarray, kind: str) -> np.ndarray:
+    """Each of images uint8 (n, 96, 96, 3) changed by a kind in KINDS, by draws of its own: the same on every call."""
+    seed = zlib.crc32(kind.encode())
+    return np.stack([KINDS[kind](image, np.random.default_rng((seed, i))) for i, image in enumerate(images)])
+
+
+def hits(target: Path, cells: data.Cells) -> tuple[dict[str, np.ndarray], dict]:
+    """({kind: whether each cell is named rightly (n,)}, hashes) of a submission, a folder with model.py, or a run."""
+    with evaluate.open_model(target) as (model, hashes):
+        right = {kind: evaluate.predict(model, change(cells.images, kind))[0] == cells.labels for kind in KINDS}
+    return right, hashes
+
+
+def sheet(cells: data.Cells, path: Path) -> None:
+    """A PNG with eight cells under each kind, a row each, in the order of KINDS."""
+    rows = [np.hstack(change(cells.images[:8], kind)) for kind in KINDS]
+    write_atomically(path, lambda there: there.write_bytes(cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("targets", type=Path, nargs="*", help="submission zips, folders with model.py, or runs")
+    parser.add_argument("--heldout", type=Path, default=ROOT / "data" / "heldout.npz", help="NPZ: images and labels")
+    parser.add_argument("--images", type=int, default=400, help="cells of each kind (default 400)")
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--sheet", type=Path, help="PNG: eight cells of each kind")
+    args = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        cells = evaluate.read_heldout(args.heldout)
+        cells = cells.take(evaluate.stratified_order(cells.labels)[: args.images])
+        if args.sheet:
+            sheet(cells, args.sheet)
+        found = [hits(target, cells) for target in args.targets]
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    rows = []
+    for right, hashes in found:
+        row = {**hashes, "kinds": {kind: round(float(part.mean()), 5) for kind, part in right.items()}}
+        row["mean"] = round(float(np.mean(list(row["kinds"].values()))), 5)
+        gain = np.mean([found[0][0][kind] * 1.0 - part for kind, part in right.items()], axis=0)
+        row["gain_of_the_first"] = {name: round(value, 5) for name, value in evaluate.interval(gain).items()}
+        rows.append(row)
+    for kind in [*KINDS, "mean"] if rows else ():
+        print(f"{kind:17}", *(f"{100 * (row['kinds'] | row)[kind]:6.2f}" for row in rows))
+    if args.json and rows:
+        write_json(args.json, {"cells": len(cells), "heldout": data.digest(cells), "commit": commit(), "models": rows})
+
+
+if __name__ == "__main__":
+    main()
