@@ -155,34 +155,32 @@ def ingredients(manifest: dict) -> list[dict]:
     return [part for part in mixed["ingredients"] if part.get("used", True)]
 
 
-def told(manifest: dict, whole: bool = True) -> str:
-    """The run that weights are of, what it started from, or what they are the average of; or just the names."""
-    if parts := ingredients(manifest):
-        return "the average of " + " and ".join(told(part, whole) for part in parts)
-    name, before = f"`{manifest['settings']['recipe']}`", manifest.get("started_from")
-    if not whole:
-        return name
+def runs_of(manifest: dict, share: float = 1.0) -> list[tuple[dict, float]]:
+    """The runs that weights are an average of, of averages too, each with its share."""
+    parts = ingredients(manifest)
+    return [found for part in parts for found in runs_of(part, share / len(parts))] or [(manifest, share)]
+
+
+def told(manifest: dict) -> str:
+    """A run, how long it was, and what it started from."""
     only = ", on all cells that are not held out" if manifest["settings"].get("validation_too") else ""
-    text = f"{name} ({manifest['epochs_done']} epochs{only}"
-    while before and not ingredients(before):
-        text += f", after {before['epochs_done']} of {told(before, whole=False)}"
-        before = before.get("started_from")
-    return text + (f", after {told(before, whole=False)})" if before else ")")
-
-
-def unseen_run(manifest: dict) -> dict | None:
-    """The first run among what weights are made of whose validation cells it did not see."""
-    for part in ingredients(manifest):
-        if found := unseen_run(part):
-            return found
-    return manifest if "validation" in manifest["scores"] and not ingredients(manifest) else None
+    text, before = f"`{manifest['settings']['recipe']}` ({manifest['epochs_done']} epochs{only}", manifest
+    while before := before.get("started_from"):
+        if ingredients(before):
+            return text + ", after the average so far)"
+        text += f", after {before['epochs_done']} of `{before['settings']['recipe']}`"
+    return text + ")"
 
 
 def training(manifest: dict) -> str:
     """The runs that a manifest's weights are of, what each started from, and the score of the first unseen one."""
-    of = "" if ingredients(manifest) else "those of "
-    text = f"The weights in the repository are {of}{told(manifest)}"
-    if unseen := unseen_run(manifest):
+    parts = runs_of(manifest)
+    alike = len({share for _, share in parts}) == 1
+    each = [told(run) if alike else f"{share:.3g} of {told(run)}" for run, share in parts]
+    of = "those of " if len(parts) == 1 else "the average of " if alike else "an average: "
+    text = f"The weights in the repository are {of}{', '.join(each[:-1])}{' and ' * (len(each) > 1)}{each[-1]}"
+    unseen = next((run for run, _ in parts if "validation" in run["scores"]), None)
+    if unseen:
         clean, augmented = (percent(unseen["scores"][f"{kind}validation"]["accuracy"]) for kind in ("", "augmented_"))
         text += (
             f". On the cells split off for validation, `{unseen['settings']['recipe']}` scores {clean}% clean and "

@@ -49,8 +49,8 @@ def test_what_is_said_of_an_average_of_averages():
     both = stage("c") | {"soup": {"ingredients": [stage("a"), stage("b")]}}
     whole = stage("e") | {"soup": {"ingredients": [both, stage("d", started_from=both)]}}
     assert make_tables.training(whole) == (
-        "The weights in the repository are the average of the average of `a` (2 epochs) and `b` (2 epochs) and `d` (2 "
-        "epochs, after the average of `a` and `b`). On the cells split off for validation, `a` scores 25.00% clean and "
+        "The weights in the repository are an average: 0.25 of `a` (2 epochs), 0.25 of `b` (2 epochs) and 0.5 of `d` "
+        "(2 epochs, after the average so far). On the cells split off for validation, `a` scores 25.00% clean and "
         "25.00% augmented."
     )
 

@@ -106,6 +106,9 @@ def test_views_are_those_asked_for(runs, tmp_path):
     manifest = soup.combine([runs["a"]], CELLS, tmp_path / "four", views=4)
     assert manifest["views"] == 4 and model.Model(tmp_path / "four").views == model.VIEWS
     assert soup.combine([tmp_path / "four", runs["b"]], CELLS, tmp_path / "one")["views"] == 1
+    soup.combine([tmp_path / "one"], CELLS, tmp_path / "copy", views=2)
+    one, copy = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "copy"))
+    assert one == copy and copy["recipe"] == "average of four, b"
     with pytest.raises(ValueError, match="name at least two runs, or one with"):
         soup.combine([tmp_path / "four"], CELLS, tmp_path / "none")
 

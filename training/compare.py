@@ -246,7 +246,7 @@ def markdown(rows: list[dict]) -> str:
 
 def legend(rows: list[dict]) -> str:
     cores = sorted({row["speed"]["cores"] for row in rows if row.get("speed")})
-    speed = f" Images/s: on a CPU, {' or '.join(map(str, cores))} cores." if cores else ""
+    speed = f" Images/s: of noise, all views included, on a CPU, {' or '.join(map(str, cores))} cores." if cores else ""
     return (
         "Scores in %, ROC AUC in 0-1; precision, recall and ROC AUC are macro averages on the clean held-out cells. "
         "Start: the weights before training. Train: on the batches of the epoch that ships, augmented and "

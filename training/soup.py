@@ -286,7 +286,7 @@ def write_run(temporary: Path, folders: list[Path], manifest: dict, whole, spent
         except (OSError, ValueError):  # a run of which nothing but the weights is left can still be combined
             runs.append(None)
     made = manifest.get("soup") or manifest.get("ensemble")
-    if made is None:
+    if made is None or folders[0].name not in [part["run"] for part in made["ingredients"]]:  # a copy, of a soup too
         if runs[0] is not None:
             write_json(temporary / "run.json", runs[0])
         return
