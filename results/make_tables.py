@@ -14,6 +14,8 @@ import re
 import sys
 from pathlib import Path
 
+from training.train import made_of
+
 HERE = Path(__file__).resolve().parent
 PAGES = (HERE.parent / "README.md", HERE / "MODEL_CARD.md")
 
@@ -150,9 +152,8 @@ def run() -> str:
 
 
 def ingredients(manifest: dict) -> list[dict]:
-    """What a soup or an ensemble is made of; of a run, nothing."""
-    mixed = manifest.get("soup") or manifest.get("ensemble") or {"ingredients": []}
-    return [part for part in mixed["ingredients"] if part.get("used", True)]
+    """What a soup or an ensemble is really made of; of a run, nothing."""
+    return [part for part in made_of(manifest) if part.get("used", True)]
 
 
 def runs_of(manifest: dict, share: float = 1.0) -> list[tuple[dict, float]]:
