@@ -114,9 +114,7 @@ def main() -> None:
         print(json.dumps(measure(args.submission, args.images, None if args.random else args.heldout)))
         return
     if not (args.random or args.heldout.is_file()):
-        sys.exit(
-            f"error: {args.heldout} is missing: name cells with --heldout, or measure noise with --random"
-        )
+        sys.exit(f"error: {args.heldout} is missing: name cells with --heldout, or measure noise with --random")
     if not zipfile.is_zipfile(args.submission):
         sys.exit(f"error: {args.submission} is no zip: make one with python build_submission.py")
     with tempfile.TemporaryDirectory() as folder:

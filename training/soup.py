@@ -224,17 +224,15 @@ def combine(
             network, used = stir(folders, manifests, kind == "greedy", parts)
             train.save_half(network, temporary / FIRST)
             files = {"sha256": hashlib.sha256((temporary / FIRST).read_bytes()).hexdigest()}
-        dropped = ("sha256", "members", "views", "temperature", "calibration") + ("soup", "ensemble") * (
-            len(folders) > 1
-        )
+        dropped = ("sha256", "members", "temperature", "calibration") + ("soup", "ensemble") * (len(folders) > 1)
         manifest = {key: value for key, value in manifests[used[0]].items() if key not in dropped} | files
-        manifest["views"] = views
+        manifest["views"], made = views, None
         if len(folders) > 1:
             manifest["epochs_done"] = sum(manifests[place]["epochs_done"] for place in used)
             manifest["commit"] = commit()
             kept = ("sha256", "members", "settings", "scores", "epochs_done", "commit", "versions", "started_from",
                     "soup", "ensemble")  # fmt: skip
-            manifest["ensemble" if copied else "soup"] = {
+            made = manifest["ensemble" if copied else "soup"] = {
                 "kind": kind,
                 "ingredients": [
                     {"run": folder.name, "used": place in used, **{key: m[key] for key in kept if key in m}}
@@ -258,7 +256,7 @@ def combine(
         manifest["scores"] = train.name_scores([score(p, labels) for p in answers], seen)
         write_json(temporary / "manifest.json", manifest)
         shutil.copyfile(folders[0] / "audit.json", temporary / "audit.json")
-        write_run(temporary, [folders[place] for place in used], manifest, whole, time.monotonic() - started)
+        write_run(temporary, [folders[place] for place in used], manifest, made, whole, time.monotonic() - started)
         os.rename(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -277,16 +275,15 @@ def copy_members(folders: list[Path], manifests: list[dict], out: Path) -> dict:
     return {"sha256": first, "members": files} if files else {"sha256": first}
 
 
-def write_run(temporary: Path, folders: list[Path], manifest: dict, whole, spent: float) -> None:
-    """run.json, for training.compare: of one folder its own, else that of the whole, without a history."""
+def write_run(temporary: Path, folders: list[Path], manifest: dict, made: dict | None, whole, spent: float) -> None:
+    """run.json, for training.compare: of a copy (nothing `made`) its own, else that of the whole, without a history."""
     runs = []
     for folder in folders:
         try:
             runs.append(json.loads((folder / "run.json").read_text(encoding="utf-8")))
         except (OSError, ValueError):  # a run of which nothing but the weights is left can still be combined
             runs.append(None)
-    made = manifest.get("soup") or manifest.get("ensemble")
-    if made is None or folders[0].name not in [part["run"] for part in made["ingredients"]]:  # a copy, of a soup too
+    if made is None:
         if runs[0] is not None:
             write_json(temporary / "run.json", runs[0])
         return
