@@ -116,7 +116,7 @@ def flips_shifts() -> Recipe:
 def randaugment() -> Recipe:
     """Everything unfrozen; flips, turns and RandAugment(2, 0.3). Hidden .87.
 
-    python -m training.train --recipe randaugment --out runs/randaugment        20 minutes on two cores
+    python -m training.train --recipe randaugment --out runs/randaugment        half an hour on two cores
     """
     return replace(PLAIN, policy="randaugment", epochs=6)
 
