@@ -700,6 +700,7 @@ POLICIES = {
     "shifts": Policy(layers=(Layer(1.0, (rotate_shift,), low=1.0),)),
     "flips_shifts": Policy(always=(flip_turn,), layers=(Layer(1.0, (rotate_shift,), low=1.0),)),
     "randaugment": Policy(always=(flip_turn,), layers=randaugment(2, 0.3)),
+    "randaugment_cutout": Policy(always=(flip_turn,), layers=(*randaugment(2, 0.3), Layer(1.0, (cutout,), 0.5))),
     "augmix": Policy(always=(flip_turn,), layers=(Layer(1.0, (augmix,), 0.2, low=0.2),)),
     # A long sequence of unlike layers, each with its own odds, is what carried the best teams; order is random, so
     # that borders and patches are recoloured as often as not. On average four or five layers on top of flips and turns.

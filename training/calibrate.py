@@ -52,6 +52,7 @@ KNOWN: dict[str, tuple[float, float, str]] = {
     "spritzers_randmix": (0.86, 0.86, S),
     "randaugment": (0.87, 0.87, LADDER),
     "lionia_efficientnetv2b0": (0.87, 0.87, L),
+    "randaugment_cutout": (0.90, 0.90, LADDER),
     "spritzers_lion": (0.92, 0.92, S),
 }
 

@@ -30,6 +30,7 @@ REPORTED = {
     "fine_tuned": (None, "46-68"),
     "flips_shifts": (None, "74"),
     "randaugment": (None, "87"),
+    "randaugment_cutout": (None, "90"),
     "lionia_basic_cnn": ("96.3", "28"),
     "lionia_convnext_base": ("93.0", "38"),
     "lionia_resnet50v2": ("98.1", "77"),
@@ -252,7 +253,8 @@ def legend(rows: list[dict]) -> str:
         "Start: the weights before training. Train: on the batches of the epoch that ships, augmented and "
         "mixed as the recipe says. Composite: accuracy at the strength that predicts the hidden score; without a "
         "prediction, the mean of the five strengths. Predicted hidden: with its 95% interval. Reported: what "
-        "teams state, local and hidden; of frozen, fine_tuned, flips_shifts and randaugment on other networks." + speed
+        "teams state, local and hidden; of frozen, fine_tuned, flips_shifts, randaugment and randaugment_cutout on "
+        "other networks." + speed
     )
 
 
