@@ -4,9 +4,9 @@
     python -m results.make_tables --check    exit 1 if that would change anything
 
 report.json is what build_submission.py wrote, card.json what training.evaluate, calibration.json what
-training.calibrate, left_out.json what training.left_out, unforeseen.json what training.unforeseen, ledger.json what
-results.ledger, systems.json what training.compare, benchmark.json what training.benchmark, audit_benchmark.json what
-tests.dirty; weights/manifest.json belongs to the weights.
+training.calibrate, left_out.json what training.left_out (left_out_before.json: at commit 1c34a22), unforeseen.json
+what training.unforeseen, ledger.json what results.ledger, systems.json what training.compare, benchmark.json what
+training.benchmark, audit_benchmark.json what tests.dirty; weights/manifest.json belongs to the weights.
 """
 
 import json
@@ -14,6 +14,7 @@ import re
 import sys
 from pathlib import Path
 
+from training.calibrate import PHASE
 from training.train import made_of
 
 HERE = Path(__file__).resolve().parent
@@ -210,23 +211,33 @@ def calibration() -> str:
     return (
         f"**Predicted hidden score: {percent(predicted['score'])} (95% interval {percent(predicted['low'])} to "
         f"{percent(predicted['high'])})**, from {percent(predicted['composite'])}% on the composite at strength "
-        f"{predicted['strength']:g}{beyond}. It rests on {len(c['points'])} systems with known hidden scores, trained "
-        "anew here and scored on the same composite (`python -m training.calibrate results/ladder/*.json`):\n\n"
-        + "\n".join(lines)
+        f"{predicted['strength']:g}{beyond}. A score moves by {100 * PHASE:g} points from phase to phase (one standard "
+        "deviation), so that the best of calibrations would still leave the lower end at "
+        f"{percent(predicted['score'] - 1.96 * PHASE)}. This one rests on {len(c['points'])} systems with known hidden "
+        "scores, trained anew here and scored on the same composite (`python -m training.calibrate "
+        "results/ladder/*.json`):\n\n" + "\n".join(lines)
     )
 
 
 def left_out() -> str:
-    """The gap of each family that training never saw."""
-    found = load("left_out.json")
-    lines = ["| family | seen in training % | left out % | gap in points (95% interval) |", "|---|---|---|---|"]
+    """The gap of each family that training never saw, and what it was under a narrower policy."""
+    found, before = load("left_out.json"), load("left_out_before.json")
+    lines = ["| family | seen in training % | left out % | gap in points (95% interval) | before |", "|---" * 5 + "|"]
     for family, row in found["families"].items():
-        gap, low, high = (f"{100 * row[key]:.2f}" for key in ("gap", "low", "high"))
-        lines.append(f"| {family} | {percent(row['seen'])} | {percent(row['left_out'])} | {gap} ({low} to {high}) |")
+        gaps = [points({**each, "difference": each["gap"]}) for each in (row, before["families"][family])]
+        lines.append(f"| {family} | {percent(row['seen'])} | {percent(row['left_out'])} | {gaps[0]} | {gaps[1]} |")
     return "\n".join(lines) + (
-        f"\n\nMean gap {100 * found['mean_gap']:.2f} points; runs of {found['settings']['epochs']} epochs over "
-        f"{found['cells']['training']:,} cells, scored on {found['cells']['heldout']} held-out cells."
+        f"\n\nMean: {mean_gap(found)}. Runs of {found['settings']['epochs']} epochs over "
+        f"{found['cells']['training']:,} cells, scored on {found['cells']['heldout']} held-out cells. Before twelve "
+        f"operations joined the policy, on {before['cells']['heldout']} of those cells: {mean_gap(before)}."
     )
+
+
+def mean_gap(found: dict) -> str:
+    """What left_out.json says on average over the families."""
+    rows = found["families"].values()
+    seen, left = (percent(sum(row[key] for row in rows) / len(rows)) for key in ("seen", "left_out"))
+    return f"{left}% left out, {seen}% seen, a gap of {100 * found['mean_gap']:.2f} points"
 
 
 def unforeseen() -> str:

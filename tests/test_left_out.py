@@ -71,4 +71,4 @@ def test_the_command_writes_gaps(cells, tmp_path, monkeypatch):
     gaps = json.loads((tmp_path / "gaps.json").read_text())
     assert trained[0] == ("whole", "ours") and len(trained) == 6
     assert gaps["mean_gap"] == 0 and set(gaps["families"]) == set(augment.FAMILIES)
-    assert gaps["cells"] == {"training": 5000, "heldout": 3}
+    assert gaps["cells"] == {"training": 4000, "heldout": 3}

@@ -1,6 +1,6 @@
 """A family of corruptions left out: what a network scores on it when its training never saw the like.
 
-    python -m training.left_out --out runs/left_out --json results/left_out.json        40 minutes on two cores
+    python -m training.left_out --out runs/left_out --json results/left_out.json        an hour on two cores
 
 Six short runs of `ours` that differ in nothing but the policy: one with all of it, and for each family of the report
 card one without the operations that resemble it (augment.FAMILIES; without occlusion there is no CutMix either). The
@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("--heldout", type=Path, default=ROOT / "data" / "heldout.npz")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "left_out", help="folder of the six runs")
     parser.add_argument("--json", type=Path, default=ROOT / "results" / "left_out.json")
-    parser.add_argument("--limit", type=int, default=5000, help="cells of each run (default 5000)")
-    parser.add_argument("--images", type=int, default=100, help="held-out cells per corruption and severity")
+    parser.add_argument("--limit", type=int, default=4000, help="cells of each run (default 4000)")
+    parser.add_argument("--images", type=int, default=400, help="held-out cells of each condition (default 400)")
     args = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
