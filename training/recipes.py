@@ -122,7 +122,7 @@ def randaugment() -> Recipe:
 
 
 def randaugment_cutout() -> Recipe:
-    """`randaugment` with less dropout, and Cutout. Hidden .90.
+    """`randaugment` with less dropout, and Cutout; how much of each the team does not say. Hidden .90.
 
     python -m training.train --recipe randaugment_cutout --out runs/randaugment_cutout        half an hour on two cores
     """
