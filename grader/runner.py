@@ -177,13 +177,12 @@ def run_program(root: Path, scoring: bool, limits: Limits, tick: Callable[[float
     out, err = Tail(process.stdout, limits.log), Tail(process.stderr, limits.log)
     try:
         while True:
-            pid, status = os.waitpid(process.pid, os.WNOHANG)
-            if pid:
+            if process.poll() is not None:
                 break
             job.seconds = time.monotonic() - start
             job.stopped = over_limit(process.pid, root, limits, job)
             if job.stopped:
-                status = stop(process)
+                stop(process)
                 break
             if tick:
                 tick(job.seconds)
@@ -198,7 +197,6 @@ def run_program(root: Path, scoring: bool, limits: Limits, tick: Callable[[float
         os.close(peak)
     job.peak_memory = max(job.peak_memory, int(said or 0))
     job.seconds = time.monotonic() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
     job.exit_code = 137 if job.stopped else process.returncode
     job.stdout, job.stderr = out.text(), err.text()
     for folder in given:
@@ -225,13 +223,11 @@ def over_limit(pid: int, root: Path, limits: Limits, job: Job) -> str | None:
     return None
 
 
-def stop(process: subprocess.Popen) -> int:
-    """End the sandbox and all in it: first by its own kill, then by force. Returns the status that waitpid gives."""
-    process.send_signal(signal.SIGTERM)
-    for _ in range(int(5 / TICK)):
-        pid, status = os.waitpid(process.pid, os.WNOHANG)
-        if pid:
-            return status
-        time.sleep(TICK)
-    os.killpg(process.pid, signal.SIGKILL)
-    return os.waitpid(process.pid, 0)[1]
+def stop(process: subprocess.Popen) -> None:
+    """End the sandbox and all in it: first by its own kill, then by force."""
+    process.terminate()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

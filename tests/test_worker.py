@@ -276,6 +276,13 @@ def test_filling_the_disk_is_stopped(rehearse, mode):
     assert found <= {"LIM03", "RUN01"} and found  # the file's own limit is an OSError in the submission
 
 
+def test_a_program_that_ends_just_before_it_is_stopped_is_no_error():
+    ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], start_new_session=True)
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # over, and nobody has asked for its status yet
+    runner.stop(ended)
+    assert ended.returncode == 3
+
+
 @both
 def test_printing_a_gigabyte_leaves_a_short_log(rehearse, mode):
     shout = "block = 'x' * 2**20\nprint('BEGIN')\nfor i in range(1000): print(block)\nprint('END')\n" + RIGHT
