@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from training.calibrate import PHASE
+from training.calibrate import PHASE, PHASE_MARGIN
 from training.train import made_of
 
 HERE = Path(__file__).resolve().parent
@@ -213,7 +213,7 @@ def calibration() -> str:
         f"{percent(predicted['high'])})**, from {percent(predicted['composite'])}% on the composite at strength "
         f"{predicted['strength']:g}{beyond}. A score moves by {100 * PHASE:g} points from phase to phase (one standard "
         "deviation), so that the best of calibrations would still leave the lower end at "
-        f"{percent(predicted['score'] - 1.96 * PHASE)}. This one rests on {len(c['points'])} systems with known hidden "
+        f"{percent(predicted['score'] - PHASE_MARGIN)}. This one rests on {len(c['points'])} systems with known hidden "
         "scores, trained anew here and scored on the same composite (`python -m training.calibrate "
         "results/ladder/*.json`):\n\n" + "\n".join(lines)
     )

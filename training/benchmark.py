@@ -5,7 +5,7 @@
 
 Prints seconds for importing model.py, loading the weights and predicting, and the peak resident memory; and how many
 images a second the augmentation policies of the recipes make. The images are the held-out cells under the composite
-corruption at strength 3 of 5 or, with --random, noise, which is the dearest: an image that says nothing is looked at in
+corruption at severity 3 of 5 or, with --random, noise, which is the dearest: an image that says nothing is looked at in
 all views. Run it on an otherwise idle machine: what else runs is measured too.
 """
 
@@ -40,11 +40,10 @@ def usable_cores() -> int:
 
 def pictures(images: int, heldout: Path | None) -> np.ndarray:
     """Images (n, 96, 96, 3) uint8: corrupted cells of a held-out set, over and over, or noise where there is none."""
-    rng = np.random.default_rng(0)
     if heldout is None:
-        return rng.integers(0, 256, (images, 96, 96, 3), np.uint8)
+        return np.random.default_rng(0).integers(0, 256, (images, 96, 96, 3), np.uint8)
     cells = data.read(heldout).images
-    return np.stack([corruptions.composite(cells[i % len(cells)], 0.6, rng) for i in range(images)])
+    return corruptions.corrupt_batch(cells[np.arange(images) % len(cells)], "composite", 3)
 
 
 def measure(folder: Path, images: int, heldout: Path | None) -> dict:

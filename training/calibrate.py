@@ -34,6 +34,7 @@ from training.files import ROOT, commit, write_atomically, write_json
 
 PATH = ROOT / "results" / "calibration.json"
 PHASE = 0.02  # standard deviation of a hidden score: two phases with different test sets moved scores by a few points
+PHASE_MARGIN = 1.96 * PHASE  # 19 phases of 20 move a score by less
 L, S = "LionIA's report, table 2", "Spritzers' report"
 LADDER = "another team's ladder, there with EfficientNetB2"
 
@@ -134,8 +135,7 @@ def interval(fit: dict, accuracy: float, cells: int) -> tuple[float, float, floa
     given = x @ np.array(fit["covariance_known"]) @ x + binomial
     half = np.sqrt(fit["t"] ** 2 * scatter + 1.96**2 * given)
     score, low, high = expit(np.array([middle, middle - half, middle + half]))
-    phase = 1.96 * PHASE
-    low, high = score - np.hypot(score - low, phase), score + np.hypot(high - score, phase)
+    low, high = score - np.hypot(score - low, PHASE_MARGIN), score + np.hypot(high - score, PHASE_MARGIN)
     return float(score), float(max(low, 0)), float(min(high, 1))
 
 
