@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import shared_memory
 from pathlib import Path
 
 import keras
@@ -487,6 +488,32 @@ def test_batches_are_the_same_whatever_the_workers(tmp_path):
         assert np.array_equal(x, x2) and np.array_equal(y, y2)
         assert x.dtype == np.float32 and x.shape[1:] in ((96, 96, 3), (64, 64, 3)) and np.allclose(y.sum(axis=1), 1)
     assert not np.array_equal(made[0][0][0], made[0][5][0])  # another epoch, other draws
+
+
+KILLED = """
+import os, signal
+import numpy as np
+from training import data, train
+from training.recipes import Recipe
+
+if __name__ == "__main__":
+    cells = data.Cells(np.zeros((8, 96, 96, 3), np.uint8), np.arange(8))
+    batches = train.Batches(cells, Recipe(), workers=2)
+    batches.pool.submit(train._make_batch, 0, np.arange(8), 96).result()
+    print(batches.memory.name, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_nothing_stays_of_a_run_that_was_killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    # this waits for the workers, too: each holds the pipes
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with pytest.raises(FileNotFoundError):
+        shared_memory.SharedMemory(done.stdout.strip())
 
 
 def test_plain_batches_hold_every_cell_once():

@@ -20,11 +20,12 @@ import os
 import platform
 import shutil
 import sys
+import threading
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context, shared_memory
+from multiprocessing import get_context, parent_process, shared_memory
 from pathlib import Path
 
 import cv2
@@ -92,7 +93,7 @@ class Batches:
         self.pool = None
         if workers:
             # spawn: a fork after a framework has started its threads can hang
-            self.pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_attach, initargs=attachment)
+            self.pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_work, initargs=attachment)
         else:
             _attach(*attachment)
 
@@ -141,6 +142,17 @@ def oversample(labels: np.ndarray) -> np.ndarray:
 def class_weights(labels: np.ndarray) -> np.ndarray:
     """n / (8 n_c) of each class c, (8,) float32: scikit-learn's "balanced"; every class must occur."""
     return (len(labels) / (len(data.CLASSES) * np.bincount(labels, minlength=len(data.CLASSES)))).astype(np.float32)
+
+
+def _work(*attachment):
+    """Start as a worker, which ends with its parent: if that is killed, nobody else would tell it to."""
+
+    def end():
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+    _attach(*attachment)
 
 
 def _attach(name, shape, labels, slots, recipe):
