@@ -43,13 +43,13 @@ def make_run(folder, name="ours", done=3, **changes):
     return folder
 
 
-def make_card(path, predicted=None, weights=b"weights", strengths="12345"):
+def make_card(path, predicted=None, weights=b"weights", strengths="12345", **more):
     clean = {"accuracy": 0.99, "macro_precision": 0.98, "macro_recall": 0.97, "roc_auc": 0.9991}
     composite = {s: {**clean, "accuracy": 1 - int(s) / 10} for s in strengths}
     summary = {"clean": clean, "composite": composite}
     if predicted is not None:
         summary["predicted_hidden"] = predicted
-    provenance = {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    provenance = {"weights_sha256": hashlib.sha256(weights).hexdigest(), **more}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"schema": evaluate.SCHEMA, "provenance": provenance, "summary": summary}))
 
@@ -129,6 +129,11 @@ def test_card_that_does_not_count(tmp_path):
     make_card(folder / "card.json", weights=b"older weights")
     row = compare.make_row(folder)
     assert row["heldout"] is None and row["notes"] == ["card.json is of other weights"]
+    make_card(folder / "card.json", inference={"views": 3})
+    row = compare.make_row(folder)
+    assert row["heldout"] is None and row["notes"] == ["card.json is of other views, members or temperature"]
+    (folder / "manifest.json").write_text('{"views": 3, "members": {}}')
+    assert compare.make_row(folder)["heldout"]
     make_card(folder / "card.json", strengths="3")  # a quick one
     row = compare.make_row(folder)
     assert row["heldout"]["accuracy"] == 0.99 and row["composite"] is None

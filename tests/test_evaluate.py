@@ -307,13 +307,15 @@ def test_a_killed_run_goes_on(cells, card, tmp_path):
     assert resumed == card
 
 
-@pytest.mark.parametrize("change", ["weights", "cells", "corruptions"])
+@pytest.mark.parametrize("change", ["weights", "inference", "cells", "corruptions"])
 def test_nothing_is_resumed_from_other_work(cells, tmp_path, monkeypatch, change):
     partial, hashes = tmp_path / "partial", dict(HASHES)
     with pytest.raises(KeyboardInterrupt):
         evaluate.evaluate(Fake(stop_at=12), HASHES, cells, 8, True, partial)
     if change == "weights":
         hashes["weights_sha256"] = "c"
+    elif change == "inference":
+        hashes["inference"] = {"views": 3}
     elif change == "cells":
         cells = data.Cells(cells.images ^ np.uint8(1), cells.labels)
     else:
@@ -435,7 +437,7 @@ def test_a_finished_card_is_read_drawn_and_compared(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "--heldout", "heldout.npz"], "neither a model.py nor"),
+        (["nowhere", "--heldout", "heldout.npz"], "nowhere is missing"),
         (["submission", "--heldout", "nowhere.npz"], "held-out cells cannot be read"),
         (["submission", "--heldout", "broken.zip"], "held-out cells cannot be read"),
         (["submission", "--heldout", "labels.npz"], "labels must be integers in 0-7"),

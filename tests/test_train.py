@@ -11,6 +11,7 @@ import sys
 import time
 from multiprocessing import shared_memory
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -216,6 +217,15 @@ def test_refusals(toy, whole, tmp_path, monkeypatch):
         run(whole)
     with pytest.raises(ValueError, match="another learning_rate"):
         run(whole, dataclasses.replace(RECIPE, learning_rate=1.0), resume=True)
+    with pytest.raises(ValueError, match="another precision"):
+        run(whole, resume=True, precision="mixed_bfloat16")
+    shutil.copytree(whole, tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoint-*"))
+    with pytest.raises(FileExistsError, match="no checkpoint to go on from"):
+        run(tmp_path / "bare", resume=True)
+    assert history_of(tmp_path / "bare") == history_of(whole)
+    for limit, message in ((-5, "--limit is -5; it must be at least 1"), (10, "no cells")):
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path / "new", limit=limit)
     for changes, message in [
         ({"batch_size": 1000}, "fewer than one batch of 1000"),
         ({"frozen": 99}, "frozen=99, but the backbone of EfficientNetV2B0 has 4 layers"),
@@ -227,6 +237,8 @@ def test_refusals(toy, whole, tmp_path, monkeypatch):
         ({"enhance": ("sharpen",)}, "enhance holds 'sharpen'"),
         ({"class_policies": ((9, "flips"),)}, "labels 0-7"),
         ({"sizes": ((0, 64),)}, "end at 96 pixels"),
+        ({"sizes": (0, 96)}, "sizes must hold pairs (epoch, pixels)"),
+        ({"class_policies": (3, "ours")}, "class_policies must hold pairs (label, policy)"),
         ({"network": "BasicCNN"}, "BasicCNN takes 96 pixels only"),
         ({"mixup": 0.9, "cutmix": 0.9}, "odds of mixup and cutmix"),
         ({"epochs": 0, "head_epochs": 0}, "at least 1"),
@@ -262,7 +274,7 @@ def test_validation_cells_are_trained_on_only_where_the_recipe_says_so():
 
 
 def test_patience_ends_a_run_and_ships_its_best_epoch(toy, tmp_path, monkeypatch):
-    losses, calls = [0.9, 0.5, 0.7, 0.6, 0.4], []
+    losses, calls = [0.9, 0.5, float("nan"), 0.6, 0.4], []
 
     def score(network, cells, steps=()):
         calls.append(cells)
@@ -514,6 +526,35 @@ def test_nothing_stays_of_a_run_that_was_killed(tmp_path):
     assert done.returncode == -signal.SIGKILL, done.stderr
     with pytest.raises(FileNotFoundError):
         shared_memory.SharedMemory(done.stdout.strip())
+
+
+def test_workers_want_room_for_the_images(monkeypatch):
+    usage = shutil._ntuple_diskusage(100, 99, 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(Path, "is_dir", lambda path: True)
+    with pytest.raises(ValueError, match=r"--shm-size=1g\), or augment without workers \(--workers 0\)"):
+        train.Batches(easy_cells(), RECIPE, workers=1)
+    train.Batches(easy_cells(), RECIPE, workers=0).close()
+
+
+@pytest.mark.parametrize("steps", [3, 8, 19])
+def test_the_average_moves_however_short_an_epoch_is(steps):
+    average = [np.zeros(2, np.float32), np.array(0)]  # weights and a counter
+    callback = train.averaging(average, horizon=10, steps=steps)
+    callback.set_model(SimpleNamespace(get_weights=lambda: [np.ones(2, np.float32), np.array(7)]))
+    for batch in range(steps):
+        callback.on_train_batch_end(batch)
+    every = min(8, steps)
+    assert average[0] == pytest.approx(1 - (1 - every / 10) ** (steps // every)) and average[0].dtype == np.float32
+    assert average[1] == 7 and average[1].dtype.kind == "i"
+
+
+def test_cells_of_another_split_were_seen():
+    split = {"data": "a", "limit": None, "validation": 0.05, "seed": 0}
+    before = {"settings": split}
+    assert not train.saw_validation({"settings": split, "started_from": before})
+    for changes in ({"seed": 1}, {"limit": 500}, {"validation": 0.1}, {"data": "b"}):
+        assert train.saw_validation({"settings": split | changes, "started_from": before})
 
 
 def test_plain_batches_hold_every_cell_once():

@@ -43,6 +43,7 @@ REPORTED = {
     "spritzers_lion": (None, "92"),
 }
 SPEED_IMAGES = 256
+FILES = ("run.json", "manifest.json")  # a folder with neither is no run, or one in its first epoch
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -93,6 +94,9 @@ def read_card(folder: Path, run: dict, cards: Path | None) -> tuple[dict, list[s
     try:
         if card["provenance"]["weights_sha256"] != hashlib.sha256(weights.read_bytes()).hexdigest():
             return {}, [f"{path.name} is of other weights"]
+        now = evaluate.inference(folder)
+        if card["provenance"].get("inference", now) != now:  # cards did not always say it
+            return {}, [f"{path.name} is of other views, members or temperature"]
         summary = card["summary"]
         strengths = [part["accuracy"] for part in summary["composite"].values()]
         composite = float(np.mean(strengths)) if len(strengths) == 5 else None  # a quick card has one
@@ -315,11 +319,14 @@ def main() -> None:
     if args.speed:  # before a framework starts and takes a GPU
         os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    runs = [path for path in args.runs if not path.is_dir() or any((path / n).exists() for n in FILES)]
+    for path in sorted(set(args.runs) - set(runs)):
+        print(f"{path} holds no run: left out", file=sys.stderr)
     try:
         if args.curves:
-            draw_curves(args.runs, args.curves)
+            draw_curves(runs, args.curves)
             return
-        rows = compare(args.runs, args.cards, read_rows(args.json), args.speed)
+        rows = compare(runs, args.cards, read_rows(args.json), args.speed)
         if args.json:
             write_json(args.json, {"rows": rows})
     except (ValueError, OSError) as error:

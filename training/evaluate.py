@@ -64,6 +64,8 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
     """
     here = Path.cwd()
     target = target.resolve()
+    if not target.exists():
+        raise ValueError(f"{target} is missing")
     with tempfile.TemporaryDirectory() as temporary:
         folder = target
         if target.is_file():
@@ -87,6 +89,7 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
         hashes = {
             "model_py_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
             "weights_sha256": hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest(),
+            "inference": inference(weights.parent),
         }
         spec = importlib.util.spec_from_file_location("graded_model", source)
         module = importlib.util.module_from_spec(spec)
@@ -108,6 +111,15 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
         finally:
             sys.path.remove(str(source.parent))
             del sys.modules["graded_model"]
+
+
+def inference(folder: Path) -> dict:
+    """What manifest.json beside the weights changes in their predictions; {} where there is none."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return {key: manifest[key] for key in ("members", "enhance", "views", "temperature") if manifest.get(key)}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def predict(model: object, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -601,12 +613,9 @@ def report_comparison(rows: list[dict], console: Console) -> None:
 
 def read_heldout(path: Path) -> data.Cells:
     try:
-        cells = data.read(path)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        return data.read(path)
+    except ValueError as error:
         raise ValueError(f"the held-out cells cannot be read: {error}; name an NPZ with --heldout") from error
-    if not len(cells) or cells.labels.min() < 0 or cells.labels.max() >= NUM_CLASSES:
-        raise ValueError(f"{path} must hold cells with labels 0-{NUM_CLASSES - 1}")
-    return cells
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
@@ -621,7 +630,6 @@ def run(args: argparse.Namespace, console: Console) -> None:
                 images = cells.images
         if out:
             card["summary"] = summarise(card)
-            out.parent.mkdir(parents=True, exist_ok=True)
             write_card(card, out)
     else:
         cells = read_heldout(args.heldout)

@@ -33,7 +33,6 @@ from training.recipes import Recipe
 
 KINDS = ("average", "greedy", "ensemble")
 TEMPERATURES = (0.1, 10.0)
-SPLIT = ("data", "limit", "validation", "seed")  # the settings that decide which cells are validation cells
 FIRST = "model.weights.h5"
 
 
@@ -44,7 +43,7 @@ def read_run(folder: Path) -> dict:
     try:
         manifest = model.read_manifest(folder)
         as_recipe(manifest["settings"])
-        [manifest["settings"][key] for key in SPLIT], manifest["epochs_done"], manifest["scores"]
+        [manifest["settings"][key] for key in train.SPLIT], manifest["epochs_done"], manifest["scores"]
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is no training run: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -75,7 +74,7 @@ def check_alike(folders: list[Path], manifests: list[dict]) -> None:
             ours, theirs = (m.get(key, default) for m in (manifests[0], manifest))
             if ours != theirs:
                 raise ValueError(f"{key} of {folders[0]} is {ours!r}, of {folder} {theirs!r}: they must be the same")
-        for key in SPLIT:
+        for key in train.SPLIT:
             if manifests[0]["settings"][key] != manifest["settings"][key]:
                 raise ValueError(
                     f"{folders[0]} and {folder} differ in {key}, so that cells one was trained on are among the "

@@ -86,16 +86,14 @@ class Batches:
         self.slots = oversample(cells.labels) if recipe.oversample else np.arange(len(cells))
         self.weights = class_weights(cells.labels) if recipe.class_weights else None
         self.steps = len(self.slots) // recipe.batch_size
-        self.memory = shared_memory.SharedMemory(create=True, size=cells.images.nbytes)
-        shared = np.ndarray(cells.images.shape, np.uint8, self.memory.buf)
-        shared[:] = cells.images
-        attachment = (self.memory.name, cells.images.shape, cells.labels, self.slots, recipe)
         self.pool = None
-        if workers:
-            # spawn: a fork after a framework has started its threads can hang
-            self.pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_work, initargs=attachment)
-        else:
-            _attach(*attachment)
+        if not workers:
+            _set(cells.images, cells.labels, self.slots, recipe)
+            return
+        self.memory = share(cells.images)
+        attachment = (self.memory.name, cells.images.shape, cells.labels, self.slots, recipe)
+        # spawn: a fork after a framework has started its threads can hang
+        self.pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_work, initargs=attachment)
 
     def epoch(self, number: int, size: int):
         """Yield (images (batch, size, size, 3) float32 0-255, targets (batch, 8) float32) for one epoch.
@@ -125,12 +123,24 @@ class Batches:
         return (images, targets) if self.weights is None else (images, targets, targets @ self.weights)
 
     def close(self) -> None:
-        if self.pool is None:
-            _detach()
-        else:
+        if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
-        self.memory.close()
-        self.memory.unlink()
+            self.memory.close()
+            self.memory.unlink()
+
+
+def share(images: np.ndarray) -> shared_memory.SharedMemory:
+    """Shared memory with these images, uint8. Raises ValueError where there is no room for them."""
+    folder = Path("/dev/shm")  # where Linux keeps it: to write more than fits would end the process without a word
+    free = shutil.disk_usage(folder).free if folder.is_dir() else images.nbytes
+    if free < images.nbytes:
+        raise ValueError(
+            f"{folder} has {free / 2**20:.0f} MB free, the workers' images need {images.nbytes / 2**20:.0f}: give the "
+            "container more (docker run --shm-size=1g), or augment without workers (--workers 0)"
+        )
+    memory = shared_memory.SharedMemory(create=True, size=images.nbytes)
+    np.ndarray(images.shape, np.uint8, memory.buf)[:] = images
+    return memory
 
 
 def oversample(labels: np.ndarray) -> np.ndarray:
@@ -144,30 +154,24 @@ def class_weights(labels: np.ndarray) -> np.ndarray:
     return (len(labels) / (len(data.CLASSES) * np.bincount(labels, minlength=len(data.CLASSES)))).astype(np.float32)
 
 
-def _work(*attachment):
+def _work(name, shape, *others):
     """Start as a worker, which ends with its parent: if that is killed, nobody else would tell it to."""
+    global _memory
 
     def end():
         parent_process().join()
         os._exit(1)
 
     threading.Thread(target=end, daemon=True).start()
-    _attach(*attachment)
-
-
-def _attach(name, shape, labels, slots, recipe):
-    """Map the shared images, in a worker or where there is none in this process."""
-    global _memory, _images, _labels, _slots, _recipe
-    cv2.setNumThreads(0)
     _memory = shared_memory.SharedMemory(name)
-    _images, _labels, _slots, _recipe = np.ndarray(shape, np.uint8, _memory.buf), labels, slots, recipe
+    _set(np.ndarray(shape, np.uint8, _memory.buf), *others)
 
 
-def _detach():
-    """In this process: let go of the shared images, so that they can be freed."""
-    global _memory, _images
-    _images = None
-    _memory.close()
+def _set(images, labels, slots, recipe):
+    """Set what batches are made of, in a worker or where there is none in this process."""
+    global _images, _labels, _slots, _recipe
+    cv2.setNumThreads(0)
+    _images, _labels, _slots, _recipe = images, labels, slots, recipe
 
 
 def _make_batch(epoch, slots, size):
@@ -196,6 +200,9 @@ def check(recipe: Recipe) -> None:
     }.items():  # fmt: skip
         if getattr(recipe, field) not in known:
             wrong.append(f"{field} is {getattr(recipe, field)!r}; choose from {', '.join(known)}")
+    for knob, what in (("sizes", "(epoch, pixels)"), ("class_policies", "(label, policy)")):
+        if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in getattr(recipe, knob)):
+            raise ValueError(f"{knob} must hold pairs {what}, such as {knob}=((0, ...),): {getattr(recipe, knob)!r}")
     for label, policy in recipe.class_policies:
         if label not in range(len(data.CLASSES)) or policy not in augment.POLICIES:
             wrong.append(f"class_policies holds ({label!r}, {policy!r}); it takes labels 0-7 and names of policies")
@@ -223,8 +230,10 @@ def check(recipe: Recipe) -> None:
 def prepare(cells: data.Cells, recipe: Recipe, limit: int | None) -> tuple[data.Cells, data.Cells, dict]:
     """Audit, then split: (training cells, validation cells, the audit's report). limit: at most so many cells.
 
-    Raises ValueError where a class has no cells, or all together are fewer than a batch.
+    Raises ValueError where a class has no cells, all together are fewer than a batch, or none is left to validate.
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit is {limit}; it must be at least 1")
     audit = clean.audit(cells)
     kept = audit.kept
     if limit is not None:
@@ -238,6 +247,8 @@ def prepare(cells: data.Cells, recipe: Recipe, limit: int | None) -> tuple[data.
         raise ValueError(f"no cells to train on of {names}: add some, or raise --limit")
     if len(train) < recipe.batch_size:
         raise ValueError(f"{len(train)} training cells are fewer than one batch of {recipe.batch_size}")
+    if not len(validation):
+        raise ValueError(f"no cells are left to validate on, of {len(kept)}: use more, or a larger validation")
     return cells.take(kept[train]), cells.take(kept[validation]), audit.report()
 
 
@@ -299,17 +310,23 @@ def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
     network.optimizer.build(network.trainable_variables)
 
 
-def averaging(network, average: list[np.ndarray], horizon: float):
-    """A callback that keeps `average`, in place, an exponential moving average of all weights over `horizon` steps."""
+def averaging(average: list[np.ndarray], horizon: float, steps: int):
+    """A callback that keeps `average`, in place, an exponential moving average of all weights over `horizon` steps.
+
+    steps: of an epoch. Whole numbers among the weights, such as counters, are not averaged: the newest counts.
+    """
     import keras
 
-    every = 8  # reading the weights back at each step would cost a GPU more than it is worth
+    every = min(8, steps)  # reading the weights back at each step would cost a GPU more than it is worth
 
     class Average(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if batch % every == every - 1:
-                for mean, now in zip(average, self.model.get_weights(), strict=True):
-                    mean += (now - mean) * min(1.0, every / horizon)
+                share = min(1.0, every / horizon)
+                average[:] = [
+                    now if now.dtype.kind in "iu" else mean + (now - mean) * share
+                    for mean, now in zip(average, self.model.get_weights(), strict=True)
+                ]
 
     return Average()
 
@@ -346,7 +363,7 @@ def train(
 
     settings = {"recipe": name, **dataclasses.asdict(recipe), "limit": limit, "data": data.digest(cells)}
     settings = json.loads(json.dumps(settings))  # as it comes back from a file
-    checkpoint, history = find_checkpoint(out, settings, resume)
+    checkpoint, history = find_checkpoint(out, settings, resume, precision)
     stages = ["head"] * recipe.head_epochs + ["all"] * recipe.epochs
     if is_over(history, recipe):
         print(f"{out} is finished: {len(history)} epochs")
@@ -399,7 +416,7 @@ def train(
                 started = time.monotonic()
                 callbacks = []
                 if recipe.average_epochs:
-                    callbacks = [averaging(network, average, recipe.average_epochs * batches.steps)]
+                    callbacks = [averaging(average, recipe.average_epochs * batches.steps, batches.steps)]
                 fit = network.fit(
                     as_dataset(batches, before + epoch, pixels),
                     steps_per_epoch=batches.steps,
@@ -422,7 +439,8 @@ def train(
                 if best_epoch(history, recipe) == epoch:
                     export(shipped, out, settings, history, started_from)
                 finish_epoch(size_of, out, settings, history)
-                save_checkpoint(out, network, average, {"settings": settings, "history": history})
+                state = {"settings": settings, "precision": precision, "history": history}
+                save_checkpoint(out, network, average, state)
                 if is_over(history, recipe):
                     break
         finally:
@@ -435,7 +453,7 @@ def best_epoch(history: list[dict], recipe: Recipe) -> int:
     """The epoch whose weights ship: the last, or with `patience` the one with the lowest validation loss."""
     if recipe.patience is None:
         return len(history) - 1
-    return int(np.argmin([entry["validation"]["loss"] for entry in history]))
+    return int(np.argmin(np.nan_to_num([entry["validation"]["loss"] for entry in history], nan=np.inf)))
 
 
 def is_over(history: list[dict], recipe: Recipe) -> bool:
@@ -528,10 +546,20 @@ def epochs_behind(manifest: dict | None) -> int:
     return manifest["epochs_done"] + epochs_behind(manifest.get("started_from"))
 
 
+SPLIT = ("data", "limit", "validation", "seed")  # the settings that decide which cells are validation cells
+
+
 def saw_validation(manifest: dict) -> bool:
-    """Whether a run was trained on the validation cells too, or one was that it started from or is made of."""
+    """Whether a run was trained on the validation cells too, or one was that it started from or is made of.
+
+    A run that split the cells in another way was trained on most of them.
+    """
+    settings = manifest["settings"]
     before = [manifest["started_from"]] if manifest.get("started_from") else []
-    return manifest["settings"].get("validation_too", False) or any(map(saw_validation, [*before, *made_of(manifest)]))
+    return settings.get("validation_too", False) or any(
+        saw_validation(other) or any(other["settings"].get(key) != settings.get(key) for key in SPLIT)
+        for other in [*before, *made_of(manifest)]
+    )
 
 
 def name_scores(scores: list[dict], seen: bool) -> dict:
@@ -605,19 +633,28 @@ def draw_curves(history: list[dict], path: Path, parts: tuple[str, ...]) -> None
 # --- checkpoints: a folder each, complete by the time it has its name ------------------------------------------------
 
 
-def find_checkpoint(out: Path, settings: dict, resume: bool) -> tuple[Path | None, list[dict]]:
-    """The newest checkpoint of a run in `out` and its history; (None, []) where it starts afresh."""
+def find_checkpoint(out: Path, settings: dict, resume: bool, precision: str) -> tuple[Path | None, list[dict]]:
+    """The newest checkpoint of a run in `out` and its history; (None, []) where it starts afresh.
+
+    Raises FileExistsError for a run that is not to be resumed, or of which no checkpoint is left; ValueError for one
+    with other settings.
+    """
     found = max(out.glob("checkpoint-*"), default=None)
     if not resume:
         if found or (out / "manifest.json").exists():
             raise FileExistsError(f"{out} already holds a run: add --resume to go on with it, or choose another --out")
         return None, []
     if found is None:
+        manifest = origin(out / "model.weights.h5") or {}
+        if made_of(manifest) or manifest.get("epochs_done", 0) > 1:  # after one, the run may have been killed
+            raise FileExistsError(f"{out} holds finished weights and no checkpoint to go on from: choose another --out")
         return None, []
     state = json.loads((found / "state.json").read_text(encoding="utf-8"))
     before = json.loads(json.dumps(dataclasses.asdict(Recipe()))) | state["settings"]  # knobs it did not know yet
     free = {"epochs"} if settings["schedule"] == "constant" else set()  # nothing else depends on it there
     changed = sorted(key for key in settings if key not in free and settings[key] != before.get(key))
+    if state.get("precision", precision) != precision:  # the optimizer's state would not fit
+        changed.append("precision")
     if changed:
         raise ValueError(f"{out} was started with another {', '.join(changed)}: use the same, or another --out")
     return found, state["history"]
