@@ -233,7 +233,7 @@ def read_manifest(zip_path: Path) -> bytes | None:
 
 def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, console) -> dict:
     """The report on one zip: static findings, and where they allow it and `run` says so, a rehearsal's."""
-    packages = tuple(filter(None, args.packages.split(",")))
+    packages = tuple(filter(None, map(str.strip, args.packages.split(","))))
     facts = {"version": report.VERSION, "zip": {**describe(zip_path), "path": str(shown_as)}}
     found = checks.check_zip(zip_path, args.profile, packages)
     images = None
@@ -262,7 +262,7 @@ def build(args: argparse.Namespace, console) -> int:
     """The whole way. The zip takes its place only if it is good; an older one stays otherwise."""
     folder = worker.temporary_folder()
     try:
-        candidate = folder / "submission.zip"
+        candidate = folder / args.out.name
         candidate.write_bytes(submission(args.source, args.metadata))
         good = judge(candidate, args.out, True, args, console)["verdict"] == "good"
         if good:
@@ -328,6 +328,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--bundle needs --heldout NPZ: the cells that submissions are scored on")
     if args.time_limit <= 0 or args.forecast <= 0 or (args.memory_limit or 1) <= 0:
         parser.error("--time-limit, --memory-limit and --forecast take positive numbers")
+    for path in (args.bundle, args.out, args.report, args.html):
+        if path and not path.resolve().parent.is_dir():
+            parser.error(f"{path.parent} is no folder: make it first, or write elsewhere")
     return args
 
 
@@ -346,7 +349,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         return build(args, console)
     except KeyboardInterrupt:
-        console.print("interrupted: nothing was written")
+        console.print("interrupted: no zip and no report was written")
         return 1
     except Refused as error:
         console.print(f"refused: {error}", soft_wrap=True)

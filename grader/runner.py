@@ -218,7 +218,7 @@ def over_limit(pid: int, root: Path, limits: Limits, job: Job) -> str | None:
         return "memory"
     if len(family) > limits.processes:
         return "processes"
-    if folder_bytes(root / "app/output", root / "tmp") > limits.disk:
+    if folder_bytes(root / "app/output", root / "tmp", root / "dev/shm") > limits.disk:
         return "disk"
     return None
 

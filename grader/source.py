@@ -54,10 +54,13 @@ def check_sources(sources: dict[str, bytes], names: set[str], profile: str, pack
         try:
             tree = parse(sources[file])
             nodes = list(walk(tree))
-            for module, line, guarded in imports(nodes):
+            if any(dotted(node) == "sys.path" for node, _ in nodes):  # any folder of the zip may be on it
+                known |= {part.removesuffix(".py") for name in sources for part in name.split("/")}
+            spare = fallbacks(nodes, known)
+            for module, line, guarded in imports([pair for pair in nodes if pair[0] not in spare]):
                 root = module.split(".")[0]
                 if module.startswith("."):
-                    if file == "model.py":
+                    if file == "model.py" and not guarded:
                         found.append(finding("IMP04", file=file, line=line))
                 elif root not in known and not guarded:
                     found.append(finding("IMP01", file=file, at=f" line {line}", name=root))
@@ -112,6 +115,13 @@ def is_main(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "__name__" in {getattr(n, "id", "") for n in ast.walk(node.test)}
 
 
+def looked_for(node: ast.AST) -> str | None:
+    """The branch of an `if` that runs only where some file was found to be there."""
+    if isinstance(node, (ast.If, ast.IfExp)) and mentions([node.test]) & {"exists", "isfile", "isdir", "is_file"}:
+        return "orelse" if isinstance(node.test, ast.UnaryOp) else "body"
+    return None
+
+
 def walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
     """Every node, and whether nothing will run it, or an `except` stands by in case it fails."""
     todo, idle = [(tree, False)], uncalled(tree)
@@ -121,7 +131,7 @@ def walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
         for field, value in ast.iter_fields(node):
             children = value if isinstance(value, list) else [value]
             tried = isinstance(node, ast.Try) and node.handlers and field == "body"
-            inside = guarded or bool(tried) or node in idle or is_main(node)
+            inside = guarded or bool(tried) or node in idle or is_main(node) or field == looked_for(node)
             todo += [(child, inside) for child in children if isinstance(child, ast.AST)]
 
 
@@ -139,6 +149,17 @@ def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
         elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__") and node.args:
             if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
                 yield node.args[0].value, node.lineno, guarded
+
+
+def fallbacks(nodes: Nodes, known: set[str]) -> set[ast.AST]:
+    """What stands by, under an `except`, in case imports fail that all succeed at the grader."""
+    found = set()
+    for node, _ in nodes:
+        if isinstance(node, ast.Try):
+            tried = list(imports([(inner, True) for part in node.body for inner in ast.walk(part)]))
+            if tried and all(module.split(".")[0] in known for module, _, _ in tried):
+                found |= {inner for handler in node.handlers for inner in ast.walk(handler)}
+    return found
 
 
 def module_files(module: str, importer: str) -> list[str]:
@@ -309,9 +330,11 @@ def check_paths(nodes: Nodes, file: str, names: set[str], profile: str) -> Itera
     """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip."""
     values = constants(nodes)
 
-    def held(path: str) -> bool:
-        return path in names or any(name.startswith(path + "/") for name in names)
+    def held(path: str) -> bool:  # a checkpoint is named by what its files' names begin with
+        ends = ("/", ".") if called(node) == "restore" else ("/",)
+        return path in names or any(name.startswith(tuple(path + end for end in ends)) for name in names)
 
+    own = {n.name for n, _ in nodes if isinstance(n, ast.FunctionDef)}
     moves = any(isinstance(n, ast.Call) and called(n) == "chdir" for n, _ in nodes)
     for node, guarded in nodes:
         if not isinstance(node, ast.Call) or guarded:
@@ -322,15 +345,16 @@ def check_paths(nodes: Nodes, file: str, names: set[str], profile: str) -> Itera
         if getattr(weights, "value", None) == "imagenet" or (applications and weights is None and not node.args):
             if called(node) not in ("preprocess_input", "decode_predictions"):
                 yield finding("NET01", file=file, line=node.lineno)
-        if called(node) not in LOADERS:
+        if called(node) not in LOADERS or dotted(node.func).removeprefix("self.") in own:
             continue
         first = [*node.args[:1], *(keywords[k] for k in ("file", "filepath", "filename", "path") if k in keywords)]
         if isinstance(node.func, ast.Attribute) and called(node) in ("open", "read_text", "read_bytes"):
             method_of = work_out(node.func.value, values, file)  # Path(...).open()
-            path = method_of if method_of is not None else first and work_out(first[0], values, file)
         else:
-            path = work_out(first[0], values, file) if first else None
-        modes = [a.value for a in [*node.args[1:2], *node.keywords] if isinstance(getattr(a, "value", None), str)]
+            method_of = None
+        path = method_of if method_of is not None else first and work_out(first[0], values, file)
+        given = [*(node.args[1:2] if method_of is None else node.args[:1]), keywords.get("mode")]
+        modes = [a.value for a in given if isinstance(getattr(a, "value", None), str)]
         if not path or "\0" in path or re.search("[wax]", "".join(modes) if called(node) == "open" else ""):
             continue
         line = node.lineno
@@ -352,6 +376,7 @@ def check_paths(nodes: Nodes, file: str, names: set[str], profile: str) -> Itera
 def constants(nodes: Nodes) -> dict[str, ast.expr]:
     """{name: expression} of variables, attributes of self and parameters that are given one value only."""
     values: dict[str, list[ast.expr]] = {}
+    given = {called(n) for n, _ in nodes if isinstance(n, ast.Call) and (n.args or n.keywords)}
     for node, _ in nodes:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
@@ -359,6 +384,8 @@ def constants(nodes: Nodes) -> dict[str, ast.expr]:
         elif isinstance(node, (ast.FunctionDef, ast.Lambda)):
             args = node.args.posonlyargs + node.args.args
             defaults = [None] * (len(args) - len(node.args.defaults)) + list(node.args.defaults)
+            if getattr(node, "name", None) in given:  # its callers may give something else
+                defaults = [None] * len(args)
             for arg, default in zip(args, defaults, strict=True):
                 values.setdefault(arg.arg, []).append(default)
     return {name: found[0] for name, found in values.items() if len(found) == 1 and found[0] is not None}

@@ -76,7 +76,7 @@ def judge_crash(job: Job) -> Finding:
         name = path[1] or path[2]
         if not os.path.isabs(name):
             return finding("PATH01", "error", file="the submission", at="", name=name)
-        if not name.startswith(ELSEWHERE):
+        if not name.startswith(ELSEWHERE) and "/app/ingested_program/" not in name:
             return finding("PATH02", file="the submission", at="", name=name)
     return finding("RUN01", stage=stage, error=f"{error}: {message}")
 

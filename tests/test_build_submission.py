@@ -141,7 +141,7 @@ def test_check_judges_a_zip_without_running_it(command, tmp_path):
     assert (status, made) == (0, None) and "GOOD" in out and not os.path.exists("/tmp/ran-it")
     status, out, _ = command("--check", make_zip(tmp_path / "t.zip", model(top="import keras_cv")))
     assert status == 1 and "IMP01" in out and "REFUSED" in out
-    status, out, _ = command("--check", tmp_path / "t.zip", "--packages", "keras_cv")
+    status, out, _ = command("--check", tmp_path / "t.zip", "--packages", "other, keras_cv")
     assert status == 0
 
 
@@ -292,6 +292,17 @@ def test_where_processes_cannot_be_kept_in_the_zip_is_only_checked(command, sour
     monkeypatch.setattr(build_submission, "POSIX", False)
     status, out, made = command("--source", source)
     assert (status, made["verdict"]) == (0, "good") and "rehearsal" not in made and "Not rehearsed" in out
+
+
+@pytest.mark.parametrize("option", ["--out", "--report", "--html"])
+def test_folders_are_looked_for_before_the_rehearsal(command, source, option, monkeypatch):
+    monkeypatch.setattr(build_submission, "rehearse", None)
+    assert command("--source", source, option, "nowhere/name.zip") == (2, "", None)
+
+
+def test_the_name_of_the_zip_is_checked_too(command, source):
+    status, out, _ = command("--source", source, "--out", "model.rar")
+    assert status == 1 and "ZIP06" in out and not Path("model.rar").exists()
 
 
 def test_an_interrupted_rehearsal_leaves_no_process_and_no_file(command, source, monkeypatch):

@@ -187,6 +187,73 @@ FAULTS = [
         {"model.py": model(top="from net import f"), "net.py": "f = 1"},
     ),
     (
+        "IMP04",
+        {"model.py": model(top="if True:\n    from .net import f"), "net.py": "f = 1"},
+        {
+            "model.py": model(top="try:\n    from .net import f\nexcept ImportError:\n    from net import f"),
+            "net.py": "f = 1",
+        },
+    ),
+    (
+        "IMP01",
+        model(top="try:\n    import keras_cv\nexcept ImportError:\n    import cv2"),
+        model(top="try:\n    import keras\nexcept ImportError:\n    import cv2"),
+    ),
+    (
+        "IMP01",
+        {"model.py": model(top="import sys\nfrom net import f"), "src/net.py": "f = 1"},
+        {
+            "model.py": model(top="import sys\nsys.path.insert(0, __file__[:-8] + 'src')\nfrom net import f"),
+            "src/net.py": "f = 1",
+        },
+    ),
+    (
+        "PATH01",
+        {"model.py": loads("n.keras") + "\nnet = keras.saving.load_model('n.keras')\n", "n.keras": SAVED},
+        {
+            "model.py": model(
+                init="self.net = load_model('n.keras')",
+                top=f"{LOADS}\n\ndef load_model(name):\n"
+                "    return keras.saving.load_model(os.path.join(os.path.dirname(__file__), name))",
+            ),
+            "n.keras": SAVED,
+        },
+    ),
+    (
+        "PATH01",
+        {"model.py": model(init="read()", top="def read(name='w.npy'):\n    return np.load(name)"), "w.npy": ""},
+        {
+            "model.py": model(
+                init="read(__file__[:-8] + 'w.npy')", top="def read(name='w.npy'):\n    return np.load(name)"
+            ),
+            "w.npy": "",
+        },
+    ),
+    (
+        "PATH02",
+        model(init="if X is None:\n    np.load('/content/w.npy')", top="X = None"),
+        model(init="if os.path.exists('/content/w.npy'):\n    np.load('/content/w.npy')", top="import os"),
+    ),
+    (
+        "PATH02",
+        model(init="if not os.path.exists('/content/w.npy'):\n    np.load('/content/w.npy')", top="import os"),
+        model(
+            init="if not os.path.exists('/content/w.npy'):\n    pass\nelse:\n    np.load('/content/w.npy')",
+            top="import os",
+        ),
+    ),
+    ("PATH03", model(init="open('w.txt', mode='r')"), model(init="open('w.txt', mode='w')")),
+    (
+        "PATH03",
+        model(init="Path('w.txt').open()", top=PATHLIB),
+        model(init="Path('w.txt').open('w')", top=PATHLIB),
+    ),
+    (
+        "PATH03",
+        {"model.py": model(init="self.c.restore(Path(__file__).with_name('c-1'))", top=PATHLIB), "c-11.index": ""},
+        {"model.py": model(init="self.c.restore(Path(__file__).with_name('c-1'))", top=PATHLIB), "c-1.index": ""},
+    ),
+    (
         "PATH01",
         {"model.py": model(init="self.w = np.load('w.npy')"), "w.npy": "x"},
         {"model.py": model(init=f"self.w = np.load({HERE.format('w.npy')})", top="import os"), "w.npy": "x"},

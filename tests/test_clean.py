@@ -223,6 +223,7 @@ def test_conversions_are_stated(small, folder, capsys):
     "options, message",
     [
         (("--json", "nowhere/a.json"), "nowhere is no folder"),
+        (("--output", "clean"), "clean must end in .npz"),
         (("--backbone", "missing.h5"), "missing.h5 is missing"),
     ],
 )

@@ -276,6 +276,13 @@ def test_filling_the_disk_is_stopped(rehearse, mode):
     assert found <= {"LIM03", "RUN01"} and found  # the file's own limit is an OSError in the submission
 
 
+@needs_namespaces
+def test_shared_memory_counts_as_disk(rehearse):
+    fill = "for i in range(10**6): open(f'/dev/shm/{i}', 'wb').write(bytes(10**6))"
+    run, found = timed(rehearse, hostile(fill), "namespaces", worker.Limits(seconds=60, disk=50 * 10**6))
+    assert (run.prediction.stopped, found) == ("disk", {"LIM03"})
+
+
 def test_a_program_that_ends_just_before_it_is_stopped_is_no_error():
     ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], start_new_session=True)
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # over, and nobody has asked for its status yet

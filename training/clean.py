@@ -585,6 +585,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--remove-label-errors", action="store_true", help="remove what is reported as a label error")
     parser.add_argument("--seed", type=int, default=0, help="of the halves and folds (default 0)")
     options = parser.parse_args(arguments)
+    if options.output is not None and options.output.suffix != ".npz":
+        sys.exit(f"{options.output} must end in .npz")
     for path in (options.output, options.json, options.html):
         if path is not None and not path.resolve().parent.is_dir():
             sys.exit(f"{path.parent} is no folder; make it first, or write elsewhere")

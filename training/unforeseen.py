@@ -5,8 +5,9 @@
     python -m training.unforeseen --sheet sheet.png                                         # what each looks like
 
 The report card's corruptions come in families that augmentation knows, too, if in other forms. No operation of
-training.augment makes pictures like these; they must stay out of training, or they say nothing any more. Each takes
-(image uint8 (96, 96, 3) RGB, rng) and returns the same shape.
+training.augment makes pictures like these, but `other_laboratory` is several of its kinds at once (stain, lamp, focus,
+sampling, noise) and `double_exposure` resembles MixUp. They must stay out of training, or they say nothing any more.
+Each takes (image uint8 (96, 96, 3) RGB, rng) and returns the same shape.
 """
 
 import argparse
