@@ -630,6 +630,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
                 images = cells.images
         if out:
             card["summary"] = summarise(card)
+            out.parent.mkdir(parents=True, exist_ok=True)
             write_card(card, out)
     else:
         cells = read_heldout(args.heldout)

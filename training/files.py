@@ -10,8 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call write(temporary path) beside `path`, whose folder is made, then rename: a kill leaves the old or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Call write(temporary path) beside `path`, then rename: a kill leaves the old file or the new one."""
     temporary = path.with_name(f".{os.getpid()}-{path.name}")  # keeps the ending, which decides the format
     try:
         write(temporary)

@@ -59,6 +59,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
+        args.json.parent.mkdir(parents=True, exist_ok=True)  # before the long part
         cells, heldout = data.read(args.data), evaluate.read_heldout(args.heldout)
         for family in (None, *augment.FAMILIES):
             name = f"without_{family}" if family else "whole"

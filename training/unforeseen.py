@@ -178,6 +178,8 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
+        if args.json:
+            args.json.parent.mkdir(parents=True, exist_ok=True)  # before the long part
         cells = evaluate.read_heldout(args.heldout)
         cells = cells.take(evaluate.stratified_order(cells.labels)[: args.images])
         if args.sheet:
