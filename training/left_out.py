@@ -1,6 +1,6 @@
 """A family of corruptions left out: what a network scores on it when its training never saw the like.
 
-    python -m training.left_out --out runs/left_out --json results/left_out.json        an hour on two cores
+    python -m training.left_out --out runs/left_out --json results/left_out.json        two hours on two cores
 
 Six short runs of `ours` that differ in nothing but the policy: one with all of it, and for each family of the report
 card one without the operations that resemble it (augment.FAMILIES; without occlusion there is no CutMix either). The
@@ -24,7 +24,7 @@ from training.recipes import RECIPES, Recipe
 
 def recipe_without(family: str | None) -> Recipe:
     """The short run of `ours` without a family's operations; None: with all of them."""
-    short = dataclasses.replace(RECIPES["ours"], epochs=3, sizes=((0, 64), (2, 96)), average_epochs=0.3)
+    short = dataclasses.replace(RECIPES["ours"], epochs=9, sizes=((0, 64), (6, 96)))
     if family is None:
         return short
     cutmix = 0.0 if family == "occlusion" else short.cutmix
