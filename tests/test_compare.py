@@ -177,6 +177,17 @@ def test_speed_is_measured_and_kept(tmp_path, monkeypatch):
     assert "Images/s" in compare.legend([row]) and "Images/s" not in compare.legend([])
 
 
+def test_rows_of_runs_that_are_gone_are_kept_on_request(tmp_path):
+    first = [make_run(tmp_path / name, recipe) for name, recipe in (("gone", "ours_final"), ("vit", "vit"))]
+    before = compare.compare(first)
+    again, new = make_run(tmp_path / "later" / "vit", "vit", 5), make_run(tmp_path / "new", "ours_final", 7)
+    rows = compare.compare([again, new], known=before, keep=True)
+    assert row_of(rows, "gone") == row_of(before, "gone") and row_of(rows, "vit")["epochs"] == 5
+    assert [row["run"] for row in rows if row["recipe"] == "ours_final"] == ["gone", "new"]
+    assert sorted(set(RECIPES) - {"ours_final", "vit"}) == sorted(row["recipe"] for row in rows if row["run"] is None)
+    assert "gone" not in {row["run"] for row in compare.compare([again, new], known=before)}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

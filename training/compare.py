@@ -2,6 +2,7 @@
 
     python -m training.compare runs/*                                              a table
     python -m training.compare runs/* --json results/systems.json --speed          what the README's table is made from
+    python -m training.compare runs/new --json results/systems.json --keep        one run more, the others as they stand
     python -m training.compare runs/* --markdown
     python -m training.compare runs/* --curves curves.png                          loss and accuracy by epoch
 
@@ -183,15 +184,20 @@ def make_row(folder: Path, cards: Path | None = None) -> dict:
     }
 
 
-def compare(folders: list[Path], cards: Path | None = None, known: list[dict] = (), measure: bool = False):
+def compare(
+    folders: list[Path], cards: Path | None = None, known: list[dict] = (), measure: bool = False, keep: bool = False
+) -> list[dict]:
     """A list of rows: one per run, in the order of RECIPES, soups last; and one per recipe without a run.
 
-    known: rows of an earlier table, of which the speeds are kept where a run's size is the same; measure: measure anew.
+    known: rows of an earlier table, of which the speeds are kept where a run's size is the same; measure: measure anew;
+    keep: the known rows of other runs, whose folders may be gone, stay in the table.
     """
     rows = [make_row(folder, cards) for folder in folders]
     speeds = {(row["run"], row.get("network"), row.get("flops")): row.get("speed") for row in known}
     for folder, row in zip(folders, rows, strict=True):
         row["speed"] = speed(folder) if measure else speeds.get((row["run"], row["network"], row["flops"]))
+    named = {folder.name for folder in folders}
+    rows = [row for row in known if keep and row["run"] not in {None, *named}] + rows
     there = {row["recipe"] for row in rows}
     rows += [
         {"recipe": name, "run": None, "network": recipe.network, "weights": None, "notes": ["not trained here"]}
@@ -301,7 +307,7 @@ def read_rows(path: Path | None) -> list[dict]:
         return []
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        [row["run"] for row in rows]
+        [row[key] for row in rows for key in ("recipe", "run", "network", "weights", "notes")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a table of training.compare ({error!r}): move it away") from error
     return rows
@@ -313,6 +319,7 @@ def main() -> None:
     parser.add_argument("--cards", type=Path, help="folder with report cards, <recipe>.json each")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the rows here; speeds already there are kept")
+    parser.add_argument("--keep", action="store_true", help="keep the rows of other runs that --json already holds")
     parser.add_argument("--speed", action="store_true", help="measure images/s on the CPU, alone on the machine")
     parser.add_argument("--curves", type=Path, metavar="OUT.png", help="draw loss and accuracy, and no table")
     args = parser.parse_args()
@@ -326,7 +333,7 @@ def main() -> None:
         if args.curves:
             draw_curves(runs, args.curves)
             return
-        rows = compare(runs, args.cards, read_rows(args.json), args.speed)
+        rows = compare(runs, args.cards, read_rows(args.json), args.speed, args.keep)
         if args.json:
             write_json(args.json, {"rows": rows})
     except (ValueError, OSError) as error:
