@@ -4,9 +4,10 @@
     python -m results.make_tables --check    exit 1 if that would change anything
 
 report.json is what build_submission.py wrote, card.json what training.evaluate, calibration.json what
-training.calibrate, left_out.json what training.left_out (left_out_before.json: at commit 1c34a22), unforeseen.json
-what training.unforeseen, ledger.json what results.ledger, systems.json what training.compare, benchmark.json what
-training.benchmark, audit_benchmark.json what tests.dirty; weights/manifest.json belongs to the weights.
+training.calibrate, left_out.json what training.left_out (left_out_3_epochs.json: at commit d27fc91,
+left_out_before.json: at 1c34a22), unforeseen.json what training.unforeseen, ledger.json what results.ledger,
+systems.json what training.compare, benchmark.json what training.benchmark, audit_benchmark.json what tests.dirty;
+weights/manifest.json belongs to the weights.
 """
 
 import json
@@ -220,24 +221,27 @@ def calibration() -> str:
 
 
 def left_out() -> str:
-    """The gap of each family that training never saw, and what it was under a narrower policy."""
-    found, before = load("left_out.json"), load("left_out_before.json")
-    lines = ["| family | seen in training % | left out % | gap in points (95% interval) | before |", "|---" * 5 + "|"]
+    """The gap of each family that training never saw; what it was after less training, and under a narrower policy."""
+    found, *earlier = (load(name) for name in ("left_out.json", "left_out_3_epochs.json", "left_out_before.json"))
+    short, before = (e["settings"]["epochs"] for e in earlier)
+    lines = [
+        "| family | seen in training % | left out % | gap in points (95% interval) | "
+        f"after {short} epochs | after {before}, twelve operations fewer |",
+        "|---" * 6 + "|",
+    ]
     for family, row in found["families"].items():
-        gaps = [points({**each, "difference": each["gap"]}) for each in (row, before["families"][family])]
-        lines.append(f"| {family} | {percent(row['seen'])} | {percent(row['left_out'])} | {gaps[0]} | {gaps[1]} |")
-    return "\n".join(lines) + (
-        f"\n\nMean: {mean_gap(found)}. Runs of {found['settings']['epochs']} epochs over "
-        f"{found['cells']['training']:,} cells, scored on {found['cells']['heldout']} held-out cells. Before twelve "
-        f"operations joined the policy, on {before['cells']['heldout']} of those cells: {mean_gap(before)}."
-    )
-
-
-def mean_gap(found: dict) -> str:
-    """What left_out.json says on average over the families."""
+        gaps = [
+            points({**each, "difference": each["gap"]}) for each in (row, *(e["families"][family] for e in earlier))
+        ]
+        lines.append(f"| {' | '.join((family, percent(row['seen']), percent(row['left_out']), *gaps))} |")
     rows = found["families"].values()
-    seen, left = (percent(sum(row[key] for row in rows) / len(rows)) for key in ("seen", "left_out"))
-    return f"{left}% left out, {seen}% seen, a gap of {100 * found['mean_gap']:.2f} points"
+    means = [percent(sum(row[key] for row in rows) / len(rows)) for key in ("seen", "left_out")]
+    means += [f"{100 * each['mean_gap']:+.2f}" for each in (found, *earlier)]
+    return "\n".join(lines) + (
+        f"\n| mean | {' | '.join(means)} |\n\nRuns of {found['settings']['epochs']} epochs over "
+        f"{found['cells']['training']:,} cells, scored on {found['cells']['heldout']} held-out cells; the last column "
+        f"on {earlier[-1]['cells']['heldout']} of them."
+    )
 
 
 def unforeseen() -> str:
