@@ -28,7 +28,7 @@ def test_a_run_sees_nothing_of_its_family_and_all_of_the_rest(family):
 
 def test_every_operation_belongs_to_a_family_but_those_of_no_kind_on_the_card():
     free = operations(POLICIES["ours"]) - {o for part in augment.FAMILIES.values() for o in part}
-    assert free == {augment.sharpen, augment.outline, augment.misregister, augment.plane_wave}
+    assert free == {augment.sharpen, augment.outline, augment.misregister, augment.plane_wave, augment.pattern}
 
 
 def test_gap_by_hand():

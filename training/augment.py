@@ -463,6 +463,26 @@ def texture(image, strength, rng):
     return to_uint8(image + field * np.float32(rng.uniform(0, 50 * strength) / field.std()))
 
 
+def pattern(image, strength, rng):
+    """Add a piece of the picture, shrunk, recoloured and repeated, less its coarse part, deviation up to 50: fabric,
+    print, moire (structured mixing in the manner of PixMix, Hendrycks et al. 2022, without other pictures)."""
+    if strength == 0:
+        return image.copy()
+    h, w = image.shape[:2]
+    side = int(np.exp(rng.uniform(np.log(4), np.log(48))))
+    crop = int(rng.integers(side, min(h, w) + 1)) if side < min(h, w) else min(h, w)
+    top, left = rng.integers(0, h - crop + 1), rng.integers(0, w - crop + 1)
+    tile = cv2.resize(image[top : top + crop, left : left + crop], (side, side), interpolation=cv2.INTER_AREA)
+    tile = flip_turn(tile, 1.0, rng)
+    field = np.tile(tile, (-(-h // side), -(-w // side), 1))[:h, :w].astype(np.float32)
+    field = cv2.transform(field, rng.standard_normal((3, 3)).astype(np.float32))
+    size = int(rng.choice([3, 5, 9, 33]))
+    field -= cv2.blur(field, (size, size))
+    if rng.random() < 0.5:
+        field *= image / np.float32(255)
+    return to_uint8(image + field * np.float32(rng.uniform(0, 50 * strength) / max(field.std(), 1e-3)))
+
+
 # --- occlusion -------------------------------------------------------------------------------------------------------
 
 
@@ -714,11 +734,12 @@ POLICIES = {
             Layer(0.4, (saturation, hue, grey, channel_shift, channel_gain, channel_shuffle)),
             Layer(0.4, (stain,)),
             Layer(0.25, (illumination, veil)),
-            Layer(0.3, (solarize, posterize, dither, invert, random_convolution)),
+            Layer(0.3, (solarize, posterize, dither, invert)),
+            Layer(0.25, (random_convolution,)),
             Layer(0.35, (gaussian_blur, motion_blur, defocus, sharpen, rank_filter, flatten, outline)),
             Layer(0.3, (pixelate, jpeg, scatter, misregister)),
             Layer(0.35, (gaussian_noise, shot_noise, speckle_noise, impulse_noise)),
-            Layer(0.15, (plane_wave, texture)),
+            Layer(0.3, (plane_wave, texture, pattern)),
             Layer(0.5, (cutout, grid_mask, blots, scratches, drop_lines)),
         ),
     ),
