@@ -606,6 +606,37 @@ def test_epochs_behind_a_run_are_those_of_all_its_ancestors():
     assert [train.epochs_behind(m) for m in (None, first, second, both, last)] == [0, 3, 7, 10, 15]
 
 
+def test_a_brief_manifest_says_the_same_in_fewer_words():
+    def run(name, *before):
+        return {"sha256": name, "settings": {"validation_too": name == "b"}, "epochs_done": len(name) + 1} | (
+            {"started_from": before[0]} if before else {}
+        )
+
+    def average(name, *parts):
+        return run(name) | {"soup": {"kind": "average", "ingredients": list(parts)}}
+
+    a = run("a", run("before"))
+    b = run("b", a)
+    first = average("first", a, b, run("c", b))
+    second = average("second", first, run("d", first))
+    third = average("third", second, run("e", second))
+    short = train.brief(third)
+    assert train.brief(short) == short and train.brief(run("a")) == run("a")
+    assert len(json.dumps(short)) < len(json.dumps(third)) / 3
+    for manifest in (first, second, third, run("f", third)):
+        assert train.epochs_behind(train.brief(manifest)) == train.epochs_behind(manifest)
+        assert train.saw_validation(train.brief(manifest)) == train.saw_validation(manifest)
+    assert not train.saw_validation(a) and train.saw_validation(train.brief(run("f", third)))
+
+    def same(brief, whole):
+        for one, other in zip(train.made_of(brief), train.made_of(whole), strict=True):
+            assert one["sha256"] == other["sha256"]
+            assert train.epochs_behind(one) == train.epochs_behind(other)
+            same(one, other)
+
+    same(short, third)
+
+
 @pytest.fixture
 def command():
     """Starts the training command in a process group of its own; whatever still runs at the end is killed."""

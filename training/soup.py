@@ -238,6 +238,7 @@ def combine(
                     for place, (folder, m) in enumerate(zip(folders, manifests, strict=True))
                 ],
             }
+        manifest = train.brief(manifest)
         write_json(temporary / "manifest.json", manifest)
         whole = networks.open_run(temporary)
         answers, labels = [whole.predict_proba(part.images) for part in parts], parts[0].labels

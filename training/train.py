@@ -533,8 +533,34 @@ def origin(weights: Path | None) -> dict | None:
 
 
 def made_of(manifest: dict) -> list[dict]:
-    """What a soup or an ensemble is made of; of a run, nothing."""
-    return (manifest.get("soup") or manifest.get("ensemble") or {}).get("ingredients", [])
+    """What a soup or an ensemble is made of, each part with what it started from, in full; of a run, nothing."""
+    parts = (manifest.get("soup") or manifest.get("ensemble") or {}).get("ingredients", [])
+    known = {part.get("sha256"): part for part in parts}
+
+    def whole(part: dict) -> dict:
+        before = part.get("started_from")
+        named = before and "epochs_done" not in before
+        return part | {"started_from": whole(known[before["sha256"]])} if named else part
+
+    return [whole(part) for part in parts]
+
+
+def brief(manifest: dict) -> dict:
+    """A manifest in which a part that started from one beside it says so by its SHA-256 alone.
+
+    In full, each average of a run with what that began with would make the manifest twice as long.
+    """
+    short = dict(manifest)
+    if manifest.get("started_from"):
+        short["started_from"] = brief(manifest["started_from"])
+    for key in {"soup", "ensemble"} & set(manifest):
+        parts = [brief(part) for part in manifest[key]["ingredients"]]
+        beside = {part["sha256"] for part in parts}
+        for part in parts:
+            if (before := part.get("started_from")) and before["sha256"] in beside:
+                part["started_from"] = {"sha256": before["sha256"]}
+        short[key] = manifest[key] | {"ingredients": parts}
+    return short
 
 
 def epochs_behind(manifest: dict | None) -> int:
