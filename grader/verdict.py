@@ -153,23 +153,27 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[F
     return found
 
 
-def forecast(job: Job, n: int) -> dict:
+def forecast(job: Job, n: int, predicted: tuple[int, int] = (0, 0)) -> dict:
     """Likely seconds and peak MB for `n` images, by a straight line through two calls of the probe; {} without them.
 
     The slope is between the call for half of the images and the one for all; a fifth of the mean time per image is
-    its lower bound, in case noise makes the shorter call the slower one.
+    its lower bound, in case noise makes the shorter call the slower one. predicted: images and peak bytes of the
+    prediction job, which says more of the memory where it had more than twice as many images.
     """
     seconds, memory, images = job.notes.get("seconds"), job.notes.get("memory"), job.notes.get("images")
     try:
         per_image = max((seconds["again"] - seconds["half"]) / (images - images // 2), 0.2 * seconds["again"] / images)
         growth = max(0.0, (memory["again"] - memory["half"]) * 1024 / (images - images // 2) / MB)
-        peak = memory["again"] * 1024 / MB
+        peak, seen = memory["again"] * 1024 / MB, images
+        if predicted[0] > 2 * images:
+            growth = max(0.0, (predicted[1] / MB - peak) / (predicted[0] - images))
+            peak, seen = max(peak, predicted[1] / MB), predicted[0]
         return {
             "images": n,
             "seconds": seconds["load"] + per_image * n,
             "seconds_load": seconds["load"],
             "seconds_per_image": per_image,
-            "memory_mb": peak + growth * max(0, n - images),
+            "memory_mb": peak + growth * max(0, n - seen),
             "memory_mb_per_image": growth,
         }
     except (KeyError, TypeError, ZeroDivisionError):
