@@ -4,10 +4,10 @@
     python -m results.make_tables --check    exit 1 if that would change anything
 
 report.json is what build_submission.py wrote, card.json what training.evaluate, calibration.json what
-training.calibrate, left_out.json what training.left_out (left_out_3_epochs.json: at commit d27fc91,
-left_out_before.json: at 1c34a22), unforeseen.json what training.unforeseen, ledger.json what results.ledger,
-systems.json what training.compare, benchmark.json what training.benchmark, audit_benchmark.json what tests.dirty;
-weights/manifest.json belongs to the weights.
+training.calibrate, left_out.json what training.left_out (left_out_noise.json: at commit c344c65,
+left_out_3_epochs.json: at d27fc91, left_out_before.json: at 1c34a22), unforeseen.json what training.unforeseen,
+ledger.json what results.ledger, systems.json what training.compare, benchmark.json what training.benchmark,
+audit_benchmark.json what tests.dirty; weights/manifest.json belongs to the weights.
 """
 
 import json
@@ -221,27 +221,25 @@ def calibration() -> str:
 
 
 def left_out() -> str:
-    """The gap of each family that training never saw; what it was after less training, and under a narrower policy."""
-    found, *earlier = (load(name) for name in ("left_out.json", "left_out_3_epochs.json", "left_out_before.json"))
-    short, before = (e["settings"]["epochs"] for e in earlier)
-    lines = [
-        "| family | seen in training % | left out % | gap in points (95% interval) | "
-        f"after {short} epochs | after {before}, twelve operations fewer |",
-        "|---" * 6 + "|",
-    ]
-    for family, row in found["families"].items():
-        gaps = [
-            points({**each, "difference": each["gap"]}) for each in (row, *(e["families"][family] for e in earlier))
-        ]
-        lines.append(f"| {' | '.join((family, percent(row['seen']), percent(row['left_out']), *gaps))} |")
+    """The gap of each family that training never saw, and what it was under narrower policies."""
+    found, noise, short, first = (load(f"left_out{name}.json") for name in ("", "_noise", "_3_epochs", "_before"))
+    lines = ["| family | seen in training % | left out % | gap in points (95% interval) |", "|---" * 4 + "|"]
+    lines += [f"| {family} | {gap_of(row)} |" for family, row in found["families"].items()]
     rows = found["families"].values()
-    means = [percent(sum(row[key] for row in rows) / len(rows)) for key in ("seen", "left_out")]
-    means += [f"{100 * each['mean_gap']:+.2f}" for each in (found, *earlier)]
+    seen, left = (percent(sum(row[key] for row in rows) / len(rows)) for key in ("seen", "left_out"))
+    lines.append(f"| mean | {seen} | {left} | {100 * found['mean_gap']:+.2f} |")
+    lines.append(f"| noise, without patterns in either run | {gap_of(noise['families']['noise'])} |")
     return "\n".join(lines) + (
-        f"\n| mean | {' | '.join(means)} |\n\nRuns of {found['settings']['epochs']} epochs over "
-        f"{found['cells']['training']:,} cells, scored on {found['cells']['heldout']} held-out cells; the last column "
-        f"on {earlier[-1]['cells']['heldout']} of them."
+        f"\n\nRuns of {found['settings']['epochs']} epochs over {found['cells']['training']:,} cells, scored on "
+        f"{found['cells']['heldout']} held-out cells. The mean was {100 * short['mean_gap']:+.2f} after "
+        f"{short['settings']['epochs']} epochs without patterns, {100 * first['mean_gap']:+.2f} without twelve more "
+        f"operations (on {first['cells']['heldout']} cells)."
     )
+
+
+def gap_of(row: dict) -> str:
+    """A family's cells of the table: seen, left out and the gap."""
+    return f"{percent(row['seen'])} | {percent(row['left_out'])} | {points({**row, 'difference': row['gap']})}"
 
 
 def unforeseen() -> str:
