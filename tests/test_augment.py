@@ -248,6 +248,17 @@ def test_plane_wave_by_hand():
     assert np.array_equal(out[0], out[95])
 
 
+def test_a_pattern_repeats_and_has_the_detail_of_the_picture():
+    image = np.random.default_rng(0).integers(120, 137, (96, 96, 3), np.uint8)
+    for seed in range(20):
+        added = augment.pattern(image, 0.5, np.random.default_rng(seed)).astype(float) - image
+        assert 0 < added.std() < 26  # of at most 50 at full strength
+        inner = added[17:-17]  # the rest is changed by the picture's edge
+        assert min(np.abs(inner[k:] - inner[:-k]).mean() for k in range(4, 49)) < inner.std() / 10 + 0.5
+    plain = np.full((96, 96, 3), 100, np.uint8)  # no detail, no pattern
+    assert np.array_equal(augment.pattern(plain, 1.0, np.random.default_rng(0)), plain)
+
+
 def test_drop_lines_fills_whole_lines():
     image = np.random.default_rng(0).integers(1, 255, (96, 96, 3), np.uint8)
     for seed in range(20):

@@ -464,8 +464,9 @@ def texture(image, strength, rng):
 
 
 def pattern(image, strength, rng):
-    """Add a piece of the picture, shrunk, recoloured and repeated, less its coarse part, deviation up to 50: fabric,
-    print, moire (structured mixing in the manner of PixMix, Hendrycks et al. 2022, without other pictures)."""
+    """Add a piece of the picture, shrunk, recoloured and repeated, less its coarse part, deviation up to 50, even or
+    (one in two) as strong as the picture is bright: fabric, print, moire (after PixMix, Hendrycks et al. 2022, whose
+    patterns are other pictures)."""
     if strength == 0:
         return image.copy()
     h, w = image.shape[:2]

@@ -1,6 +1,6 @@
 """A family of corruptions left out: what a network scores on it when its training never saw the like.
 
-    python -m training.left_out --out runs/left_out --json results/left_out.json        two hours on two cores
+    python -m training.left_out --out runs/left_out --json results/left_out.json        an hour or two on two cores
 
 Six short runs of `ours` that differ in nothing but the policy: one with all of it, and for each family of the report
 card one without the operations that resemble it (augment.FAMILIES; without occlusion there is no CutMix either). The
