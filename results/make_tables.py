@@ -231,9 +231,9 @@ def left_out() -> str:
     lines.append(f"| noise, without patterns in either run | {gap_of(noise['families']['noise'])} |")
     return "\n".join(lines) + (
         f"\n\nRuns of {found['settings']['epochs']} epochs over {found['cells']['training']:,} cells, scored on "
-        f"{found['cells']['heldout']} held-out cells. The mean was {100 * short['mean_gap']:+.2f} after "
-        f"{short['settings']['epochs']} epochs without patterns, {100 * first['mean_gap']:+.2f} without twelve more "
-        f"operations (on {first['cells']['heldout']} cells)."
+        f"{found['cells']['heldout']} held-out cells, the last row on {noise['cells']['heldout']}. After "
+        f"{short['settings']['epochs']} epochs the mean was {100 * short['mean_gap']:+.2f} without patterns, and "
+        f"{100 * first['mean_gap']:+.2f} without twelve more operations (on {first['cells']['heldout']} cells)."
     )
 
 
