@@ -179,7 +179,9 @@ def rehearse(
             (args.logs / "probe.txt").write_text(job.stdout + job.stderr, encoding="utf-8")
             truth = labels[sample] if measured else None
             found += verdict.judge_probes(job, folder / "probe/app/output", predicted[sample], truth, limits)
-            facts["forecast"] = verdict.forecast(job, args.forecast, (len(images), run.prediction.peak_memory))
+            facts["forecast"] = verdict.forecast(
+                job, args.forecast, (len(images), run.prediction.seconds, run.prediction.peak_memory)
+            )
             found += verdict.judge_forecast(facts["forecast"], limits)
             if measured:
                 matrix = scoring.confusion(labels, predicted)

@@ -47,7 +47,7 @@ def preprocess(X, steps: tuple[str, ...] = ()) -> np.ndarray:
         try:
             from training.enhance import apply
         except ImportError as error:
-            raise ImportError(f"training/enhance.py must lie beside {__file__} for these weights") from error
+            raise ImportError(f"training/enhance.py beside {__file__}, and OpenCV, are needed: {error}") from error
         for i, image in enumerate(np.rint(images).astype(np.uint8)):
             images[i] = apply(image, steps)
     return images

@@ -115,6 +115,11 @@ def is_main(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "__name__" in {getattr(n, "id", "") for n in ast.walk(node.test)}
 
 
+def for_types(node: ast.AST) -> bool:
+    """`if TYPE_CHECKING:`, whose body never runs."""
+    return isinstance(node, ast.If) and dotted(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
 def looked_for(node: ast.AST) -> str | None:
     """The branch of an `if` that runs only where some file was found to be there."""
     if isinstance(node, (ast.If, ast.IfExp)) and mentions([node.test]) & {"exists", "isfile", "isdir", "is_file"}:
@@ -132,6 +137,7 @@ def walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
             children = value if isinstance(value, list) else [value]
             tried = isinstance(node, ast.Try) and node.handlers and field == "body"
             inside = guarded or bool(tried) or node in idle or is_main(node) or field == looked_for(node)
+            inside |= for_types(node) and field == "body"
             todo += [(child, inside) for child in children if isinstance(child, ast.AST)]
 
 
@@ -289,6 +295,13 @@ def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
     functions = {n.name: n for n in module.body if isinstance(n, ast.FunctionDef) and not n.decorator_list}
     rebound = {n.id for n in every if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     rebound |= {n.arg for n in every if isinstance(n, ast.arg)}
+    rebound |= {  # as a function within another one, or defined under a condition
+        inner.name
+        for n in every
+        if not isinstance(n, (ast.Module, ast.ClassDef))
+        for inner in ast.iter_child_nodes(n)
+        if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
     calls = [node for node, guarded in nodes if isinstance(node, ast.Call) and not guarded]
     for call in calls:
         if isinstance(call.func, ast.Name) and call.func.id in functions and call.func.id not in rebound:

@@ -17,7 +17,7 @@ from grader.source import ELSEWHERE, GRADER_PACKAGES
 from grader.worker import Job, Limits, Run
 
 MB = 1e6
-TOLERANCE = 0.01  # share of labels that rounding in other batch sizes may tip over: a warning, above it an error
+TOLERANCE = 0.01  # share of labels, or one label, that rounding in other batch sizes may tip over: a warning
 GAP = 0.02  # accuracy this far below the manifest's is worth a warning
 GROWTH = 1.0  # MB per image (36 times its pixels) above which memory is held for all images at once
 
@@ -132,10 +132,10 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[F
     def differ(code: str, names: list[str], reference, tolerance: float = TOLERANCE, **details) -> bool:
         for name in names:
             if name in labels:
-                share = float((labels[name] != reference[: len(labels[name])]).mean())
-                if share:
-                    level = "error" if share > tolerance else "warning"
-                    found.append(finding(code, level, share=f"{share:.1%}", **details))
+                tipped, asked = int((labels[name] != reference[: len(labels[name])]).sum()), len(labels[name])
+                if tipped:
+                    level = "error" if tipped > max(tolerance * asked, tolerance > 0) else "warning"
+                    found.append(finding(code, level, share=f"{tipped / asked:.1%}", **details))
                     return True
         return False
 
@@ -153,24 +153,26 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[F
     return found
 
 
-def forecast(job: Job, n: int, predicted: tuple[int, int] = (0, 0)) -> dict:
+def forecast(job: Job, n: int, predicted: tuple[int, float, int] = (0, 0.0, 0)) -> dict:
     """Likely seconds and peak MB for `n` images, by a straight line through two calls of the probe; {} without them.
 
     The slope is between the call for half of the images and the one for all; a fifth of the mean time per image is
-    its lower bound, in case noise makes the shorter call the slower one. predicted: images and peak bytes of the
-    prediction job, which says more of the memory where it had more than twice as many images.
+    its lower bound, in case noise makes the shorter call the slower one. predicted: images, seconds and peak bytes of
+    the whole prediction job, from start to end, which says more where it had more than twice as many images.
     """
     seconds, memory, images = job.notes.get("seconds"), job.notes.get("memory"), job.notes.get("images")
     try:
         per_image = max((seconds["again"] - seconds["half"]) / (images - images // 2), 0.2 * seconds["again"] / images)
         growth = max(0.0, (memory["again"] - memory["half"]) * 1024 / (images - images // 2) / MB)
-        peak, seen = memory["again"] * 1024 / MB, images
+        peak, seen, total = memory["again"] * 1024 / MB, images, seconds["load"] + per_image * n
         if predicted[0] > 2 * images:
-            growth = max(0.0, (predicted[1] / MB - peak) / (predicted[0] - images))
-            peak, seen = max(peak, predicted[1] / MB), predicted[0]
+            seen, whole, most = predicted
+            total = max(total, whole + per_image * (n - seen))
+            growth = max(0.0, (most / MB - peak) / (seen - images))
+            peak = max(peak, most / MB)
         return {
             "images": n,
-            "seconds": seconds["load"] + per_image * n,
+            "seconds": total,
             "seconds_load": seconds["load"],
             "seconds_per_image": per_image,
             "memory_mb": peak + growth * max(0, n - seen),

@@ -245,6 +245,31 @@ def test_every_code_is_provoked_by_a_test():
     assert [code for code in CODES if code not in text] == []
 
 
+@pytest.mark.parametrize(
+    ("probe", "n", "tipped", "expected"),
+    [
+        ("half", 64, 0, []),
+        ("half", 64, 1, [("PRO02", "warning")]),
+        ("half", 64, 2, [("PRO02", "error")]),
+        ("alone", 4, 1, [("PRO02", "warning")]),
+        ("shuffled", 400, 4, [("PRO02", "warning")]),
+        ("shuffled", 400, 5, [("PRO02", "error")]),
+        ("once_more", 400, 1, [("PRO01", "error")]),  # the same question: no rounding
+        ("float64", 32, 1, [("PRO03", "warning")]),
+    ],
+)
+def test_labels_that_rounding_may_tip_over(tmp_path, probe, n, tipped, expected):
+    whole = 2 * n if probe == "half" else n
+    first = np.zeros(whole, np.int64)
+    for name in ("half", "again", "once_more", "shuffled", "alone", "float32", "float64", "scaled"):
+        size = {"half": whole // 2, "alone": min(4, whole), "float64": min(32, whole)}.get(name, whole)
+        labels = np.arange(size) < (tipped if name == probe else 0)
+        np.save(tmp_path / f"{name}.npy", labels.astype(np.int64))
+    job = worker.Job(notes={"stage": "done"}, exit_code=0)
+    found = verdict.judge_probes(job, tmp_path, first, None, worker.Limits())
+    assert [(f.code, f.level) for f in found] == expected
+
+
 def test_a_forecast_is_a_straight_line_through_two_calls():
     notes = {
         "images": 100,
@@ -255,10 +280,11 @@ def test_a_forecast_is_a_straight_line_through_two_calls():
     assert made["seconds"] == pytest.approx(10 + 1000 * 0.02)
     assert made["memory_mb_per_image"] == pytest.approx(10**5 * 1024 / 50 / 1e6)
     assert made["memory_mb"] == pytest.approx(204.8 + 900 * 2.048)
-    longer = verdict.forecast(worker.Job(notes=notes), 1000, (500, 244_800_000))  # of memory it says more
-    assert longer["memory_mb"] == pytest.approx(244.8 + 500 * 0.1) and longer["seconds"] == made["seconds"]
+    longer = verdict.forecast(worker.Job(notes=notes), 1000, (500, 24.0, 244_800_000))  # says more
+    assert longer["memory_mb"] == pytest.approx(244.8 + 500 * 0.1)
+    assert longer["seconds"] == pytest.approx(24 + 500 * 0.02)
     assert longer["memory_mb_per_image"] == pytest.approx(0.1)
-    assert verdict.forecast(worker.Job(notes=notes), 1000, (200, 10**9)) == made
+    assert verdict.forecast(worker.Job(notes=notes), 1000, (200, 99.0, 10**9)) == made
     assert verdict.forecast(worker.Job(notes={"images": "many"}), 1000) == {}
 
 

@@ -157,10 +157,16 @@ FAULTS = [
     ),
     ("PY06", TWO_METHODS.format("times"), TWO_METHODS.format("factor")),
     ("PY06", model("return crop(X)", top=CROP), model("return crop(X, 9)", top=CROP)),
+    ("PY06", model("return crop(X)", top=CROP), model("def crop(X): return X\nreturn crop(X)", top=CROP)),
     (
         "IMP01",
         model(top="import keras_cv"),
         model(top="try:\n    import keras_cv\nexcept ImportError:\n    keras_cv = None"),
+    ),
+    (
+        "IMP01",
+        model(top="from typing import TYPE_CHECKING\nif not TYPE_CHECKING:\n    import torch"),
+        model(top="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
     ),
     ("IMP01", model(top="from albumentations.core import x"), model(top="from tensorflow.keras import layers")),
     ("IMP01", model("import sklearn\n" + "return X"), model("import keras\n" + "return X")),

@@ -14,7 +14,7 @@ from test_soup import colour_network, leave_run
 from test_train import toy_network
 
 import model
-from training import compare, evaluate, recipes
+from training import calibrate, compare, evaluate, recipes
 from training.recipes import RECIPES
 
 LOSSES = (1.0, 0.4, 0.6)  # of validation: the second epoch is the best
@@ -49,9 +49,24 @@ def make_card(path, predicted=None, weights=b"weights", strengths="12345", **mor
     summary = {"clean": clean, "composite": composite}
     if predicted is not None:
         summary["predicted_hidden"] = predicted
-    provenance = {"weights_sha256": hashlib.sha256(weights).hexdigest(), **more}
+    card = {
+        "schema": evaluate.SCHEMA,
+        "provenance": {"weights_sha256": hashlib.sha256(weights).hexdigest(), **more},
+        "conditions": [
+            {"corruption": "composite", "severity": int(s), "cells": 1000, "accuracy": scores["accuracy"]}
+            for s, scores in composite.items()
+        ],
+        "summary": summary,
+    }
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"schema": evaluate.SCHEMA, "provenance": provenance, "summary": summary}))
+    path.write_text(json.dumps(card))
+
+
+def on_composite():
+    """What those cards say of the composite at the calibration's strength, which lies between 0.8 and 0.7."""
+    strength = calibrate.read(calibrate.PATH)["strength"]
+    assert 2 < strength < 3
+    return calibrate.expit((3 - strength) * np.log(4) + (strength - 2) * np.log(7 / 3))
 
 
 def row_of(rows, run):
@@ -102,25 +117,27 @@ def test_trials_and_changes_are_marked(tmp_path):
 
 def test_no_prediction_for_what_the_calibration_rests_on(tmp_path):
     """The same card, with a prediction in it: of `frozen`, whose hidden score is a point of the calibration, none."""
-    predicted = {"score": 0.93, "low": 0.9, "high": 0.96, "composite": 0.77, "strength": 2.5}
+    predicted = {"score": 0.93, "low": 0.9, "high": 0.96}
     folders = [make_run(tmp_path / name, name) for name in ("ours", "frozen")]
     for folder in folders:
         make_card(folder / "card.json", predicted)
     rows = compare.compare(folders)
-    assert row_of(rows, "ours")["predicted_hidden"]["score"] == 0.93 and row_of(rows, "ours")["composite"] == 0.77
-    assert row_of(rows, "frozen")["predicted_hidden"] is None and row_of(rows, "frozen")["composite"] != 0.77
+    assert row_of(rows, "ours")["predicted_hidden"]["score"] == 0.93
+    assert row_of(rows, "frozen")["predicted_hidden"] is None
+    assert [row_of(rows, name)["composite"] for name in ("ours", "frozen")] == [pytest.approx(on_composite())] * 2
 
 
 def test_card_in_the_folder_or_beside(tmp_path):
     folders = [make_run(tmp_path / name, name) for name in ("ours", "vit", "frozen")]
-    predicted = {"score": 0.93, "low": 0.9, "high": 0.96, "composite": 0.77, "strength": 2.5}
+    predicted = {"score": 0.93, "low": 0.9, "high": 0.96}
     make_card(folders[0] / "card.json")
     make_card(tmp_path / "cards" / "ours.json", predicted)  # the one in the run's own folder counts
     make_card(tmp_path / "cards" / "vit.json", predicted)
     rows = compare.compare(folders, tmp_path / "cards")
     shown = ("held-out", "precision", "recall", "ROC AUC", "composite", "predicted hidden")
-    assert [column(row_of(rows, "ours"), name) for name in shown] == ["99.00", "98.00", "97.00", "0.9991", "70.00", "-"]
-    assert [column(row_of(rows, "vit"), name) for name in shown[-2:]] == ["77.00", "93.0 (90.0-96.0)"]
+    clean, composite = ["99.00", "98.00", "97.00", "0.9991"], f"{100 * on_composite():.2f}"
+    assert [column(row_of(rows, "ours"), name) for name in shown] == [*clean, composite, "-"]
+    assert [column(row_of(rows, "vit"), name) for name in shown] == [*clean, composite, "93.0 (90.0-96.0)"]
     assert [column(row_of(rows, "frozen"), name) for name in shown] == ["-"] * 6
 
 

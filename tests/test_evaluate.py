@@ -434,6 +434,25 @@ def test_a_finished_card_is_read_drawn_and_compared(folder, capsys):
     assert "clean" in said and "+0.00 to +0.00" in said
 
 
+def test_each_submission_runs_its_own_modules(tmp_path):
+    for label in range(2):
+        path = tmp_path / f"{label}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("model.py", "import helper\nclass Model:\n def predict(self, X): return helper.LABEL\n")
+            archive.writestr("helper.py", f"LABEL = {label}")
+        with evaluate.open_model(path) as (model, _):
+            assert model.predict(None) == label
+
+
+def test_of_medmnists_file_the_validation_part_is_held_out(tmp_path):
+    sizes = {"train": 8, "val": 9, "test": 10}
+    parts = {f"{part}_images": np.full((n, 96, 96, 3), n, np.uint8) for part, n in sizes.items()}
+    labels = {f"{part}_labels": np.arange(n)[:, None] % 8 for part, n in sizes.items()}
+    np.savez(tmp_path / "bloodmnist_96.npz", **parts, **labels)
+    cells = evaluate.read_heldout(tmp_path / "bloodmnist_96.npz")
+    assert len(cells) == 9 and (cells.images == 9).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -177,7 +177,7 @@ def test_calibration_of_one_run(runs, tmp_path):
     assert after.temperature == manifest["temperature"]
     assert np.array_equal(before.predict(CELLS.images), after.predict(CELLS.images))
     _, validation, _ = train.prepare(CELLS, RECIPE, None)
-    losses = [soup.score(m.predict_proba(validation.images), validation.labels)["loss"] for m in (before, after)]
+    losses = [train.score(m.predict_proba(validation.images), validation.labels)["loss"] for m in (before, after)]
     assert losses[1] < losses[0]
     assert manifest["scores"]["validation"]["loss"] == pytest.approx(losses[1], rel=1e-3)
     again = soup.combine([tmp_path / "out"], CELLS, tmp_path / "again", calibrate=True)
@@ -207,10 +207,17 @@ def test_a_run_that_saw_the_validation_cells_takes_its_temperature_from_another(
     assert compare.make_row(tmp_path / "both")["validation"] is None
     with pytest.raises(ValueError, match="trained on the validation cells too"):
         soup.combine([tmp_path / "both"], CELLS, tmp_path / "again", calibrate=True)
-    manifest["settings"]["seed"] = 7
+    manifest["settings"]["seed"] = tainted["settings"]["seed"] = 7
     (seen / "manifest.json").write_text(json.dumps(manifest | {"temperature": 2.0}))
     with pytest.raises(ValueError, match="differ in seed"):
         soup.combine([runs["a"]], CELLS, tmp_path / "other", temperature_of=seen)
+    (seen / "manifest.json").write_text(json.dumps(tainted))  # a run on all cells, whatever its split
+    both = soup.combine([runs["a"], seen], CELLS, tmp_path / "other", temperature_of=tmp_path / "fitted")
+    assert both["temperature"] == fitted["temperature"] and set(both["scores"]) == set(taken["scores"])
+    tainted["settings"]["data"] = "0"
+    (seen / "manifest.json").write_text(json.dumps(tainted))
+    with pytest.raises(ValueError, match="differ in data"):
+        soup.combine([runs["a"], seen], CELLS, tmp_path / "third")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_exported_weights_load_and_predict_the_same(toy, whole):
         assert weight.dtype == np.float32
         assert np.allclose(weight, exact, rtol=1e-3) if weight.ndim > 1 else np.array_equal(weight, exact)
     _, validation, _ = train.prepare(easy_cells(), RECIPE, None)
-    assert train.score(network, validation)["accuracy"] == manifest["scores"]["validation"]["accuracy"]
+    assert train.score_network(network, validation)["accuracy"] == manifest["scores"]["validation"]["accuracy"]
 
 
 def test_training_learns(toy, tmp_path):

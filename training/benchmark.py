@@ -42,7 +42,7 @@ def pictures(images: int, heldout: Path | None) -> np.ndarray:
     """Images (n, 96, 96, 3) uint8: corrupted cells of a held-out set, over and over, or noise where there is none."""
     if heldout is None:
         return np.random.default_rng(0).integers(0, 256, (images, 96, 96, 3), np.uint8)
-    cells = data.read(heldout).images
+    cells = data.read(heldout, part="val").images
     return corruptions.corrupt_batch(cells[np.arange(images) % len(cells)], "composite", 3)
 
 

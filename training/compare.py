@@ -99,23 +99,26 @@ def read_card(folder: Path, run: dict, cards: Path | None) -> tuple[dict, list[s
         if card["provenance"].get("inference", now) != now:  # cards did not always say it
             return {}, [f"{path.name} is of other views, members or temperature"]
         summary = card["summary"]
-        strengths = [part["accuracy"] for part in summary["composite"].values()]
-        composite = float(np.mean(strengths)) if len(strengths) == 5 else None  # a quick card has one
-        predicted = None if run["recipe"] in calibrated_on() else summary.get("predicted_hidden")
-        if predicted:
-            composite, predicted = predicted["composite"], {key: predicted[key] for key in ("score", "low", "high")}
+        strength, systems = calibrated()
+        try:
+            composite = calibrate.composite_at(card, strength)[0] if strength else None
+        except ValueError:  # a quick card has one strength
+            composite = None
+        predicted = None if run["recipe"] in systems else summary.get("predicted_hidden")
+        predicted = predicted and {key: predicted[key] for key in ("score", "low", "high")}
         heldout = {key: summary["clean"][key] for key in ("accuracy", "macro_precision", "macro_recall", "roc_auc")}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a card of training.evaluate: {error!r}") from error
     return {"heldout": heldout, "composite": composite, "predicted_hidden": predicted}, []
 
 
-def calibrated_on() -> set[str]:
-    """The recipes that the calibration at hand rests on: to predict the score of one would be circular."""
+def calibrated() -> tuple[float | None, set[str]]:
+    """(the composite's strength, recipes) of the calibration at hand: to predict the score of one would be circular."""
     try:
-        return {point["system"] for point in calibrate.read(calibrate.PATH)["points"]}
+        calibration = calibrate.read(calibrate.PATH)
     except ValueError:  # there is none
-        return set()
+        return None, set()
+    return calibration["strength"], {point["system"] for point in calibration["points"]}
 
 
 def notes(run: dict) -> list[str]:
@@ -261,9 +264,9 @@ def legend(rows: list[dict]) -> str:
     return (
         "Scores in %, ROC AUC in 0-1; precision, recall and ROC AUC are macro averages on the clean held-out cells. "
         "Start: the weights before training. Train: on the batches of the epoch that ships, augmented and "
-        "mixed as the recipe says. Composite: accuracy at the strength that predicts the hidden score; without a "
-        "prediction, the mean of the five strengths. Predicted hidden: with its 95% interval. Reported: what "
-        "teams state, local and hidden; of frozen, fine_tuned, flips_shifts, randaugment and randaugment_cutout on "
+        "mixed as the recipe says. Composite: accuracy at the strength that predicts the hidden score. Predicted "
+        "hidden: with its 95% interval; of no system that the calibration rests on. Reported: what teams state, "
+        "local and hidden; of frozen, fine_tuned, flips_shifts, randaugment and randaugment_cutout on "
         "other networks." + speed
     )
 

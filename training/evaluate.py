@@ -93,6 +93,7 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
         }
         spec = importlib.util.spec_from_file_location("graded_model", source)
         module = importlib.util.module_from_spec(spec)
+        before = set(sys.modules)
         sys.modules["graded_model"] = module
         sys.path.insert(0, str(source.parent))
         try:
@@ -111,6 +112,9 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
         finally:
             sys.path.remove(str(source.parent))
             del sys.modules["graded_model"]
+            for name in set(sys.modules) - before if folder != ROOT else ():  # the next one's may have these names
+                if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}{os.sep}"):
+                    del sys.modules[name]
 
 
 def inference(folder: Path) -> dict:
@@ -612,8 +616,9 @@ def report_comparison(rows: list[dict], console: Console) -> None:
 
 
 def read_heldout(path: Path) -> data.Cells:
+    """The cells to score on; of MedMNIST's file its validation part."""
     try:
-        return data.read(path)
+        return data.read(path, part="val")
     except ValueError as error:
         raise ValueError(f"the held-out cells cannot be read: {error}; name an NPZ with --heldout") from error
 

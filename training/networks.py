@@ -31,7 +31,6 @@ class Network:
     name: str
     size: int
     backbone: Callable
-    source: str
     any_size: bool = False
     imagenet: bool = False
 
@@ -188,24 +187,24 @@ def application(name: str, x):
     return getattr(keras.applications, name)(weights=None, include_top=False, input_tensor=x, pooling="avg").output
 
 
-def _application(name: str, source: str, size: int = 96, any_size: bool = True) -> Network:
-    return Network(name, size, lambda x: application(name, x), source, any_size, imagenet=True)
+def _application(name: str, size: int = 96, any_size: bool = True) -> Network:
+    return Network(name, size, lambda x: application(name, x), any_size, imagenet=True)
 
 
 NETWORKS = {
     network.name: network
     for network in (
-        Network("BasicCNN", 96, basic_cnn, "LionIA's basic CNN"),
-        Network("SimpleCNN", 96, simple_cnn, "Spritzers' CNN of four convolutions", any_size=True),
-        Network("HalfVGG", 96, half_vgg, "Spritzers' VGG with half the filters; Simonyan & Zisserman 2015"),
-        _application("MobileNetV3Small", "Spritzers; Howard et al. 2019"),
-        _application("ResNet50V2", "LionIA; He et al. 2016, Identity mappings"),
-        _application("ResNet101", "the reports' comparisons; He et al. 2016, Deep residual learning"),
-        _application("DenseNet169", "the reports' comparisons; Huang et al. 2017"),
-        _application("ConvNeXtBase", "LionIA; Liu et al. 2022"),
-        _application("EfficientNetB4", "Spritzers' best; Tan & Le 2019", size=380, any_size=False),
-        _application("EfficientNetV2B0", "LionIA's best, and ours; Tan & Le 2021"),
-        Network("ViT", 96, vit, "future work in both reports; Dosovitskiy et al. 2021"),
+        Network("BasicCNN", 96, basic_cnn),  # LionIA
+        Network("SimpleCNN", 96, simple_cnn, any_size=True),  # Spritzers, four convolutions
+        Network("HalfVGG", 96, half_vgg),  # Spritzers; Simonyan & Zisserman 2015, with half the filters
+        _application("MobileNetV3Small"),  # Spritzers; Howard et al. 2019
+        _application("ResNet50V2"),  # LionIA; He et al. 2016, Identity mappings
+        _application("ResNet101"),  # the reports' comparisons; He et al. 2016, Deep residual learning
+        _application("DenseNet169"),  # the reports' comparisons; Huang et al. 2017
+        _application("ConvNeXtBase"),  # LionIA; Liu et al. 2022
+        _application("EfficientNetB4", size=380, any_size=False),  # Spritzers' best; Tan & Le 2019
+        _application("EfficientNetV2B0"),  # LionIA's best, and ours; Tan & Le 2021
+        Network("ViT", 96, vit),  # future work in both reports; Dosovitskiy et al. 2021
     )
 }
 

@@ -8,11 +8,11 @@
     python -m training.soup runs/a runs/b --out runs/soup --views 4                flips, where it is unsure
 
 Soups are Wortsman et al. 2022, the temperature is Guo et al. 2017. A soup costs at inference what one network does, an
-ensemble the sum. Batch norm's running statistics are averaged like all other weights, not estimated anew. Everything is
-chosen on the runs' own validation cells, clean and augmented by the first run's policy, never on the report card's
-corruptions. Ingredients must have split the same data in the same way. A temperature they have is not taken over. Runs
-that were trained on the validation cells too can be averaged, but nothing can be chosen or fitted on those cells: the
-temperature is then that of the run which they continue.
+ensemble the sum. Batch norm's running statistics are averaged like all other weights, not estimated anew. --greedy and
+--calibrate choose on the runs' own validation cells, clean and augmented by the first run's policy, never on the report
+card's corruptions; ingredients must have split the same data in the same way. A temperature they have is not taken
+over. Runs that were trained on the validation cells too can be averaged, whatever their split, but nothing can be
+chosen or fitted on those cells: the temperature is then that of the run which they continue.
 """
 
 import argparse
@@ -74,8 +74,10 @@ def check_alike(folders: list[Path], manifests: list[dict]) -> None:
             ours, theirs = (m.get(key, default) for m in (manifests[0], manifest))
             if ours != theirs:
                 raise ValueError(f"{key} of {folders[0]} is {ours!r}, of {folder} {theirs!r}: they must be the same")
-        for key in train.SPLIT:
-            if manifests[0]["settings"][key] != manifest["settings"][key]:
+        settings = [m["settings"] for m in (manifests[0], manifest)]
+        unsplit = any(each.get("validation_too") for each in settings)  # a run on all cells has no split of its own
+        for key in ("data",) if unsplit else train.SPLIT:
+            if settings[0][key] != settings[1][key]:
                 raise ValueError(
                     f"{folders[0]} and {folder} differ in {key}, so that cells one was trained on are among the "
                     f"other's validation cells: take runs of the same split"
@@ -107,15 +109,6 @@ def validation_cells(folders: list[Path], settings: dict, cells: data.Cells) -> 
     return clean, data.Cells(np.stack([augment.apply(policy, i, rng) for i in clean.images]), clean.labels)
 
 
-def score(probabilities: np.ndarray, labels: np.ndarray) -> dict:
-    """Accuracy, and cross-entropy in nats, of probabilities (n, 8)."""
-    likelihood = np.clip(probabilities[np.arange(len(labels)), labels], 1e-7, 1)
-    return {
-        "accuracy": float(np.mean(probabilities.argmax(axis=1) == labels)),
-        "loss": float(-np.log(likelihood).mean()),
-    }
-
-
 def stir(folders: list[Path], manifests: list[dict], greedy: bool, parts: tuple[data.Cells, data.Cells]):
     """(the averaged network, which of the folders are in it); `greedy`: see Wortsman et al. 2022, Recipe 1."""
     import model
@@ -133,7 +126,7 @@ def stir(folders: list[Path], manifests: list[dict], greedy: bool, parts: tuple[
         alone = []
         for place in order:
             weights_of(place)
-            alone.append(train.score(network, both, steps)["accuracy"])
+            alone.append(train.score_network(network, both, steps)["accuracy"])
             print(f"{folders[place]}: {alone[-1]:.4f}")
         order.sort(key=lambda place: -alone[place])
     used, total = [], None
@@ -142,7 +135,7 @@ def stir(folders: list[Path], manifests: list[dict], greedy: bool, parts: tuple[
         tried = more if total is None else [a + b for a, b in zip(total, more, strict=True)]
         if greedy:
             network.set_weights([w / (len(used) + 1) for w in tried])
-            accuracy = train.score(network, both, steps)["accuracy"]
+            accuracy = train.score_network(network, both, steps)["accuracy"]
             print(f"with {folders[place]}: {accuracy:.4f}{'' if accuracy >= best else ', left out'}")
             if accuracy < best:
                 continue
@@ -245,15 +238,15 @@ def combine(
         if calibrate:
             temperature = fit_temperature(np.concatenate(answers), np.tile(labels, len(parts)))
             manifest["temperature"] = temperature
-            manifest["calibration"] = {"loss_before": [score(p, labels)["loss"] for p in answers]}
+            manifest["calibration"] = {"loss_before": [train.score(p, labels)["loss"] for p in answers]}
             answers = [at_temperature(p, temperature) for p in answers]
-            manifest["calibration"]["loss_after"] = [score(p, labels)["loss"] for p in answers]
+            manifest["calibration"]["loss_after"] = [train.score(p, labels)["loss"] for p in answers]
         elif taken:
             manifest["temperature"] = taken["temperature"]
             manifest["calibration"] = {"temperature_of": taken["sha256"]}
             answers = [at_temperature(p, taken["temperature"]) for p in answers]
         seen = any(map(train.saw_validation, manifests))
-        manifest["scores"] = train.name_scores([score(p, labels) for p in answers], seen)
+        manifest["scores"] = train.name_scores([train.score(p, labels) for p in answers], seen)
         write_json(temporary / "manifest.json", manifest)
         shutil.copyfile(folders[0] / "audit.json", temporary / "audit.json")
         write_run(temporary, [folders[place] for place in used], manifest, made, whole, time.monotonic() - started)

@@ -331,14 +331,18 @@ def averaging(average: list[np.ndarray], horizon: float, steps: int):
     return Average()
 
 
-def score(network, cells: data.Cells, steps: tuple[str, ...] = ()) -> dict:
-    """Accuracy and cross-entropy in nats of a network on cells, which pass the enhancement `steps` first."""
+def score(probabilities: np.ndarray, labels: np.ndarray) -> dict:
+    """Accuracy, and cross-entropy in nats, of probabilities (n, 8) for labels (n,)."""
+    likelihood = np.clip(probabilities[np.arange(len(labels)), labels], 1e-7, 1)
+    accuracy = float(np.mean(probabilities.argmax(axis=1) == labels))
+    return {"accuracy": accuracy, "loss": float(-np.log(likelihood).mean())}
+
+
+def score_network(network, cells: data.Cells, steps: tuple[str, ...] = ()) -> dict:
+    """`score` of a network on cells, which pass the enhancement `steps` first."""
     import model
 
-    chosen = network.predict(model.preprocess(cells.images, steps), batch_size=64, verbose=0)
-    likelihood = np.clip(chosen[np.arange(len(cells)), cells.labels], 1e-7, 1)
-    accuracy = float(np.mean(chosen.argmax(axis=1) == cells.labels))
-    return {"accuracy": accuracy, "loss": float(-np.log(likelihood).mean())}
+    return score(network.predict(model.preprocess(cells.images, steps), batch_size=64, verbose=0), cells.labels)
 
 
 def train(
@@ -432,8 +436,8 @@ def train(
                 seconds = round(time.monotonic() - started, 1)
                 entry = {"epoch": epoch, "stage": stage, "size": pixels, "seconds": seconds}
                 entry["train"] = {key: float(values[-1]) for key, values in fit.history.items()}
-                entry["validation"] = score(shipped, validation, recipe.enhance)
-                entry["augmented_validation"] = score(shipped, augmented, recipe.enhance)
+                entry["validation"] = score_network(shipped, validation, recipe.enhance)
+                entry["augmented_validation"] = score_network(shipped, augmented, recipe.enhance)
                 print(json.dumps(entry))
                 history.append(entry)
                 if best_epoch(history, recipe) == epoch:

@@ -1,13 +1,14 @@
-"""What neither training nor the report card has the like of: a check on what carries over.
+"""Changes that neither training nor the report card makes: a check on what carries over.
 
     python -m training.unforeseen runs/ours --json unforeseen.json
     python -m training.unforeseen weights runs/before --json results/unforeseen.json       # and the gain over before
     python -m training.unforeseen --sheet sheet.png                                         # what each looks like
 
 The report card's corruptions come in families that augmentation knows, too, if in other forms. No operation of
-training.augment makes pictures like these, but `other_laboratory` is several of its kinds at once (stain, lamp, focus,
-sampling, noise) and `double_exposure` resembles MixUp. They must stay out of training, or they say nothing any more.
-Each takes (image uint8 (96, 96, 3) RGB, rng) and returns the same shape.
+training.augment makes pictures like these, but some have relatives there: `webp` in JPEG, `halftone` in dither,
+`palette` in posterize, `painting` in flatten and outline, `double_exposure` in MixUp, and `other_laboratory` is several
+kinds at once (stain, lamp, focus, sampling, noise). They must stay out of training, or they say nothing any more. Each
+takes (image uint8 (96, 96, 3) RGB, rng) and returns the same shape.
 """
 
 import argparse
