@@ -73,21 +73,26 @@ def _clean(X: np.ndarray) -> np.ndarray:
 
 
 def build_network(
-    size: int | None = IMAGE_SIZE, backbone_weights: str | Path | None = None, dropout: float = 0.3
+    size: int | None = IMAGE_SIZE,
+    backbone_weights: str | Path | None = None,
+    dropout: float = 0.3,
+    pixels: int | None = None,
 ) -> keras.Model:
     """EfficientNetV2B0 (Tan & Le 2021) with average pooling and one dense layer: float images to probabilities.
 
     size: height and width in pixels, None for any. backbone_weights: a headless `.weights.h5` for the backbone,
-    None for random ones. Takes (n, size, size, 3) in 0-255 as `preprocess` gives it, returns (n, 8) float32.
+    None for random ones. pixels: height and width to which the images are resized before the backbone (bilinear), None
+    for none. Takes (n, size, size, 3) in 0-255 as `preprocess` gives it, returns (n, 8) float32.
     """
-    backbone = keras.applications.EfficientNetV2B0(
-        weights=None, include_top=False, input_shape=(size, size, 3), pooling="avg"
-    )
+    images = x = keras.Input((size, size, 3))
+    if pixels is not None:
+        x = keras.layers.Resizing(pixels, pixels, dtype="float32")(images)
+    backbone = keras.applications.EfficientNetV2B0(weights=None, include_top=False, input_tensor=x, pooling="avg")
     if backbone_weights is not None:
         backbone.load_weights(backbone_weights)
     x = keras.layers.Dropout(dropout)(backbone.output)
     x = keras.layers.Dense(NUM_CLASSES, activation="softmax", dtype="float32", name="head")(x)
-    return keras.Model(backbone.input, x)
+    return keras.Model(images, x)
 
 
 REMEDY = "unzip the submission again, or put a trained run's model.weights.h5 and manifest.json there"
@@ -97,7 +102,8 @@ def read_manifest(folder: Path) -> dict:
     """folder/manifest.json. Raises FileNotFoundError where it is missing, ValueError where it is damaged.
 
     Read from it: `sha256` of model.weights.h5; `members`, file name to SHA-256 of further networks whose probabilities
-    are averaged; `enhance`, see `preprocess`; `views`, how many of VIEWS an unsure image gets; `temperature`.
+    are averaged; `enhance`, see `preprocess`; `pixels`, see `build_network`; `views`, how many of VIEWS an unsure image
+    gets; `temperature`.
     """
     path = folder / "manifest.json"
     if not path.is_file():
@@ -147,7 +153,7 @@ class Model:
 
     def build(self) -> keras.Model:
         """The network whose weights are loaded."""
-        return build_network()
+        return build_network(pixels=self.manifest.get("pixels"))
 
     def predict(self, X) -> np.ndarray:
         """Labels (n,) int64 in 0-7 of images (n, 96, 96, 3) in 0-255; see `preprocess` for what is accepted."""

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -170,6 +171,18 @@ def test_efficientnetv2b0_is_the_submitted_network():
     assert layers[0].name == "stem_conv" and layers[-1].name == "avg_pool"
     ours.set_weights(submitted.get_weights())
     np.testing.assert_array_equal(run(ours, photos()), run(submitted, photos()))
+
+
+def test_the_network_resizes_what_it_sees():
+    whole, larger = networks.build("EfficientNetV2B0"), networks.build("EfficientNetV2B0", pixels=112)
+    assert [layer.name for layer in networks.backbone_layers(larger)] == [
+        layer.name for layer in networks.backbone_layers(whole)
+    ]
+    assert networks.flops(larger) > 1.3 * networks.flops(whole) and larger.input_shape == whole.input_shape
+    anysize = networks.build("EfficientNetV2B0", None)
+    anysize.set_weights(larger.get_weights())
+    by_hand = np.stack([cv2.resize(image, (112, 112), interpolation=cv2.INTER_LINEAR) for image in photos()])
+    np.testing.assert_allclose(run(larger, photos()), run(anysize, by_hand), rtol=1e-3, atol=1e-5)
 
 
 def test_dropout_drops_in_training_only():

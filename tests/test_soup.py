@@ -228,6 +228,7 @@ def test_a_run_that_saw_the_validation_cells_takes_its_temperature_from_another(
         ({"data": "0"}, "differ in data"),
         ({"limit": 50}, "differ in limit"),
         ({"enhance": ["clahe"]}, "enhance of"),
+        ({"pixels": 112}, "see images at other sizes"),
         ({"network": "SimpleCNN"}, "network of"),
     ],
 )
@@ -236,7 +237,7 @@ def test_runs_that_do_not_fit_are_refused(runs, tmp_path, changes, message):
     shutil.copytree(runs["b"], other)
     manifest = json.loads((other / "manifest.json").read_text())
     for part in (manifest, manifest["settings"]):
-        part.update({key: value for key, value in changes.items() if key in part})
+        part.update({key: value for key, value in changes.items() if key in part or key == "pixels"})
     (other / "manifest.json").write_text(json.dumps(manifest))
     for kind in soup.KINDS:
         with pytest.raises(ValueError, match=message):

@@ -37,7 +37,7 @@ def easy_cells(n: int = 80) -> data.Cells:
     return data.Cells(images.astype(np.uint8), labels)
 
 
-def toy_network(size=None, backbone_weights=None, dropout=0.3):
+def toy_network(size=None, backbone_weights=None, dropout=0.3, pixels=None):
     inputs = keras.Input((size, size, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
     x = keras.layers.Conv2D(8, 3, strides=4)(x)
@@ -237,6 +237,8 @@ def test_refusals(toy, whole, tmp_path, monkeypatch):
         ({"enhance": ("sharpen",)}, "enhance holds 'sharpen'"),
         ({"class_policies": ((9, "flips"),)}, "labels 0-7"),
         ({"sizes": ((0, 64),)}, "end at 96 pixels"),
+        ({"pixels": 112}, "pixels is for EfficientNetV2B0 with sizes"),
+        ({"pixels": 16, "sizes": ((0, 96),)}, "pixels must be at least 32"),
         ({"sizes": (0, 96)}, "sizes must hold pairs (epoch, pixels)"),
         ({"class_policies": (3, "ours")}, "class_policies must hold pairs (label, policy)"),
         ({"network": "BasicCNN"}, "BasicCNN takes 96 pixels only"),
@@ -441,7 +443,7 @@ if __name__ == "__main__":
 """
 
 
-def plain_network(size=None, backbone_weights=None, dropout=0.3):
+def plain_network(size=None, backbone_weights=None, dropout=0.3, pixels=None):
     """Without batch norm, whose statistics are each device's own; the same weights wherever it is built."""
     start = [keras.initializers.GlorotUniform(seed) for seed in (1, 2)]
     inputs = keras.Input((size, size, 3))

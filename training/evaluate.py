@@ -121,7 +121,8 @@ def inference(folder: Path) -> dict:
     """What manifest.json beside the weights changes in their predictions; {} where there is none."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return {key: manifest[key] for key in ("members", "enhance", "views", "temperature") if manifest.get(key)}
+        changing = ("members", "enhance", "pixels", "views", "temperature")
+        return {key: manifest[key] for key in changing if manifest.get(key)}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 

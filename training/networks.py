@@ -34,12 +34,15 @@ class Network:
     any_size: bool = False
     imagenet: bool = False
 
-    def build(self, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3):
+    def build(
+        self, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None
+    ):
         """A keras.Model, float32 images (n, size, size, 3) in 0-255 to probabilities (n, 8) float32.
 
         size: height and width of the images that come in, None for any. weights: a `.weights.h5` of the backbone, or
         of the whole network as a run leaves it; None for random ones. dropout: share of the features dropped before the
-        head. Raises ValueError where the weights file cannot be read or is not this network's.
+        head. pixels: of EfficientNetV2B0, see model.build_network. Raises ValueError where the weights file cannot be
+        read or is not this network's.
         """
         import keras
 
@@ -50,7 +53,7 @@ class Network:
         whole = weights is not None and _loading(weights, lambda: _has_head(weights))
         headless = None if whole else weights
         if self.name == "EfficientNetV2B0":  # the network that is submitted: one piece of code for both sides
-            network = _loading(headless, lambda: model.build_network(size, headless, dropout))
+            network = _loading(headless, lambda: model.build_network(size, headless, dropout, pixels))
         else:
             images = keras.Input((size, size, 3))
             x = images
@@ -216,9 +219,11 @@ def find(name: str) -> Network:
     return NETWORKS[name]
 
 
-def build(name: str, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3):
+def build(
+    name: str, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None
+):
     """The network of that name, see Network.build."""
-    return find(name).build(size, weights, dropout)
+    return find(name).build(size, weights, dropout, pixels)
 
 
 def open_run(folder: Path):
@@ -227,7 +232,7 @@ def open_run(folder: Path):
 
     class Run(model.Model):
         def build(self):
-            return build(self.manifest.get("network", "EfficientNetV2B0"))
+            return build(self.manifest.get("network", "EfficientNetV2B0"), pixels=self.manifest.get("pixels"))
 
     return Run(folder)
 

@@ -33,6 +33,7 @@ class Recipe:
     only: tuple[str, ...] = ()  # train only backbone layers of these types, such as Conv2D; () means all types
     batch_norm: str = "live"  # or frozen: keep the statistics of the backbone's training
     sizes: tuple[tuple[int, int], ...] = ((0, 96),)  # (from this epoch after the head's on, pixels a side)
+    pixels: int | None = None  # the network itself resizes images to so many pixels a side, in training and when graded
     batch_size: int = 32
     optimizer: str = "adamw"  # adamw, adam or lion
     head_learning_rate: float = 2e-3

@@ -113,7 +113,7 @@ def stir(folders: list[Path], manifests: list[dict], greedy: bool, parts: tuple[
     """(the averaged network, which of the folders are in it); `greedy`: see Wortsman et al. 2022, Recipe 1."""
     import model
 
-    network = networks.build(manifests[0].get("network", "EfficientNetV2B0"))
+    network = networks.build(manifests[0].get("network", "EfficientNetV2B0"), pixels=manifests[0].get("pixels"))
 
     def weights_of(place: int) -> list[np.ndarray]:
         model.load_weights(network, folders[place] / FIRST, manifests[place]["sha256"])
@@ -190,6 +190,8 @@ def combine(
     started = time.monotonic()
     manifests = [read_run(folder) for folder in folders]
     check_alike(folders, manifests)
+    if len(pixels := {manifest.get("pixels") for manifest in manifests}) > 1:
+        raise ValueError(f"the runs see images at other sizes ({pixels} pixels): they must be the same")
     for folder, manifest in zip(folders, manifests, strict=True):
         if train.saw_validation(manifest) and (calibrate or kind == "greedy"):
             raise ValueError(

@@ -215,6 +215,10 @@ def check(recipe: Recipe) -> None:
         wrong.append(f"sizes must begin at epoch 0 and end at {data.IMAGE_SIZE} pixels: {recipe.sizes}")
     if recipe.network != "EfficientNetV2B0" and len(recipe.sizes) > 1:
         wrong.append(f"{recipe.network} takes {data.IMAGE_SIZE} pixels only: sizes must be ((0, {data.IMAGE_SIZE}),)")
+    if recipe.pixels is not None and (recipe.network != "EfficientNetV2B0" or len(recipe.sizes) > 1):
+        wrong.append(f"pixels is for EfficientNetV2B0 with sizes ((0, {data.IMAGE_SIZE}),): {recipe}")
+    if recipe.pixels is not None and recipe.pixels < 32:
+        wrong.append(f"pixels must be at least 32: {recipe.pixels}")
     if recipe.enhance and len(recipe.sizes) > 1:
         wrong.append(f"enhance works at {data.IMAGE_SIZE} pixels: sizes must be ((0, {data.IMAGE_SIZE}),)")
     if recipe.validation_too and recipe.patience is not None:
@@ -382,7 +386,7 @@ def train(
     keras.utils.set_random_seed(recipe.seed)
     with devices(distribute):
         size = None if len(recipe.sizes) > 1 else data.IMAGE_SIZE
-        network = networks.build(recipe.network, size, start, recipe.dropout)
+        network = networks.build(recipe.network, size, start, recipe.dropout, recipe.pixels)
         freeze(network, recipe, "all" if recipe.epochs else "head")  # for what it may find wrong
         if recipe.weights == "none":
             hasten_batch_norm(network)
@@ -390,7 +394,9 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "audit.json", audit)
         print(f"{audit['kept']} of {len(cells)} images kept, {len(training)} to train, {len(validation)} to validate")
-        shipped = networks.build(recipe.network, data.IMAGE_SIZE, None, recipe.dropout)  # carries the average
+        shipped = networks.build(  # carries the average
+            recipe.network, data.IMAGE_SIZE, None, recipe.dropout, recipe.pixels
+        )
         average = network.get_weights()
         size_of = {
             "parameters": networks.parameters(shipped),
@@ -607,6 +613,7 @@ def export(network, out: Path, settings: dict, history: list[dict], started_from
         "sha256": hashlib.sha256((out / "model.weights.h5").read_bytes()).hexdigest(),
         "network": settings["network"],
         "enhance": settings["enhance"],
+        **({"pixels": settings["pixels"]} if settings["pixels"] else {}),
         "settings": settings,
         **({"started_from": started_from} if started_from else {}),
         "epochs_done": len(history),
@@ -738,7 +745,8 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
         except (ValueError, SyntaxError):
             changes[knob] = value
         old = getattr(recipe, knob)
-        kinds = (int, float) if isinstance(old, float) else (int, type(None)) if knob == "patience" else type(old)
+        optional = knob in ("patience", "pixels")
+        kinds = (int, float) if isinstance(old, float) else (int, type(None)) if optional else type(old)
         if not isinstance(changes[knob], kinds):
             raise ValueError(f"--set {assignment}: {knob} is now {old!r}, the new value must be of that kind")
     return dataclasses.replace(recipe, **changes)
