@@ -167,6 +167,7 @@ def runs_of(manifest: dict, share: float = 1.0) -> list[tuple[dict, float]]:
 def told(manifest: dict) -> str:
     """A run, how long it was, and what it started from."""
     only = ", on all cells that are not held out" if manifest["settings"].get("validation_too") else ""
+    only += f", at {manifest['pixels']} pixels" if manifest.get("pixels") else ""
     text, before = f"`{manifest['settings']['recipe']}` ({manifest['epochs_done']} epochs{only}", manifest
     while before := before.get("started_from"):
         if ingredients(before):
@@ -175,13 +176,23 @@ def told(manifest: dict) -> str:
     return text + ")"
 
 
+def named(parts: list[tuple[dict, float]]) -> str:
+    """Runs in words, with their shares where those differ."""
+    alike = len({share for _, share in parts}) == 1
+    each = [told(run) if alike else f"{share:.3g} of {told(run)}" for run, share in parts]
+    return f"{', '.join(each[:-1])}{' and ' * (len(each) > 1)}{each[-1]}"
+
+
 def training(manifest: dict) -> str:
     """The runs that a manifest's weights are of, what each started from, and the score of the first unseen one."""
     parts = runs_of(manifest)
     alike = len({share for _, share in parts}) == 1
-    each = [told(run) if alike else f"{share:.3g} of {told(run)}" for run, share in parts]
     of = "those of " if len(parts) == 1 else "the average of " if alike else "an average: "
-    text = f"The weights in the repository are {of}{', '.join(each[:-1])}{' and ' * (len(each) > 1)}{each[-1]}"
+    text = f"The weights in the repository are {of}{named(parts)}"
+    start = manifest.get("started_from") or {}
+    if len(parts) == 1 and ingredients(start):
+        parts = runs_of(start)
+        text += f". That average held {named(parts)}"
     unseen = next((run for run, _ in parts if "validation" in run["scores"]), None)
     if unseen:
         clean, augmented = (percent(unseen["scores"][f"{kind}validation"]["accuracy"]) for kind in ("", "augmented_"))
@@ -243,10 +254,10 @@ def gap_of(row: dict) -> str:
 
 
 def unforeseen() -> str:
-    """What ships and what came before it, oldest first, on changes that neither training nor the card has."""
+    """What ships and what came before it, oldest first, on changes that neither training nor the card makes."""
     u = load("unforeseen.json")
     now, middle, first = u["models"]
-    named = ((first, "without thirteen operations"), (middle, "without patterns"), (now, "now"))
+    named = ((first, "three cosines"), (middle, "six, 13 more operations"), (now, "nine, patterns, 112 pixels"))
     lines = [f"| | {' | '.join(f'{name} %' for _, name in named)} |", "|---" * 4 + "|"]
     for kind in now["kinds"]:
         lines.append(f"| {kind.replace('_', ' ')} | {' | '.join(percent(m['kinds'][kind]) for m, _ in named)} |")

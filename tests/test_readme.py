@@ -53,6 +53,13 @@ def test_what_is_said_of_an_average_of_averages():
         "(2 epochs, after the average so far). On the cells split off for validation, `a` scores 25.00% clean and "
         "25.00% augmented."
     )
+    last = stage("f", started_from=whole, pixels=112)
+    last["scores"] = {"seen_validation": {"accuracy": 0.5}}
+    assert make_tables.training(last) == (
+        "The weights in the repository are those of `f` (2 epochs, at 112 pixels, after the average so far). That "
+        "average held 0.25 of `a` (2 epochs), 0.25 of `b` (2 epochs) and 0.5 of `d` (2 epochs, after the average so "
+        "far). On the cells split off for validation, `a` scores 25.00% clean and 25.00% augmented."
+    )
 
 
 def test_a_number_changed_by_hand_is_put_right():

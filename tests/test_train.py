@@ -409,7 +409,7 @@ def test_batch_norm_is_hastened_from_scratch_alone(toy, tmp_path, monkeypatch):
     run(tmp_path / "run", dataclasses.replace(RECIPE, epochs=1))
     assert len(hastened) == 1
     path = tmp_path / "run" / "model.weights.h5"
-    monkeypatch.setattr(networks, "build", lambda name, size, weights, dropout: toy_network(size))
+    monkeypatch.setattr(networks, "build", lambda name, size, weights, dropout, pixels: toy_network(size))
     run(tmp_path / "on", dataclasses.replace(RECIPE, epochs=1, weights=str(path)))
     assert len(hastened) == 1
 
