@@ -158,7 +158,7 @@ def forecast(job: Job, n: int, predicted: tuple[int, float, int] = (0, 0.0, 0)) 
 
     The slope is between the call for half of the images and the one for all; a fifth of the mean time per image is
     its lower bound, in case noise makes the shorter call the slower one. predicted: images, seconds and peak bytes of
-    the whole prediction job, from start to end, which says more where it had more than twice as many images.
+    the whole prediction job, from start to end, which counts instead where it had more than twice as many images.
     """
     seconds, memory, images = job.notes.get("seconds"), job.notes.get("memory"), job.notes.get("images")
     try:
@@ -167,7 +167,8 @@ def forecast(job: Job, n: int, predicted: tuple[int, float, int] = (0, 0.0, 0)) 
         peak, seen, total = memory["again"] * 1024 / MB, images, seconds["load"] + per_image * n
         if predicted[0] > 2 * images:
             seen, whole, most = predicted
-            total = max(total, whole + per_image * (n - seen))
+            per_image = max(0.0, (whole - seconds["load"]) / seen)
+            total = whole + per_image * (n - seen)
             growth = max(0.0, (most / MB - peak) / (seen - images))
             peak = max(peak, most / MB)
         return {

@@ -280,9 +280,9 @@ def test_a_forecast_is_a_straight_line_through_two_calls():
     assert made["seconds"] == pytest.approx(10 + 1000 * 0.02)
     assert made["memory_mb_per_image"] == pytest.approx(10**5 * 1024 / 50 / 1e6)
     assert made["memory_mb"] == pytest.approx(204.8 + 900 * 2.048)
-    longer = verdict.forecast(worker.Job(notes=notes), 1000, (500, 24.0, 244_800_000))  # says more
+    longer = verdict.forecast(worker.Job(notes=notes), 1000, (500, 25.0, 244_800_000))  # says more
     assert longer["memory_mb"] == pytest.approx(244.8 + 500 * 0.1)
-    assert longer["seconds"] == pytest.approx(24 + 500 * 0.02)
+    assert longer["seconds"] == pytest.approx(25 + 500 * 15 / 500) and longer["seconds_per_image"] == 15 / 500
     assert longer["memory_mb_per_image"] == pytest.approx(0.1)
     assert verdict.forecast(worker.Job(notes=notes), 1000, (200, 99.0, 10**9)) == made
     assert verdict.forecast(worker.Job(notes={"images": "many"}), 1000) == {}
