@@ -115,13 +115,10 @@ def is_main(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "__name__" in {getattr(n, "id", "") for n in ast.walk(node.test)}
 
 
-def for_types(node: ast.AST) -> bool:
-    """`if TYPE_CHECKING:`, whose body never runs."""
-    return isinstance(node, ast.If) and dotted(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def looked_for(node: ast.AST) -> str | None:
-    """The branch of an `if` that runs only where some file was found to be there."""
+def unsure(node: ast.AST) -> str | None:
+    """The branch of an `if` that runs only where some file was found to be there, or never, as for TYPE_CHECKING."""
+    if isinstance(node, ast.If) and dotted(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        return "body"
     if isinstance(node, (ast.If, ast.IfExp)) and mentions([node.test]) & {"exists", "isfile", "isdir", "is_file"}:
         return "orelse" if isinstance(node.test, ast.UnaryOp) else "body"
     return None
@@ -136,8 +133,7 @@ def walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
         for field, value in ast.iter_fields(node):
             children = value if isinstance(value, list) else [value]
             tried = isinstance(node, ast.Try) and node.handlers and field == "body"
-            inside = guarded or bool(tried) or node in idle or is_main(node) or field == looked_for(node)
-            inside |= for_types(node) and field == "body"
+            inside = guarded or bool(tried) or node in idle or is_main(node) or field == unsure(node)
             todo += [(child, inside) for child in children if isinstance(child, ast.AST)]
 
 

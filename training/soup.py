@@ -113,7 +113,7 @@ def stir(folders: list[Path], manifests: list[dict], greedy: bool, parts: tuple[
     """(the averaged network, which of the folders are in it); `greedy`: see Wortsman et al. 2022, Recipe 1."""
     import model
 
-    network = networks.build(manifests[0].get("network", "EfficientNetV2B0"), pixels=manifests[0].get("pixels"))
+    network = networks.described(manifests[0])
 
     def weights_of(place: int) -> list[np.ndarray]:
         model.load_weights(network, folders[place] / FIRST, manifests[place]["sha256"])
