@@ -1,0 +1,130 @@
+"""What the grader's Keras takes: every class that a file can name, and the arguments of its constructor.
+
+    python -m grader.keras_table > grader/keras_table.json      under Keras 3.4.1; CI and users only read the file
+
+`classes` maps the place where Keras looks (keras.layers.Dense) to its arguments in one line, or to null where it takes
+any or where that could not be tried. `functions` are places, too. `layers` are those that a whole-model .h5 names.
+`stuck` are losses and metrics that such an .h5 may hold as strings and that load_model of this version stops at.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import types
+
+# Values for arguments without a default, and arguments of older files that some classes still take.
+SAMPLES = {
+    "units": 2, "filters": 2, "kernel_size": 1, "rate": 0.1, "factor": 0.1, "height": 8, "width": 8, "height_factor": 0.1,
+    "width_factor": 0.1, "scale": 1.0, "stddev": 0.1, "num_heads": 1, "key_dim": 2, "input_dim": 2, "output_dim": 2, "n": 2,
+    "target_shape": [4], "dims": [1], "axes": 1, "learning_rate": 0.1, "initial_learning_rate": 0.1, "decay_steps": 2,
+    "decay_rate": 0.1, "name": "float32", "activation": "relu", "num_classes": 2, "precision": 0.5, "recall": 0.5,
+    "specificity": 0.5, "sensitivity": 0.5, "num_bins": 2, "num_tokens": 2, "function": "relu", "max_value": 1.0,
+    "batch_shape": [None, 2], "value": 0.1, "target_class_ids": [0], "factors": 0.1, "boundaries": [1], "values": [1.0, 2.0],
+    "end_learning_rate": 0.1, "alpha": 0.1, "first_decay_steps": 2, "bin_boundaries": [0.5], "groups": 1,
+    "pool_size": 2, "equation": "ab,bc->ac", "output_shape": [2], "mode": "int8", "source_name": "float32",
+}  # fmt: skip
+OLDER = ("decay", "is_legacy_optimizer", "jit_compile", "input_shape", "batch_input_shape", "input_dim", "ragged", "lr",
+         "implementation", "time_major", "weights", "fn", "input_length", "epsilon")  # fmt: skip
+MORE = {
+    "InputLayer": {"batch_shape": [None, 2]}, "Activation": {"activation": "relu"}, "BatchNormalization": {"axis": 1},
+    "UnitNormalization": {"axis": 1}, "Resizing": {"height": 8, "width": 8}, "Lambda": {"function": len},
+    "Discretization": {"bin_boundaries": [0.5]}, "Normalization": {"mean": 0.0, "variance": 1.0},
+    "CategoryEncoding": {"num_tokens": 2}, "RandomCrop": {"height": 8, "width": 8},
+}  # fmt: skip
+
+
+def accepts(cls: type, config: dict) -> bool:
+    try:
+        cls.from_config(json.loads(json.dumps(config)))
+        return True
+    except Exception:
+        return False
+
+
+def arguments(cls: type) -> str | None:
+    """The names that from_config takes, by signature and by trial; None where it takes any name or cannot be tried."""
+    from keras.saving import serialize_keras_object as serialize
+
+    if cls.__name__ in ("Model", "Functional", "Sequential"):
+        return None
+    names, needed = set(), {}
+    for owner in cls.__mro__:
+        parameters = inspect.signature(owner.__init__).parameters if "__init__" in vars(owner) else {}
+        names |= {p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not needed and parameters:
+            needed = {k: p for k, p in parameters.items() if p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD}
+        if parameters and not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
+            break
+    try:
+        given = MORE.get(cls.__name__) or {k: SAMPLES[k] for k in needed if k != "self"}
+        config = json.loads(json.dumps(serialize(cls(**given))))["config"]
+    except Exception:
+        config = None
+    if config is None or not accepts(cls, config) or accepts(cls, {**config, "no_such_argument": 1}):
+        return None
+    names |= set(config) | {old for old in OLDER if accepts(cls, {**config, old: None})}
+    return " ".join(sorted(names - {"self"}))
+
+
+def symbols() -> dict[str, object]:
+    """Every class and function of the public API, and the models that a file names by their source module."""
+    import keras
+    from keras.src import api_export
+    from keras.src.models import cloning, functional, model, sequential  # noqa: F401
+    from keras.src.trainers import compile_utils
+
+    found, todo, seen = dict(api_export.REGISTERED_NAMES_TO_OBJS), [("keras", keras)], set()
+    while todo:
+        place, module = todo.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        for name, value in vars(module).items():
+            if isinstance(value, types.ModuleType) and value.__name__.startswith(("keras.api", "keras.src.activ")):
+                todo.append((f"{place}.{name}", value))
+            elif isinstance(value, (type, types.FunctionType)) and not name.startswith("_") and ".api" not in place:
+                found.setdefault(f"{place}.{name}", value)
+    for module in (functional, model, sequential, compile_utils):
+        classes = {n: v for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__}
+        found |= {f"{module.__name__}.{name}": value for name, value in classes.items()}
+    return found
+
+
+def stuck() -> list[str]:
+    from keras.src import losses, metrics
+
+    def stops(module, name) -> bool:
+        try:
+            module.deserialize(name)
+            return False
+        except Exception:
+            return True
+
+    return sorted({n for m in (losses, metrics) for n in m.ALL_OBJECTS_DICT if isinstance(n, str) and stops(m, n)})
+
+
+def table() -> dict:
+    import keras
+    from keras.src import layers
+
+    classes, functions = {}, set()
+    for place, value in sorted(symbols().items()):
+        if isinstance(value, type) and hasattr(value, "from_config") and "._legacy" not in place:
+            classes[place] = arguments(value)
+        elif isinstance(value, types.FunctionType) and place.split(".")[1] in FUNCTIONS:
+            functions.add(place)
+    named = {n: v for n, v in vars(layers).items() if isinstance(v, type) and issubclass(v, layers.Layer)}
+    return {
+        "keras": keras.__version__,
+        "functions": sorted(functions),
+        "layers": " ".join(sorted({*named, "InputLayer", "Functional", "Model", "Sequential"})),
+        "stuck": " ".join(stuck()),
+        "classes": classes,
+    }
+
+
+FUNCTIONS = ("activations", "losses", "metrics", "initializers", "regularizers", "constraints", "ops")
+
+if __name__ == "__main__":
+    print(json.dumps(table(), indent=0))
