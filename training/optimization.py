@@ -34,6 +34,13 @@ def hasten_batch_norm(network, momentum: float = 0.99) -> None:
             layer.momentum = min(layer.momentum, momentum)
 
 
+def reseed(network, seed: int, epoch: int) -> None:
+    """Let dropout draw what this epoch of this seed draws: its generators' states are in no weights file."""
+    for layer in network.layers:
+        if generator := getattr(layer, "seed_generator", None):
+            generator.state.assign([seed, epoch])
+
+
 def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
     """Set optimizer, learning rate (over `steps` an epoch) and loss for what is trained."""
     rate = recipe.head_learning_rate if stage == "head" else recipe.learning_rate

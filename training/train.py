@@ -29,7 +29,7 @@ import model
 from training import augment, clean, data, networks
 from training.batches import Batches
 from training.files import ROOT, write_json
-from training.optimization import Average, compile_for, freeze, hasten_batch_norm
+from training.optimization import Average, compile_for, freeze, hasten_batch_norm, reseed
 from training.provenance import provenance, save_half, sources
 from training.recipes import RECIPES, Recipe
 from training.scores import fit_temperature, score
@@ -140,6 +140,7 @@ class Run:
     def train_epoch(self, epoch: int) -> dict:
         """Train for one epoch, write everything, and return the epoch's entry in the history."""
         started, (stage, pixels), steps = time.monotonic(), self.stage(epoch), self.batches.steps
+        reseed(self.network, self.recipe.seed, epoch)
         callbacks = []
         if self.recipe.average_epochs:
             callbacks = [Average(self.average, self.recipe.average_epochs * steps, steps)]
