@@ -236,7 +236,7 @@ def codes() -> str:
 
 BLOCKS = {
     block.__name__: block
-    for block in (report, codes, card, calibration, left_out, unforeseen, trials, benchmark, audit, run, systems,
+    for block in (report, codes, card, calibration, unforeseen, trials, benchmark, audit, systems,
                   classes, corruptions, mistakes)
 }  # fmt: skip
 
