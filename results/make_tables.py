@@ -4,10 +4,9 @@
     python -m results.make_tables --check    exit 1 if that would change anything
 
 report.json is what build_submission.py wrote, card.json what training.evaluate, calibration.json what
-training.calibrate, left_out.json what training.left_out (left_out_noise.json: at commit c344c65,
-left_out_3_epochs.json: at d27fc91, left_out_before.json: at 1c34a22), unforeseen.json what training.unforeseen,
-ledger.json what results.ledger, systems.json what training.compare, benchmark.json what training.benchmark,
-audit_benchmark.json what tests.dirty; weights/manifest.json belongs to the weights.
+training.calibrate, unforeseen.json what training.unforeseen, ledger.json what results.ledger, systems.json what
+training.compare, benchmark.json what training.benchmark, audit_benchmark.json what tests.dirty; weights/manifest.json
+belongs to the weights.
 """
 
 import json
@@ -231,28 +230,6 @@ def calibration() -> str:
     )
 
 
-def left_out() -> str:
-    """The gap of each family that training never saw, and what it was under narrower policies."""
-    found, noise, short, first = (load(f"left_out{name}.json") for name in ("", "_noise", "_3_epochs", "_before"))
-    lines = ["| family | seen in training % | left out % | gap in points (95% interval) |", "|---" * 4 + "|"]
-    lines += [f"| {family} | {gap_of(row)} |" for family, row in found["families"].items()]
-    rows = found["families"].values()
-    seen, left = (percent(sum(row[key] for row in rows) / len(rows)) for key in ("seen", "left_out"))
-    lines.append(f"| mean | {seen} | {left} | {100 * found['mean_gap']:+.2f} |")
-    lines.append(f"| noise, without patterns in either run | {gap_of(noise['families']['noise'])} |")
-    return "\n".join(lines) + (
-        f"\n\nRuns of {found['settings']['epochs']} epochs over {found['cells']['training']:,} cells, scored on "
-        f"{found['cells']['heldout']} held-out cells, the last row on {noise['cells']['heldout']}. After "
-        f"{short['settings']['epochs']} epochs the mean was {100 * short['mean_gap']:+.2f} without patterns, and "
-        f"{100 * first['mean_gap']:+.2f} without twelve more operations (on {first['cells']['heldout']} cells)."
-    )
-
-
-def gap_of(row: dict) -> str:
-    """A family's cells of the table: seen, left out and the gap."""
-    return f"{percent(row['seen'])} | {percent(row['left_out'])} | {points({**row, 'difference': row['gap']})}"
-
-
 def unforeseen() -> str:
     """What ships and what came before it, oldest first, on changes that neither training nor the card makes."""
     u = load("unforeseen.json")
@@ -314,8 +291,8 @@ def codes() -> str:
 
 BLOCKS = {
     block.__name__: block
-    for block in (report, codes, card, calibration, left_out, unforeseen, trials, benchmark, audit, run, systems,
-                  classes, corruptions, mistakes)
+    for block in (report, codes, card, calibration, unforeseen, trials, benchmark, audit, run, systems, classes,
+                  corruptions, mistakes)
 }  # fmt: skip
 
 
