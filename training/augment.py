@@ -261,6 +261,16 @@ def stain(image, strength, rng):
     return to_uint8(256 * cv2.exp(cv2.transform(density, -np.hstack([matrix, shift]))) - 1)
 
 
+def restain(image, strength, rng):
+    """Another stain, lamp and camera: each channel becomes a random rising curve of the luma, between a dark and a
+    light end of its own, and the colours that stood out from the luma are kept, faded or deepened by up to a half."""
+    low, light = 110 * strength * rng.random(3), 255 - 110 * strength * rng.random(3)
+    bend, keep = np.exp(0.7 * rng.uniform(-strength, strength, 3)), 1 + strength * rng.uniform(-1, 0.5)
+    luma = cv2.transform(image, LUMA[:1])
+    mapped = cv2.LUT(cv2.merge([luma] * 3), (low + (light - low) * (LEVELS[:, None] / 255) ** bend)[None])
+    return to_uint8(mapped + keep * (image - luma[..., None].astype(np.float32)))
+
+
 def random_convolution(image, strength, rng):
     """Blend in a random mix of the channels, each through a random filter of 1 to 5 pixels; every channel's mean and
     spread stay. Textures and colours change, shapes do not (after RandConv, Xu et al. 2021, arXiv:2007.13003)."""
@@ -917,7 +927,7 @@ POLICIES = {
             Layer(0.2, (perspective, elastic)),
             Layer(0.4, (brightness, contrast, gamma, tone_curve, autocontrast, equalize)),
             Layer(0.4, (saturation, hue, grey, channel_shift, channel_gain, channel_shuffle)),
-            Layer(0.4, (stain,)),
+            Layer(0.5, (stain, restain)),
             Layer(0.25, (illumination, veil)),
             Layer(0.3, (solarize, posterize, dither, invert)),
             Layer(0.25, (random_convolution,)),
