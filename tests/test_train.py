@@ -228,7 +228,7 @@ def test_refusals(toy, whole, tmp_path, monkeypatch):
             run(tmp_path / "new", limit=limit)
     for changes, message in [
         ({"batch_size": 1000}, "fewer than one batch of 1000"),
-        ({"frozen": 99}, "frozen=99, but the backbone of EfficientNetV2B0 has 4 layers"),
+        ({"frozen": 99}, "frozen=99, but the backbone of EfficientNetV2B0 has 6 layers"),
         ({"only": ("LSTM",)}, "no layer of EfficientNetV2B0"),
         ({"weights": "nowhere.weights.h5"}, "nowhere.weights.h5 is missing"),
         ({"network": "AlexNet"}, "network is 'AlexNet'; choose from BasicCNN"),
@@ -294,7 +294,7 @@ def test_patience_ends_a_run_and_ships_its_best_epoch(toy, tmp_path, monkeypatch
     "changes, trained",
     [
         ({}, ["conv2d", "batch_normalization"]),
-        ({"frozen": 1}, ["batch_normalization"]),
+        ({"frozen": 3}, ["batch_normalization"]),
         ({"only": ("Conv2D",)}, ["conv2d"]),
         ({"batch_norm": "frozen"}, ["conv2d"]),
     ],
