@@ -14,7 +14,7 @@ from test_soup import colour_network, leave_run
 from test_train import toy_network
 
 import model
-from training import calibrate, compare, evaluate
+from evaluation import calibrate, compare, evaluate
 from training.recipes import RECIPES
 
 LOSSES = (1.0, 0.4, 0.6)  # of validation: the second epoch is the best
@@ -230,7 +230,7 @@ def test_curves(tmp_path):
 
 def test_the_command(tmp_path):
     def run(*arguments):
-        command = [sys.executable, "-m", "training.compare", *map(str, arguments)]
+        command = [sys.executable, "-m", "evaluation.compare", *map(str, arguments)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     folder, out = make_run(tmp_path / "ours"), tmp_path / "systems.json"

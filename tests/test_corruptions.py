@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from training import corruptions
-from training.corruptions import BORDERS, CORRUPTIONS, FAMILIES, SEVERITIES, corrupt, corrupt_batch
+from evaluation import corruptions
+from evaluation.corruptions import BORDERS, CORRUPTIONS, FAMILIES, SEVERITIES, corrupt, corrupt_batch
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = [*CORRUPTIONS, "composite"]
@@ -385,7 +385,7 @@ def test_contact_sheet_shows_every_corruption(cells):
 @pytest.mark.slow
 def test_the_command_writes_the_sheet(cells, tmp_path):
     np.savez(tmp_path / "cells.npz", images=np.repeat(cells, 2, axis=0), labels=np.arange(48)[:, None] % 8)
-    command = [sys.executable, "-m", "training.corruptions", "--data"]
+    command = [sys.executable, "-m", "evaluation.corruptions", "--data"]
     subprocess.run([*command, tmp_path / "cells.npz", "--out", tmp_path / "sheet.png"], cwd=ROOT, check=True)
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] > 1000
     failed = subprocess.run([*command, tmp_path / "none.npz"], cwd=ROOT, capture_output=True, text=True)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from training import corruptions, data, evaluate
+from evaluation import corruptions, evaluate
+from training import data
 
 ROOT = Path(__file__).resolve().parent.parent
 HASHES = {"model_py_sha256": "a", "weights_sha256": "b"}

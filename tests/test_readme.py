@@ -5,8 +5,6 @@ import re
 import pytest
 from conftest import ROOT
 
-from results import make_tables
-
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from training import augment, networks, train
+from training import augment, networks, settings
 from training.recipes import RECIPES, REPORTED, Recipe
 
 # Not stated: as plain as Keras has it.
@@ -90,7 +90,7 @@ def test_a_recipe_is_what_its_report_says(name):
         sizes=((0, pixels if pixels != size else 96),), **rest,
     )  # fmt: skip
     assert dataclasses.asdict(RECIPES[name]) == dataclasses.asdict(expected)
-    train.check(RECIPES[name])
+    settings.check(RECIPES[name])
 
 
 def test_figures_are_those_of_the_sources():

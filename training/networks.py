@@ -260,22 +260,6 @@ def build(
     return find(name).build(size, weights, dropout, pixels)
 
 
-def described(manifest: dict):
-    """The network that a manifest describes, for 96 x 96 images, with random weights."""
-    return build(manifest.get("network", "EfficientNetV2B0"), pixels=manifest.get("pixels"))
-
-
-def open_run(folder: Path):
-    """The `model.Model` of a training run's folder, whatever its network: manifest.json names it."""
-    import model
-
-    class Run(model.Model):
-        def build(self):
-            return described(self.manifest)
-
-    return Run(folder)
-
-
 def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path | None:
     """The weights file that `weights` means for a network: None for "none", else a path.
 

@@ -11,12 +11,10 @@ After every epoch the folder holds model.weights.h5 and manifest.json (what mode
 """
 
 import argparse
-import ast
 import dataclasses
 import hashlib
 import json
 import os
-import platform
 import shlex
 import shutil
 import sys
@@ -24,140 +22,23 @@ import textwrap
 import time
 from pathlib import Path
 
-import cv2
 import keras
 import numpy as np
 
 import model
-from training import augment, batches, clean, data, enhance, files, networks, recipes
+from training import augment, clean, data, networks
 from training.batches import Batches
-from training.files import ROOT, commit, write_json
+from training.files import ROOT, write_json
+from training.optimization import Average, compile_for, freeze, hasten_batch_norm, reseed
+from training.provenance import provenance, save_half, sources
 from training.recipes import RECIPES, Recipe
+from training.scores import fit_temperature, score
+from training.settings import check, from_scratch, override, shortened
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-OPTIMIZERS = ("adamw", "adam", "lion")
-SOURCES = (model, augment, batches, clean, data, enhance, files, networks, recipes)  # what a run depends on, with this
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def save_half(network, path: Path) -> None:
-    """Save weights as `.weights.h5` with kernels in float16, which halves the file; the rest stays float32.
-
-    Batch norm's variances can leave float16's range, kernels do not. Loading needs nothing special: Keras casts.
-    """
-    import h5py
-
-    def write(temporary: Path) -> None:
-        whole = temporary.with_name(f".whole{temporary.name}")
-        try:
-            network.save_weights(whole)
-            with h5py.File(whole) as old, h5py.File(temporary, "w") as new:
-
-                def visit(name, item):
-                    if isinstance(item, h5py.Group):
-                        copy = new.require_group(name)
-                    else:
-                        copy = new.create_dataset(name, data=item[()].astype("f2" if item.ndim > 1 else item.dtype))
-                    copy.attrs.update(item.attrs)
-
-                new.attrs.update(old.attrs)
-                old.visititems(visit)
-        finally:
-            whole.unlink(missing_ok=True)
-
-    files.write_atomically(path, write)
-
-
-def sources() -> str:
-    """SHA-256 of the source files that a run depends on."""
-    paths = sorted([Path(__file__), *(Path(module.__file__) for module in SOURCES)])
-    return hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in paths)).hexdigest()
-
-
-def provenance(cells: data.Cells, audit: dict) -> dict:
-    """What a manifest says of the code, the data and the versions, taken when a run starts."""
-    revision = commit() or ""
-    removed = np.array([entry["index"] for entry in audit["removed"]], int)
-    kept = np.setdiff1d(np.arange(len(cells)), removed).astype("<i8")
-    return {
-        "commit": revision.removesuffix("-dirty") or None,
-        "clean": bool(revision) and not revision.endswith("-dirty"),
-        "sources": sources(),
-        "data": data.digest(cells),
-        "kept": len(kept),
-        "kept_sha256": hashlib.sha256(kept.tobytes()).hexdigest(),
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-        },
-    }
-
-
-def find_checkpoint(out: Path, settings: dict, resume: bool) -> Path | None:
-    """The newest checkpoint of the run in `out`; None where it starts afresh.
-
-    Raises FileExistsError for a run that is not to be resumed; ValueError for one that cannot be: there is none, or
-    it has other settings or other code.
-    """
-    found = max(out.glob("checkpoint-*"), default=None)
-    if not resume:
-        if found or (out / "manifest.json").exists():
-            raise FileExistsError(f"{out} already holds a run: add --resume to go on with it, or choose another --out")
-        return None
-    if found is None:
-        raise ValueError(f"{out} holds no run that could be resumed: leave out --resume, or name the run's folder")
-    state = json.loads((found / "state.json").read_text(encoding="utf-8"))
-    free = {"epochs"} if settings["schedule"] == "constant" else set()  # nothing else depends on it there
-    changed = sorted(key for key in settings if key not in free and settings[key] != state["settings"].get(key))
-    if changed:
-        raise ValueError(f"{out} was started with another {', '.join(changed)}: use the same, or another --out")
-    if state["provenance"]["sources"] != sources():
-        began = state["provenance"]["commit"]
-        raise ValueError(f"{out} was started with other code (commit {began}): check that out, or choose another --out")
-    return found
 
 
 # --- what goes in ----------------------------------------------------------------------------------------------------
-
-
-def check(recipe: Recipe) -> None:
-    """Raises ValueError for settings that cannot run, before anything is read or built."""
-    wrong = []
-    for field, known in {
-        "network": networks.NETWORKS, "policy": augment.POLICIES, "optimizer": OPTIMIZERS,
-        "schedule": ("cosine", "constant"),
-    }.items():  # fmt: skip
-        if getattr(recipe, field) not in known:
-            wrong.append(f"{field} is {getattr(recipe, field)!r}; choose from {', '.join(known)}")
-    for knob, what in (("sizes", "(share of the epochs, pixels)"), ("class_policies", "(label, policy)")):
-        if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in getattr(recipe, knob)):
-            raise ValueError(f"{knob} must hold pairs {what}, such as {knob}=((0, ...),): {getattr(recipe, knob)!r}")
-    for label, policy in recipe.class_policies:
-        if label not in range(len(data.CLASSES)) or policy not in augment.POLICIES:
-            wrong.append(f"class_policies holds ({label!r}, {policy!r}); it takes labels 0-7 and names of policies")
-    for step in recipe.enhance:
-        if step not in enhance.STEPS:
-            wrong.append(f"enhance holds {step!r}; choose from {', '.join(enhance.STEPS)}")
-    if recipe.batch_size < 1 or recipe.epochs < 0 or recipe.head_epochs < 0 or recipe.epochs + recipe.head_epochs < 1:
-        wrong.append("batch_size must be at least 1, and head_epochs and epochs 1 together")
-    shares = [share for share, _ in recipe.sizes]
-    if shares[:1] != [0] or shares != sorted(shares) or shares[-1] >= 1 or min(p for _, p in recipe.sizes) < 32:
-        wrong.append(f"sizes must begin at share 0, rise below 1 and have 32 pixels or more: {recipe.sizes}")
-    elif recipe.network != "EfficientNetV2B0" and recipe.sizes != ((0, data.IMAGE_SIZE),):
-        wrong.append(f"{recipe.network} has a size of its own: sizes must be ((0, {data.IMAGE_SIZE}),)")
-    if not 1 <= recipe.views <= len(model.VIEWS):
-        wrong.append(f"views must be 1 to {len(model.VIEWS)}: {recipe.views}")
-    if not 0 < recipe.validation < 1:
-        wrong.append(f"validation must be between 0 and 1: {recipe.validation}")
-    if min(recipe.mixup, recipe.cutmix) < 0 or recipe.mixup + recipe.cutmix > 1:
-        wrong.append(f"the odds of mixup and cutmix must be at least 0 and at most 1 together: {recipe}")
-    if wrong:
-        raise ValueError("this recipe cannot run: " + "; ".join(wrong))
 
 
 def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, dict]:
@@ -188,74 +69,6 @@ def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
     return cells.take(np.sort(np.random.default_rng(seed).permutation(len(cells))[:limit]))
 
 
-# --- network and optimizer -------------------------------------------------------------------------------------------
-
-
-def freeze(network, recipe: Recipe, stage: str) -> None:
-    """Set which layers are trained: in stage 'head' that alone, in 'all' what the recipe leaves of the backbone, too.
-
-    A frozen batch norm is in inference mode. Raises ValueError where more layers are to be frozen than there are, or
-    none is of the types to be trained.
-    """
-    backbone = networks.backbone_layers(network)
-    if recipe.frozen > len(backbone):
-        raise ValueError(f"frozen={recipe.frozen}, but the backbone of {recipe.network} has {len(backbone)} layers")
-    for place, layer in enumerate(backbone):
-        wanted = place >= recipe.frozen and (not recipe.only or type(layer).__name__ in recipe.only)
-        layer.trainable = stage == "all" and wanted
-    if recipe.only and stage == "all" and not any(layer.trainable for layer in backbone):
-        raise ValueError(f"no layer of {recipe.network} behind the first {recipe.frozen} is of {recipe.only}")
-
-
-def hasten_batch_norm(network, momentum: float = 0.99) -> None:
-    """Let batch norm's running statistics follow within hundreds of steps, for a network that starts at random.
-
-    MobileNetV3's momentum of 0.999 is for a hundred times as many steps: there, each layer's statistics lag behind,
-    and after four epochs it still named every cell alike.
-    """
-    for layer in networks.backbone_layers(network):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, momentum)
-
-
-def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
-    """Set optimizer, learning rate (over `steps` an epoch) and loss for what is trained."""
-    rate = recipe.head_learning_rate if stage == "head" else recipe.learning_rate
-    if stage == "all" and recipe.schedule == "cosine":
-        warmup = int(min(recipe.warmup_epochs, recipe.epochs / 2) * steps)
-        decay = max(1, recipe.epochs * steps - warmup)
-        rate = keras.optimizers.schedules.CosineDecay(0.0, decay, warmup_target=rate, warmup_steps=warmup)
-    if recipe.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
-    else:
-        make = {"adamw": keras.optimizers.AdamW, "lion": keras.optimizers.Lion}[recipe.optimizer]
-        optimizer = make(rate, weight_decay=recipe.weight_decay, global_clipnorm=1.0)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
-    network.compile(optimizer, loss, metrics=["accuracy"])
-    network.optimizer.build(network.trainable_variables)
-
-
-class Average(keras.callbacks.Callback):
-    """Keeps `average`, in place, an exponential moving average of all weights over a horizon of steps.
-
-    Keras's own `use_ema` averages what the optimizer trains and so leaves batch norm's statistics behind. Whole
-    numbers among the weights, such as counters, are not averaged: the newest counts.
-    """
-
-    def __init__(self, average: list[np.ndarray], horizon: float, steps: int):
-        super().__init__()
-        self.average, self.every = average, min(8, steps)  # each reading of the weights costs a GPU a pause
-        self.share = min(1.0, self.every / horizon)
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch % self.every == self.every - 1:
-            self.average[:] = [
-                now if now.dtype.kind in "iu" else mean + (now - mean) * self.share
-                for mean, now in zip(self.average, self.model.get_weights(), strict=True)
-            ]
-
-
 def as_dataset(source: Batches, epoch: int):
     """One epoch for `fit`, preprocessed as model.py does it: for TensorFlow a tf.data.Dataset, else a generator.
 
@@ -278,33 +91,6 @@ def as_dataset(source: Batches, epoch: int):
     options = tf.data.Options()
     options.autotune.enabled = False
     return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).with_options(options)
-
-
-# --- scores ----------------------------------------------------------------------------------------------------------
-
-
-def score(probabilities: np.ndarray, labels: np.ndarray) -> dict:
-    """Accuracy, and cross-entropy in nats, of probabilities (n, 8) for labels (n,)."""
-    likelihood = np.clip(probabilities[np.arange(len(labels)), labels], 1e-7, 1)
-    accuracy = float(np.mean(probabilities.argmax(axis=1) == labels))
-    return {"accuracy": round(accuracy, 5), "loss": round(float(-np.log(likelihood).mean()), 5)}
-
-
-def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The T in [0.1, 10] at which p^(1/T) has the lowest negative log-likelihood of labels (n,): Guo et al. 2017, 4.2.
-
-    probabilities: (n, 8), as they are at T = 1.
-    """
-    from scipy.optimize import minimize_scalar
-
-    logits = np.log(np.clip(probabilities, 1e-30, None).astype(np.float64))
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(labels)), labels]))
-
-    found = minimize_scalar(loss, bounds=np.log([0.1, 10]), method="bounded", options={"xatol": 1e-5})
-    return float(np.exp(found.x))
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -354,6 +140,7 @@ class Run:
     def train_epoch(self, epoch: int) -> dict:
         """Train for one epoch, write everything, and return the epoch's entry in the history."""
         started, (stage, pixels), steps = time.monotonic(), self.stage(epoch), self.batches.steps
+        reseed(self.network, self.recipe.seed, epoch)
         callbacks = []
         if self.recipe.average_epochs:
             callbacks = [Average(self.average, self.recipe.average_epochs * steps, steps)]
@@ -512,6 +299,30 @@ def train(
     return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
 
 
+def find_checkpoint(out: Path, settings: dict, resume: bool) -> Path | None:
+    """The newest checkpoint of the run in `out`; None where it starts afresh.
+
+    Raises FileExistsError for a run that is not to be resumed; ValueError for one that cannot be: there is none, or
+    it has other settings or other code.
+    """
+    found = max(out.glob("checkpoint-*"), default=None)
+    if not resume:
+        if found or (out / "manifest.json").exists():
+            raise FileExistsError(f"{out} already holds a run: add --resume to go on with it, or choose another --out")
+        return None
+    if found is None:
+        raise ValueError(f"{out} holds no run that could be resumed: leave out --resume, or name the run's folder")
+    state = json.loads((found / "state.json").read_text(encoding="utf-8"))
+    free = {"epochs"} if settings["schedule"] == "constant" else set()  # nothing else depends on it there
+    changed = sorted(key for key in settings if key not in free and settings[key] != state["settings"].get(key))
+    if changed:
+        raise ValueError(f"{out} was started with another {', '.join(changed)}: use the same, or another --out")
+    if state["provenance"]["sources"] != sources():
+        began = state["provenance"]["commit"]
+        raise ValueError(f"{out} was started with other code (commit {began}): check that out, or choose another --out")
+    return found
+
+
 def check_space(out: Path, recipe: Recipe) -> None:
     """Raises ValueError where the disk has no room for a checkpoint beside its predecessor, with what ships."""
     network = networks.build(recipe.network, dropout=recipe.dropout)
@@ -539,50 +350,6 @@ def is_over(history: list[dict], recipe: Recipe) -> bool:
 
 
 # --- command line ----------------------------------------------------------------------------------------------------
-
-
-def from_scratch(recipe: Recipe) -> Recipe:
-    """The recipe from random weights: there is nothing pretrained to keep, so no head goes first and no layer stays.
-
-    Raises ValueError for a recipe that trains nothing but the head.
-    """
-    if recipe.epochs == 0:
-        raise ValueError(
-            "this recipe trains nothing but the head, on pretrained features: take other --weights than none"
-        )
-    return dataclasses.replace(recipe, weights="none", head_epochs=0, frozen=0, only=())
-
-
-def override(recipe: Recipe, assignments: list[str]) -> Recipe:
-    """The recipe with `knob=value` changes; values as Python writes them, or bare words. ValueError for others."""
-    fields = {field.name for field in dataclasses.fields(Recipe)}
-    changes = {}
-    for assignment in assignments:
-        knob, _, value = assignment.partition("=")
-        if knob not in fields or not value:
-            raise ValueError(f"--set {assignment}: write knob=value, with a knob of {', '.join(sorted(fields))}")
-        if knob == "weights":
-            raise ValueError(f"--set {assignment}: write --weights {value}")
-        try:
-            changes[knob] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            changes[knob] = value
-        old = getattr(recipe, knob)
-        optional = knob == "patience"
-        kinds = (int, float) if isinstance(old, float) else (int, type(None)) if optional else type(old)
-        if not isinstance(changes[knob], kinds):
-            raise ValueError(f"--set {assignment}: {knob} is now {old!r}, the new value must be of that kind")
-    return dataclasses.replace(recipe, **changes)
-
-
-def shortened(recipe: Recipe, epochs: int | None) -> Recipe:
-    """The recipe with `epochs` in all, those of the head among them; None: its own. ValueError below 1."""
-    if epochs is None:
-        return recipe
-    if epochs < 1:
-        raise ValueError(f"--epochs is {epochs}; it must be at least 1")
-    head = min(recipe.head_epochs, epochs)
-    return dataclasses.replace(recipe, head_epochs=head, epochs=epochs - head)
 
 
 def parse() -> argparse.Namespace:

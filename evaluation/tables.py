@@ -1,12 +1,12 @@
-"""Write the tables of the README and the model card from the JSON files beside this one, so that no number is typed.
+"""Write the tables of the README and of docs/ from the JSON files in results/, so that no number is typed.
 
-    python -m results.make_tables            rewrite the blocks between <!-- NAME --> and <!-- /NAME -->
-    python -m results.make_tables --check    exit 1 if that would change anything
+    python -m evaluation.tables            rewrite the blocks between <!-- NAME --> and <!-- /NAME -->
+    python -m evaluation.tables --check    exit 1 if that would change anything
 
-report.json is what build_submission.py wrote, card.json what training.evaluate, calibration.json what
-training.calibrate, unforeseen.json what training.unforeseen, ledger.json what results.ledger, systems.json what
-training.compare, benchmark.json what training.benchmark, audit_benchmark.json what tests.dirty; weights/manifest.json
-belongs to the weights.
+report.json is what build_submission.py wrote, card.json what evaluation.evaluate, calibration.json what
+evaluation.calibrate, unforeseen.json what evaluation.unforeseen,
+ledger.json what evaluation.ledger, systems.json what evaluation.compare, benchmark.json what evaluation.benchmark,
+audit_benchmark.json what tests.dirty.
 """
 
 import json
@@ -14,11 +14,11 @@ import re
 import sys
 from pathlib import Path
 
-from training.calibrate import PHASE, PHASE_MARGIN
-from training.train import made_of
+from evaluation.calibrate import PHASE, PHASE_MARGIN
 
-HERE = Path(__file__).resolve().parent
-PAGES = (HERE.parent / "README.md", HERE / "MODEL_CARD.md")
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def load(name: str) -> dict:
@@ -147,64 +147,9 @@ def recall_and_precision(row: dict) -> str:
     return f"{100 * row['recall']:.1f} / {precision}"
 
 
-def run() -> str:
-    """What the shipped weights' own manifest says of their training."""
-    return training(json.loads((HERE.parent / "weights" / "manifest.json").read_text(encoding="utf-8")))
-
-
-def ingredients(manifest: dict) -> list[dict]:
-    """What a soup or an ensemble is really made of; of a run, nothing."""
-    return [part for part in made_of(manifest) if part.get("used", True)]
-
-
-def runs_of(manifest: dict, share: float = 1.0) -> list[tuple[dict, float]]:
-    """The runs that weights are an average of, of averages too, each with its share."""
-    parts = ingredients(manifest)
-    return [found for part in parts for found in runs_of(part, share / len(parts))] or [(manifest, share)]
-
-
-def told(manifest: dict) -> str:
-    """A run, how long it was, and what it started from."""
-    only = ", on all cells that are not held out" if manifest["settings"].get("validation_too") else ""
-    only += f", at {manifest['pixels']} pixels" if manifest.get("pixels") else ""
-    text, before = f"`{manifest['settings']['recipe']}` ({manifest['epochs_done']} epochs{only}", manifest
-    while before := before.get("started_from"):
-        if ingredients(before):
-            return text + ", after the average so far)"
-        text += f", after {before['epochs_done']} of `{before['settings']['recipe']}`"
-    return text + ")"
-
-
-def named(parts: list[tuple[dict, float]]) -> str:
-    """Runs in words, with their shares where those differ."""
-    alike = len({share for _, share in parts}) == 1
-    each = [told(run) if alike else f"{share:.3g} of {told(run)}" for run, share in parts]
-    return f"{', '.join(each[:-1])}{' and ' * (len(each) > 1)}{each[-1]}"
-
-
-def training(manifest: dict) -> str:
-    """The runs that a manifest's weights are of, what each started from, and the score of the first unseen one."""
-    parts = runs_of(manifest)
-    alike = len({share for _, share in parts}) == 1
-    of = "those of " if len(parts) == 1 else "the average of " if alike else "an average: "
-    text = f"The weights in the repository are {of}{named(parts)}"
-    start = manifest.get("started_from") or {}
-    if len(parts) == 1 and ingredients(start):
-        parts = runs_of(start)
-        text += f". That average held {named(parts)}"
-    unseen = next((run for run, _ in parts if "validation" in run["scores"]), None)
-    if unseen:
-        clean, augmented = (percent(unseen["scores"][f"{kind}validation"]["accuracy"]) for kind in ("", "augmented_"))
-        text += (
-            f". On the cells split off for validation, `{unseen['settings']['recipe']}` scores {clean}% clean and "
-            f"{augmented}% augmented"
-        )
-    return f"{text}. {manifest.get('note', '')}".rstrip()
-
-
 def systems() -> str:
-    """Every system of the two reports and ours, as training.compare lists them."""
-    from training.compare import markdown
+    """Every system of the two reports and ours, as evaluation.compare lists them."""
+    from evaluation.compare import markdown
 
     return markdown(load("systems.json")["rows"])
 
@@ -225,7 +170,7 @@ def calibration() -> str:
         f"{predicted['strength']:g}{beyond}. A score moves by {100 * PHASE:g} points from phase to phase (one standard "
         "deviation), so that the best of calibrations would still leave the lower end at "
         f"{percent(predicted['score'] - PHASE_MARGIN)}. This one rests on {len(c['points'])} systems with known hidden "
-        "scores, trained anew here and scored on the same composite (`python -m training.calibrate "
+        "scores, trained anew here and scored on the same composite (`python -m evaluation.calibrate "
         "results/ladder/*.json`):\n\n" + "\n".join(lines)
     )
 
@@ -291,7 +236,7 @@ def codes() -> str:
 
 BLOCKS = {
     block.__name__: block
-    for block in (report, codes, card, calibration, unforeseen, trials, benchmark, audit, run, systems, classes,
+    for block in (report, codes, card, calibration, unforeseen, trials, benchmark, audit, systems, classes,
                   corruptions, mistakes)
 }  # fmt: skip
 
@@ -314,7 +259,7 @@ def main() -> None:
         if "--check" not in sys.argv[1:]:
             path.write_text(new, encoding="utf-8")
         elif new != old:
-            sys.exit(f"{path.name} is not what results/ gives: run python -m results.make_tables")
+            sys.exit(f"{path.name} is not what results/ gives: run python -m evaluation.tables")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The composite's accuracy as a hidden score: calibrated on re-trained systems whose hidden scores are known.
 
-    python -m training.calibrate results/ladder/*.json --out results/calibration.json
-    python -m training.calibrate --sheet sheet.png --strength 4          # 60 cells under the composite, to be counted
+    python -m evaluation.calibrate results/ladder/*.json --out results/calibration.json
+    python -m evaluation.calibrate --sheet sheet.png --strength 4          # 60 cells under the composite, to be counted
 
-Each card is one that training.evaluate wrote (`--composite` is enough) of a run of a recipe in KNOWN; its file's name
-without .json names the recipe. training.evaluate reads the result and predicts hidden scores with it.
+Each card is one that evaluation.evaluate wrote (`--composite` is enough) of a run of a recipe in KNOWN; its file's name
+without .json names the recipe. evaluation.evaluate reads the result and predicts hidden scores with it.
 
 Method
     strength    Between the composite's five strengths a system's accuracy is interpolated linearly on the logit scale.
@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training import corruptions
+from evaluation import corruptions
 from training.files import ROOT, commit, write_atomically, write_json
 from training.recipes import REPORTED
 
@@ -238,7 +238,7 @@ def read(path: Path) -> dict:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a calibration: {error}") from error
     if not isinstance(calibration, dict) or not {"strength", "points", "fit", "provenance"} <= calibration.keys():
-        raise ValueError(f"{path} is no calibration; make it anew with python -m training.calibrate")
+        raise ValueError(f"{path} is no calibration; make it anew with python -m evaluation.calibrate")
     return calibration
 
 
@@ -265,7 +265,7 @@ def draw(path: Path, strength: float, heldout: Path, names: bool) -> None:
     """`sheet` of 60 held-out cells, the classes in proportion, in a fixed shuffled order, as a PNG."""
     from PIL import Image  # comes with matplotlib
 
-    from training.evaluate import SHORT, read_heldout, stratified_order
+    from evaluation.evaluate import SHORT, read_heldout, stratified_order
 
     cells = read_heldout(heldout)
     order = np.random.default_rng(0).permutation(stratified_order(cells.labels)[:60])
@@ -298,7 +298,7 @@ def run(args: argparse.Namespace) -> None:
         draw(args.sheet, strength, args.heldout, not args.blind)
         print(f"{args.sheet}: 60 cells under the composite at strength {strength:g}")
         return
-    from training.evaluate import read_card
+    from evaluation.evaluate import read_card
 
     cards = {}
     for path in args.cards:

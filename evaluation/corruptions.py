@@ -1,6 +1,6 @@
 """The report card's corruptions: fixed, seeded per image, five severities each, at 96x96.
 
-    python -m training.corruptions --data data/heldout.npz --out results/corruptions.png    # look at all of them
+    python -m evaluation.corruptions --data data/heldout.npz --out results/corruptions.png    # look at all of them
 
 Every corruption is a pure function `(image, strength, rng) -> image`: image uint8 RGB (96, 96, 3), strength a float in
 0-1, rng a `numpy.random.Generator`. Strength 0 is the identity, severity s of 1-5 is strength s/5, and the parameter
@@ -393,7 +393,7 @@ def composite(image: np.ndarray, strength: float, rng: np.random.Generator) -> n
     Each of `LAYERS` happens or not by its odds, takes one corruption of its family at random, and its own strength
     from 0.4-1 of the composite's. Same signature and rules as a single corruption.
 
-    It stays solvable: of 60 cells at strength 4 (`python -m training.calibrate --sheet OUT.png --strength 4`), 55 show
+    It stays solvable: of 60 cells at strength 4 (`python -m evaluation.calibrate --sheet OUT.png --strength 4`), 55 show
     what tells their class, four show a cell whose telling part is hidden or drowned, and one shows none.
     """
     for family, odds in LAYERS:
