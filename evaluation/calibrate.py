@@ -31,30 +31,17 @@ import numpy as np
 
 from evaluation import corruptions
 from training.files import ROOT, commit, write_atomically, write_json
+from training.recipes import REPORTED
 
 PATH = ROOT / "results" / "calibration.json"
 PHASE = 0.02  # standard deviation of a hidden score: two phases with different test sets moved scores by a few points
 PHASE_MARGIN = 1.96 * PHASE  # 19 phases of 20 move a score by less
-L, S = "LionIA's report, table 2", "Spritzers' report"
-LADDER = "another team's ladder, there with EfficientNetB2"
 
 # recipe -> (lowest, highest) known hidden accuracy, and who reported it
 KNOWN: dict[str, tuple[float, float, str]] = {
-    "spritzers_simple_cnn": (0.25, 0.25, S),
-    "lionia_basic_cnn": (0.28, 0.28, L),
-    "lionia_convnext_base": (0.38, 0.38, L),
-    "spritzers_vgg": (0.45, 0.45, S),
-    "spritzers_mobilenetv3small": (0.45, 0.45, S),
-    "fine_tuned": (0.46, 0.68, "several teams' pretrained networks without strong augmentation; the ladder's had .68"),
-    "frozen": (0.63, 0.63, LADDER),
-    "spritzers_efficientnetb4": (0.65, 0.65, S),
-    "flips_shifts": (0.74, 0.74, LADDER),
-    "lionia_resnet50v2": (0.77, 0.77, L),
-    "spritzers_randmix": (0.86, 0.86, S),
-    "randaugment": (0.87, 0.87, LADDER),
-    "lionia_efficientnetv2b0": (0.87, 0.87, L),
-    "randaugment_cutout": (0.90, 0.90, LADDER),
-    "spritzers_lion": (0.92, 0.92, S),
+    name: (min(scores), max(scores), said.source)
+    for name, said in REPORTED.items()
+    if said.hidden and (scores := [float(score) / 100 for score in said.hidden.split("-")])
 }
 
 

@@ -23,26 +23,8 @@ import model
 from evaluation import calibrate, evaluate
 from training import data, train
 from training.files import write_json
-from training.recipes import RECIPES, Recipe
+from training.recipes import RECIPES, REPORTED, Recipe
 
-# Accuracy in % as the reports (and the ladder's team) state it: on their own cells, on the hidden test.
-REPORTED = {
-    "frozen": (None, "63"),
-    "fine_tuned": (None, "46-68"),
-    "flips_shifts": (None, "74"),
-    "randaugment": (None, "87"),
-    "randaugment_cutout": (None, "90"),
-    "lionia_basic_cnn": ("96.3", "28"),
-    "lionia_convnext_base": ("93.0", "38"),
-    "lionia_resnet50v2": ("98.1", "77"),
-    "lionia_efficientnetv2b0": ("98.0", "87"),
-    "spritzers_simple_cnn": (None, "25"),
-    "spritzers_vgg": ("95-97", "45"),
-    "spritzers_mobilenetv3small": ("95-97", "45"),
-    "spritzers_efficientnetb4": (None, "65"),
-    "spritzers_randmix": ("99.3", "86"),
-    "spritzers_lion": (None, "92"),
-}
 SPEED_IMAGES = 256
 FILES = ("run.json", "manifest.json")  # a folder with neither is no run, or one in its first epoch
 
@@ -198,7 +180,7 @@ def compare(
         if name not in there
     ]
     for row in rows:
-        row["reported"] = dict(zip(("local", "hidden"), REPORTED.get(row["recipe"], (None, None)), strict=True))
+        row["reported"] = {key: getattr(REPORTED.get(row["recipe"]), key, None) for key in ("local", "hidden")}
     order = list(RECIPES)
     return sorted(rows, key=lambda row: order.index(row["recipe"]) if row["recipe"] in order else len(order))
 

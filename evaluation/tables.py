@@ -236,8 +236,8 @@ def codes() -> str:
 
 BLOCKS = {
     block.__name__: block
-    for block in (report, codes, card, calibration, unforeseen, trials, benchmark, audit, systems,
-                  classes, corruptions, mistakes)
+    for block in (report, codes, card, calibration, unforeseen, trials, benchmark, audit, systems, classes,
+                  corruptions, mistakes)
 }  # fmt: skip
 
 

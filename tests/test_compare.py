@@ -14,7 +14,6 @@ from test_train import run, toy_network
 
 import model
 from evaluation import calibrate, compare, evaluate
-from training import recipes
 from training.recipes import RECIPES
 
 LOSSES = (1.0, 0.4, 0.6)  # of validation: the second epoch is the best
@@ -157,16 +156,6 @@ def test_card_that_does_not_count(tmp_path):
     (folder / "card.json").write_text(json.dumps({"schema": evaluate.SCHEMA}))
     with pytest.raises(ValueError, match=r"card\.json is not a card"):
         compare.make_row(folder)
-
-
-def test_reported_figures_are_those_of_the_recipes():
-    for name in RECIPES:
-        text = getattr(recipes, name).__doc__
-        local, hidden = compare.REPORTED.get(name, (None, None))
-        said = re.search(r"[Hh]idden (\d+|\.\d+(?:-\.\d+)?)", text)
-        assert (said and said[1].replace(".", "")) == hidden, name
-        said = re.search(r"Local ([\d.]+(?:-\d+)?)", text)
-        assert (said and said[1]) == local, name
 
 
 def test_markdown_is_a_table(tmp_path):

@@ -230,7 +230,8 @@ class TestDamagedWeights:
 
     @pytest.mark.parametrize(
         "key, value",
-        [("views", 0), ("views", 5), ("views", True), ("views", 1.5), ("temperature", 1e-9), ("temperature", float("nan")),
+        [("views", 0), ("views", 5), ("views", True), ("views", 1.5), ("temperature", 1e-9),
+         ("temperature", float("nan")),
          ("temperature", 10**400), ("temperature", "1"), ("sha256", "abc"), ("sha256", None), ("pixels", 8),
          ("pixels", "96"), ("network", 3), ("enhance", "clahe"), ("members", []), ("members", ["../other"])],
     )  # fmt: skip

@@ -222,10 +222,10 @@ def test_refusals(toy, whole, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=message):
             run(tmp_path / "new", limit=limit)
     for changes, message in [
-        ({"frozen": 99}, "frozen=99, but the backbone of EfficientNetV2B0 has 4 layers"),
+        ({"frozen": 99}, "frozen=99, but the backbone of EfficientNetV2B0 has 6 layers"),
         ({"only": ("LSTM",)}, "no layer of EfficientNetV2B0"),
         ({"weights": "nowhere.weights.h5"}, "nowhere.weights.h5 is missing"),
-        ({"network": "AlexNet"}, "network is 'AlexNet'; choose from BasicCNN"),
+        ({"network": "AlexNet"}, "network is 'AlexNet'; choose from Linear"),
         ({"policy": "mild"}, "policy is 'mild'; choose from none"),
         ({"optimizer": "sgd"}, "optimizer is 'sgd'; choose from adamw, adam, lion"),
         ({"enhance": ("sharpen",)}, "enhance holds 'sharpen'"),
@@ -280,7 +280,7 @@ def test_patience_ends_a_run_and_ships_its_best_epoch(toy, tmp_path, monkeypatch
     "changes, trained",
     [
         ({}, ["conv2d", "batch_normalization"]),
-        ({"frozen": 1}, ["batch_normalization"]),
+        ({"frozen": 3}, ["batch_normalization"]),
         ({"only": ("Conv2D",)}, ["conv2d"]),
     ],
 )
