@@ -57,8 +57,9 @@ def look(python: str) -> dict:
 
 def modules(distribution: dict) -> set[str]:
     """Names that `import` finds in a distribution; in a folder that several share, those below it."""
-    entries = [entry for entry in distribution["entries"] if not entry.endswith(("-info", ".libs", ".pth"))]
-    return {"/".join(part.split(".")[0] for part in entry.split("/")).replace("/", ".") for entry in entries}
+    entries = [entry.split("/") for entry in distribution["entries"]]
+    entries = [parts for parts in entries if not parts[0].endswith(("-info", ".libs", ".pth"))]
+    return {".".join(part.split(".")[0] for part in parts) for parts in entries}
 
 
 def plain(name: str) -> str:
@@ -86,7 +87,8 @@ def hidden(python: str, packages: tuple[str, ...] = ()) -> list[str]:
     """Names of the modules that the interpreter has and a rehearsal does not find."""
     seen = {plain(d["name"]) for d in kept(python, packages)}
     left = [d for d in look(python)["distributions"] if plain(d["name"]) not in seen]
-    return sorted({name.split(".")[0] for d in left for name in modules(d) if name.isidentifier() and name[0] != "_"})
+    names = {name for d in left for name in modules(d) if not name.startswith("_")}
+    return sorted(name for name in names if all(map(str.isidentifier, name.split("."))))
 
 
 def versions(python: str) -> dict[str, str | None]:
@@ -106,8 +108,8 @@ def phrase(found: dict[str, str | None], names: list[str] | None = None) -> str:
     return ", ".join(f"{SHOWN[name]} {found[name]}" if found[name] else f"no {SHOWN[name]}" for name in names or found)
 
 
-def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> None:
-    """Make the environment in `folder`, which does not exist yet. The interpreter and its packages stay where they are.
+def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> list[str]:
+    """Make the environment in `folder`, which does not exist yet; returns the folders that its links lead to.
 
     Links, not copies: libraries that look for others beside themselves find them where they truly lie.
     """
@@ -118,9 +120,12 @@ def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> None:
     (folder / "bin/python").symlink_to(facts["base"])
     home = os.path.dirname(facts["base"])
     (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
+    places = set()
     for distribution in kept(python, packages):
         for entry in distribution["entries"]:
-            link = site / entry
+            link, target = site / entry, os.path.realpath(os.path.join(distribution["place"], entry))
             link.parent.mkdir(exist_ok=True)
             if not link.is_symlink():
-                link.symlink_to(os.path.join(distribution["place"], entry))
+                link.symlink_to(target)
+                places.add(os.path.dirname(target))
+    return sorted(places)

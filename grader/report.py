@@ -8,7 +8,7 @@ report.json, which both are made from, has these keys; those of a rehearsal are 
     zip         path, bytes, sha256
     files       {name: bytes} of what went into the zip, where this command made it; with it:
     left_out    {name: why} of what did not
-    environment python, tensorflow, keras, numpy (versions, null: not there), differs (names of those that are not the
+    environment  python, tensorflow, keras, numpy (versions, null: not there), differs (names of those that are not the
                 grader's), hidden (modules that are installed, and that the grader lacks)
     findings    [{code, level ("error" or "warning"), wrong, platform, change, message}], see CODES.md
     rehearsal   profile, era, isolation, status, history (of statuses), detail, time_limit_s, logs (folder), log_end

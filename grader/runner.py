@@ -160,10 +160,10 @@ def run_program(root: Path, scoring: bool, limits: Limits, tick: Callable[[float
         environment |= {"HOME": f"{root}/tmp", "TMPDIR": f"{root}/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
     if words[0] in ("python", "python3"):
         words[:1] = ["/env/bin/python"] if isolated else [f"{root}/env/bin/python", sandbox.__file__, "--no-network"]
-    lay_out(root / "env", limits.python, limits.packages)
+    visible = lay_out(root / "env", limits.python, limits.packages)
     (root / "tmp").mkdir()
     spec = {"root": str(root), "command": words, "cwd": f"{app}/program", "env": environment, "isolated": isolated,
-            "writable": ["/app/output", "/tmp"], "file_limit": limits.disk}  # fmt: skip
+            "writable": ["/app/output", "/tmp"], "visible": visible, "file_limit": limits.disk}  # fmt: skip
     (root / "spec.json").write_text(json.dumps(spec))
     given = [root / "app" / name for name in ("ingested_program", "input_data", "input", "program")]
     before = {folder: fingerprint(folder) for folder in given}

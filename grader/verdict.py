@@ -108,6 +108,8 @@ def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
 
 def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[Finding]:
     """Findings of the probe job. `first`: labels of the same images in the scored run; `truth`: true ones, or None."""
+    import numpy as np
+
     n = len(first)
     found = judge_job(job, "probing", limits)
     if job.stopped:
@@ -151,7 +153,7 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[F
             differ("PRO03", [dtype], labels["again"], dtype=dtype)
     if truth is not None and "scaled" in labels:
         plain, scaled = float((first == truth).mean()), float((labels["scaled"] == truth).mean())
-        if scaled > plain + 0.2:
+        if scaled > max(plain + 0.2, np.bincount(truth).max() / n):  # more than one constant answer gives
             found.append(finding("PRO05", scaled=f"{scaled:.1%}", plain=f"{plain:.1%}"))
     return found
 
@@ -253,7 +255,7 @@ def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tupl
     """
     by_code = {f.code: f for f in found}
     elsewhere = by_code.get("ENV01")
-    suffix = f", but {elsewhere.wrong.replace('the rehearsal', 'it')}, not the grader's versions" if elsewhere else ""
+    suffix = f", but {elsewhere.wrong.replace('the rehearsal ran ', '')}: not the grader's versions" if elsewhere else ""
     if refused(found):
         return "refused", "REFUSED" + suffix
     if not ran:
