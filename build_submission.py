@@ -3,7 +3,7 @@
     python build_submission.py                        check, zip, rehearse, score, report
     python build_submission.py --check ZIP            judge any zip without running it, in a second
     python build_submission.py --check ZIP --rehearse ... and then run and score it, too
-    python build_submission.py --source FOLDER        the same for a folder of your own that holds a model.py
+    python build_submission.py --source FOLDER        the same for a folder of your own with a model.py, or a run's
     python build_submission.py --verify ZIP           is it, byte for byte, the zip that these sources give?
     python build_submission.py --bundle OUT.zip       pack the competition, to be uploaded to Codabench
 
@@ -35,7 +35,6 @@ from grader.codes import Finding, refused
 ROOT = Path(__file__).resolve().parent
 GRADER = ROOT / "grader"
 MANIFEST = "weights/manifest.json"
-FILES = ("model.py", MANIFEST, "weights/model.weights.h5")  # the zip holds these, what the manifest adds, no other
 BUNDLE = ("competition.yaml", "logo.png", "pages", "ingestion_program", "scoring_program", "starting_kit")
 OWN = "build_submission.py"  # a folder that holds it is a copy of this project
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -81,21 +80,51 @@ def description(metadata: str | None) -> dict[str, bytes]:
 
 
 def collect(folder: Path, written: frozenset[Path] = frozenset()) -> tuple[dict[str, bytes], dict[str, str]]:
-    """({name: contents} for the zip, {name: why} left out). A copy of this project gives what its manifest names.
+    """({name: contents} for the zip, {name: why} left out). A copy of this project gives
+    model.py and weights/; the folder of a training run gives model.py with that run's weights; any other folder with a
+    model.py gives all it has.
 
     written: paths that this command writes, which it must not take for the user's. Raises Refused.
     """
-    contents, left = {}, {}
-    wanted = list(FILES) if (folder / OWN).is_file() else plain_files(folder, written, left)
-    while wanted:
-        name = wanted.pop(0)
-        try:
-            contents[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise Refused(f"{folder / name} cannot be read ({error.strerror}): train first, or restore it") from None
-        if name == MANIFEST and (folder / OWN).is_file():
-            wanted += more_files(contents[name])
-    return contents, left
+    if (folder / OWN).is_file():
+        return project_files(folder, folder / "weights"), {}
+    if not (folder / "model.py").is_file() and (folder / "manifest.json").is_file():
+        return project_files(ROOT, folder), {}
+    left: dict[str, str] = {}
+    return {name: read_whole(folder / name) for name in plain_files(folder, written, left)}, left
+
+
+def read_whole(path: Path) -> bytes:
+    """The contents of a file. Raises Refused where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused(f"{path} cannot be read ({error.strerror}): train first, or restore it") from None
+
+
+def project_files(project: Path, weights: Path) -> dict[str, bytes]:
+    """{name: contents}: the project's model.py, the weights in that folder, and the code that they need besides."""
+    contents, code = {"model.py": read_whole(project / "model.py")}, set()
+    add_weights(weights, "weights", contents, code)
+    return contents | {name: read_whole(project / name) for name in code}
+
+
+def add_weights(folder: Path, name: str, contents: dict[str, bytes], code: set[str]) -> None:
+    """Add a weights folder, the members of an ensemble too, to `contents`; what model.py imports for it to `code`."""
+    contents[f"{name}/manifest.json"] = manifest = read_whole(folder / "manifest.json")
+    try:
+        manifest = dict(json.loads(manifest))
+    except (ValueError, TypeError):  # model.py refuses such a manifest, and says why
+        manifest = {}
+    members = manifest.get("members") or []
+    for member in members if isinstance(members, list) else []:
+        add_weights(folder / Path(str(member)).name, f"{name}/{Path(str(member)).name}", contents, code)
+    if not members:
+        contents[f"{name}/model.weights.h5"] = read_whole(folder / "model.weights.h5")
+    if manifest.get("enhance"):
+        code |= {"training/__init__.py", "training/enhance.py"}
+    if manifest.get("network", "EfficientNetV2B0") != "EfficientNetV2B0":
+        code |= {"training/__init__.py", "training/networks.py"}
 
 
 def plain_files(folder: Path, written: frozenset[Path], left: dict[str, str]) -> list[str]:
@@ -149,16 +178,6 @@ def zip_names(path: Path) -> set[str]:
             return set(file.namelist())
     except checks.ZIP_ERRORS:
         return set()
-
-
-def more_files(manifest: bytes) -> list[str]:
-    """What model.py opens besides FILES: further networks' weights, and the code of the images' enhancement."""
-    try:
-        manifest = json.loads(manifest)
-        members = [f"weights/{Path(name).name}" for name in manifest.get("members", {})]
-        return members + ["training/__init__.py", "training/enhance.py"] * bool(manifest.get("enhance"))
-    except (ValueError, AttributeError, TypeError):
-        return []  # model.py refuses such a manifest, and says why
 
 
 def bundle(heldout: Path) -> bytes:

@@ -543,7 +543,7 @@ def test_a_folder_without_a_model_or_with_too_much_is_refused(command, source, t
 def ordinary_zip(folder: Path) -> bytes:
     """The same files, zipped as people zip."""
     with zipfile.ZipFile(folder / "o.zip", "w", zipfile.ZIP_DEFLATED) as file:
-        for name in build_submission.FILES:
+        for name in ["model.py", "weights/manifest.json", "weights/model.weights.h5"]:
             file.write(folder / name, name)
     return (folder / "o.zip").read_bytes()
 
@@ -559,23 +559,42 @@ def test_the_same_files_give_the_same_bytes(source):
     assert build_submission.submission(source) != first
 
 
-def test_the_zip_holds_what_the_manifest_asks_for(source):
-    def names():
-        return zipfile.ZipFile(io.BytesIO(build_submission.submission(source))).namelist()
+def names_in(folder):
+    return zipfile.ZipFile(io.BytesIO(build_submission.submission(folder))).namelist()
 
+
+def test_the_zip_holds_what_the_manifest_asks_for(source):
     manifest = json.loads((source / "weights/manifest.json").read_text())
+    plain = ["model.py", "weights/manifest.json", "weights/model.weights.h5"]
     (source / "training").mkdir()
-    for name in ("training/__init__.py", "training/enhance.py", "training/train.py", "weights/member-2.weights.h5"):
-        (source / name).write_text("")
+    for name in ("__init__", "enhance", "networks", "train"):
+        (source / "training" / f"{name}.py").write_text("")
     (source / build_submission.OWN).touch()  # a copy of the project: of the training code no more than is asked for
-    assert names() == sorted(build_submission.FILES)
-    manifest |= {"enhance": ["clahe"], "members": {"member-2.weights.h5": "0"}}
-    (source / "weights/manifest.json").write_text(json.dumps(manifest))
-    more = ["training/__init__.py", "training/enhance.py", "weights/member-2.weights.h5"]
-    assert names() == sorted([*build_submission.FILES, *more])
-    (source / "weights/member-2.weights.h5").unlink()
+    assert names_in(source) == plain
+    for changes, more in (
+        ({"enhance": ["clahe"]}, ["training/__init__.py", "training/enhance.py"]),
+        ({"network": "ViT"}, ["training/__init__.py", "training/networks.py"]),
+        ({"network": "EfficientNetV2B0", "enhance": []}, []),
+    ):
+        (source / "weights/manifest.json").write_text(json.dumps(manifest | changes))
+        assert names_in(source) == sorted([*plain, *more])
+
+
+def test_a_runs_folder_and_an_ensembles_make_a_submission(tmp_path):
+    for member, network in (("member-1", "ViT"), ("member-2", "EfficientNetV2B0")):
+        (tmp_path / member).mkdir()
+        (tmp_path / member / "model.weights.h5").write_bytes(b"")
+        (tmp_path / member / "manifest.json").write_text(json.dumps({"sha256": "0", "network": network}))
+    plain = ["model.py", "weights/manifest.json", "weights/model.weights.h5"]
+    assert names_in(tmp_path / "member-2") == plain
+    assert names_in(tmp_path / "member-1") == sorted([*plain, "training/__init__.py", "training/networks.py"])
+    (tmp_path / "manifest.json").write_text(json.dumps({"members": ["member-1", "member-2"]}))
+    of_members = [f"weights/member-{m}/{name}" for m in "12" for name in ("manifest.json", "model.weights.h5")]
+    code = ["training/__init__.py", "training/networks.py"]
+    assert names_in(tmp_path) == sorted(["model.py", "weights/manifest.json", *of_members, *code])
+    (tmp_path / "member-2" / "model.weights.h5").unlink()
     with pytest.raises(build_submission.Refused, match="member-2"):
-        build_submission.submission(source)
+        build_submission.submission(tmp_path)
 
 
 def test_the_zip_holds_plain_stored_files_in_order(source, tmp_path):
