@@ -61,12 +61,16 @@ def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, 
 
 
 def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
-    """At most `limit` of the cells, drawn at random; None: all. Raises ValueError for a limit below 1."""
+    """At most `limit` of the cells, of each class its share, drawn at random; None: all. ValueError for less than 1."""
     if limit is None:
         return cells
     if limit < 1:
         raise ValueError(f"--limit is {limit}; it must be at least 1")
-    return cells.take(np.sort(np.random.default_rng(seed).permutation(len(cells))[:limit]))
+    rng, place = np.random.default_rng(seed), np.empty(len(cells))
+    for label in np.unique(cells.labels):
+        members = rng.permutation(np.flatnonzero(cells.labels == label))
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return cells.take(np.sort(np.argsort(place, kind="stable")[:limit]))
 
 
 def as_dataset(source: Batches, epoch: int):
