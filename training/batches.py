@@ -23,14 +23,15 @@ class Batches:
 
     Slot i of epoch e draws from a generator seeded by (seed, e, i), and the mix of its batch from one seeded by
     (seed, e, first slot), so that the batches do not depend on the number of workers. A slot is a cell; where the
-    recipe oversamples, a cell of a rare class has several.
+    recipe oversamples, a cell of a rare class has several. A batch is what one step takes, `size` images.
     """
 
     def __init__(self, cells: data.Cells, recipe: Recipe, workers: int):
         self.recipe, self.workers = recipe, workers
         self.slots = oversample(cells.labels) if recipe.oversample else np.arange(len(cells))
         self.weights = class_weights(cells.labels) if recipe.class_weights else None
-        self.steps = len(self.slots) // recipe.batch_size
+        self.size = recipe.batch_size // recipe.accumulate
+        self.steps = len(self.slots) // self.size
         self.pool = None
         if not workers:
             _set(cells.images, cells.labels, self.slots, recipe)
@@ -46,7 +47,7 @@ class Batches:
     def epoch(self, number: int):
         """Yield one epoch: images (batch, 96, 96, 3) uint8, targets (batch, 8) float32, weights (batch,) or None."""
         order = np.random.default_rng((self.recipe.seed, number)).permutation(len(self.slots))
-        chunks = order[: self.steps * self.recipe.batch_size].reshape(self.steps, -1)
+        chunks = order[: self.steps * self.size].reshape(self.steps, -1)
         pending = deque()
         for chunk in chunks:
             if self.pool is None:

@@ -1,5 +1,9 @@
 """What is trained, and how: frozen layers, optimizer, learning rate, loss, weight averaging."""
 
+import math
+import re
+from pathlib import Path
+
 import keras
 import numpy as np
 
@@ -48,15 +52,36 @@ def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
         warmup = int(min(recipe.warmup_epochs, recipe.epochs / 2) * steps)
         decay = max(1, recipe.epochs * steps - warmup)
         rate = keras.optimizers.schedules.CosineDecay(0.0, decay, warmup_target=rate, warmup_steps=warmup)
+    options = {"global_clipnorm": 1.0}
+    if recipe.accumulate > 1:
+        options["gradient_accumulation_steps"] = recipe.accumulate
     if recipe.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
+        optimizer = keras.optimizers.Adam(rate, **options)
     else:
         make = {"adamw": keras.optimizers.AdamW, "lion": keras.optimizers.Lion}[recipe.optimizer]
-        optimizer = make(rate, weight_decay=recipe.weight_decay, global_clipnorm=1.0)
+        optimizer = make(rate, weight_decay=recipe.weight_decay / recipe.accumulate, **options)  # Keras decays each step
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
     network.compile(optimizer, loss, metrics=["accuracy"])
     network.optimizer.build(network.trainable_variables)
+
+
+def check_memory(network, size: int) -> None:
+    """Raises ValueError where a step of `size` images would take more memory than is free; not on a GPU.
+
+    A step keeps what every layer puts out, float32, until the gradients are known.
+    """
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file() or keras.distribution.list_devices("gpu"):
+        return
+    shapes = [output.shape for layer in network.layers for output in keras.tree.flatten(layer.output)]
+    needed = 4 * size * sum(math.prod(shape[1:]) for shape in shapes) + 16 * network.count_params()
+    free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", meminfo.read_text())[1])
+    if needed > free:
+        raise ValueError(
+            f"a step of {size} images takes about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: spread a batch"
+            " over more steps, such as --set accumulate=8"
+        )
 
 
 class Average(keras.callbacks.Callback):

@@ -30,6 +30,7 @@ class Recipe:
     only: tuple[str, ...] = ()  # train only backbone layers of these types, such as Conv2D; () means all types
     sizes: tuple[tuple[float, int], ...] = ((0, 96),)  # (from this share of the epochs on, pixels the network sees)
     batch_size: int = 32
+    accumulate: int = 1  # steps that share a batch, to save memory: gradients are averaged, batch norm sees one step
     optimizer: str = "adamw"  # adamw, adam or lion
     head_learning_rate: float = 2e-3
     learning_rate: float = 5e-4  # peak

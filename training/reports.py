@@ -121,7 +121,9 @@ def lionia_cutmix() -> Recipe:
 
 # --- Spritzers: in the order of their steps --------------------------------------------------------------------------
 
-SPRITZERS = replace(PRETRAINED, network="EfficientNetB4", policy="shifts", frozen=124)  # the network sees 380 pixels
+SPRITZERS = replace(  # the network sees 380 pixels, so that a batch of 32 at once would take 22 GB
+    PRETRAINED, network="EfficientNetB4", policy="shifts", frozen=124, accumulate=4
+)
 
 
 @reported(S)

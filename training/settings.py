@@ -30,6 +30,8 @@ def check(recipe: Recipe) -> None:
             wrong.append(f"enhance holds {step!r}; choose from {', '.join(enhance.STEPS)}")
     if recipe.batch_size < 1 or recipe.epochs < 0 or recipe.head_epochs < 0 or recipe.epochs + recipe.head_epochs < 1:
         wrong.append("batch_size must be at least 1, and head_epochs and epochs 1 together")
+    if recipe.accumulate < 1 or recipe.batch_size % recipe.accumulate:
+        wrong.append(f"accumulate must divide batch_size {recipe.batch_size}: {recipe.accumulate}")
     shares = [share for share, _ in recipe.sizes]
     if shares[:1] != [0] or shares != sorted(shares) or shares[-1] >= 1 or min(p for _, p in recipe.sizes) < 32:
         wrong.append(f"sizes must begin at share 0, rise below 1 and have 32 pixels or more: {recipe.sizes}")

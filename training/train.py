@@ -29,7 +29,7 @@ import model
 from training import augment, clean, data, networks
 from training.batches import Batches
 from training.files import ROOT, write_json
-from training.optimization import Average, compile_for, freeze, hasten_batch_norm, reseed
+from training.optimization import Average, check_memory, compile_for, freeze, hasten_batch_norm, reseed
 from training.provenance import find_checkpoint, provenance, save_half
 from training.recipes import RECIPES, Recipe
 from training.scores import fit_temperature, score
@@ -89,7 +89,7 @@ def as_dataset(source: Batches, epoch: int):
         return generate()
     import tensorflow as tf
 
-    n, kinds = source.recipe.batch_size, (tf.float32,) * (2 if source.weights is None else 3)
+    n, kinds = source.size, (tf.float32,) * (2 if source.weights is None else 3)
     shapes = ((n, data.IMAGE_SIZE, data.IMAGE_SIZE, 3), (n, len(data.CLASSES)), (n,))
     signature = tuple(tf.TensorSpec(shape, kind) for shape, kind in zip(shapes, kinds, strict=False))
     options = tf.data.Options()
@@ -130,6 +130,7 @@ class Run:
         if recipe.weights == "none":
             hasten_batch_norm(self.network)
         freeze(self.network, recipe, stage)
+        check_memory(self.network, self.batches.size)
         same = bool(checkpoint) and self.stage(epoch - 1)[0] == stage
         if checkpoint and not same:  # the weights alone: the optimizer starts anew
             self.network.load_weights(checkpoint / "live.weights.h5")
@@ -278,7 +279,7 @@ def train(
     if any(state.get("provenance", known)[key] != known[key] for key in ("data", "kept_sha256")):
         raise ValueError(f"{out} was started with other data: use the same, or another --out")
     if recipe.batch_size > len(training):
-        recipe = dataclasses.replace(recipe, batch_size=len(training))
+        recipe = dataclasses.replace(recipe, batch_size=len(training), accumulate=1)
         print(f"a batch holds {len(training)} cells: there are no more")
     rng, policy = np.random.default_rng((recipe.seed, 2)), augment.POLICIES[recipe.policy]
     augmented = data.Cells(np.stack([augment.apply(policy, i, rng) for i in validation.images]), validation.labels)
