@@ -59,7 +59,8 @@ def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
         optimizer = keras.optimizers.Adam(rate, **options)
     else:
         make = {"adamw": keras.optimizers.AdamW, "lion": keras.optimizers.Lion}[recipe.optimizer]
-        optimizer = make(rate, weight_decay=recipe.weight_decay / recipe.accumulate, **options)  # Keras decays each step
+        decay = recipe.weight_decay / recipe.accumulate  # Keras decays in each step
+        optimizer = make(rate, weight_decay=decay, **options)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
     network.compile(optimizer, loss, metrics=["accuracy"])
