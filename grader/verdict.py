@@ -255,7 +255,8 @@ def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tupl
     """
     by_code = {f.code: f for f in found}
     elsewhere = by_code.get("ENV01")
-    suffix = f", but {elsewhere.wrong.replace('the rehearsal ran ', '')}: not the grader's versions" if elsewhere else ""
+    under = elsewhere.wrong.replace("the rehearsal ran ", "") if elsewhere else ""
+    suffix = f", but {under}: not the grader's versions" if elsewhere else ""
     if refused(found):
         return "refused", "REFUSED" + suffix
     if not ran:
