@@ -255,9 +255,11 @@ def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tupl
     """
     by_code = {f.code: f for f in found}
     elsewhere = by_code.get("ENV01")
-    suffix = f", but {elsewhere.wrong.replace('the rehearsal ran ', '')}: not the grader's versions" if elsewhere else ""
+    under = elsewhere.wrong.replace("the rehearsal ran ", "") if elsewhere else ""
+    suffix = f", but {under}: not the grader's versions" if elsewhere else ""
     if refused(found):
-        return "refused", "REFUSED" + suffix
+        here = suffix and {f.code for f in found if f.level == "error"} == {"RUN01"}  # the versions may be why
+        return "refused", ("FAILS HERE" if here else "REFUSED") + suffix
     if not ran:
         return "unknown", f"NO FAULT FOUND ({'it cannot be run on this system' if asked else 'not run'})"
     if not scored:

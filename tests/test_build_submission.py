@@ -373,12 +373,14 @@ def interrupt(*_):
         (["PRO08"], True, True, True, "RUNS, NO BETTER THAN GUESSING"),
         (["ENV01"], True, True, True, "RUNS AND SCORES, but under x: not the grader's versions"),
         (["ENV01"], True, True, False, "RUNS, ACCURACY UNKNOWN, but under x: not the grader's versions"),
-        (["RUN01", "ENV01"], True, True, False, "REFUSED, but under x: not the grader's versions"),
+        (["RUN01", "ENV01"], True, True, False, "FAILS HERE, but under x: not the grader's versions"),
+        (["RUN01"], True, True, False, "REFUSED"),
+        (["OUT01", "ENV01"], True, True, False, "REFUSED, but under x: not the grader's versions"),
         (["PY02"], False, False, False, "REFUSED"),
     ],
 )
 def test_the_verdict_claims_no_more_than_was_seen(codes, asked, ran, scored, words):
-    details = dict.fromkeys("here there each total n found name always stage error".split(), "x")
+    details = dict.fromkeys("here there each total n found name always stage error shape".split(), "x")
     key, said = verdict.conclude([finding(code, **details) for code in codes], asked, ran, scored)
     assert said == words and (key == "good") == (words == "GOOD")
     assert key in report.COLOURS
