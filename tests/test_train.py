@@ -319,16 +319,13 @@ def test_enhancement_is_the_same_code_in_training_and_when_graded(toy, tmp_path)
     run(tmp_path / "run", recipe)
     graded = model.Model(tmp_path / "run")
     assert graded.steps == ("clahe", "bilateral")
-    batches = train.Batches(cells, recipe, 0)
-    try:
-        images, targets = next(batches.epoch(0, 96))
-    finally:
-        batches.close()
+    images, _ = next(iter(train.as_dataset(train.Batches(cells, recipe, 0), 0)))
+    images = np.asarray(images)
     made = {model.preprocess(i[None], graded.steps).tobytes() for i in cells.images}
     assert all(i.tobytes() in made for i in images) and not np.array_equal(images.astype(np.uint8), cells.images[:8])
     enhanced = np.stack([enhance.apply(i, graded.steps) for i in cells.images[:8]])
-    plain = graded.networks[0].predict(enhanced.astype(np.float32), verbose=0)
-    assert np.allclose(graded.predict_proba(cells.images[:8]), plain, atol=1e-5)
+    plain = graded.network.predict(enhanced.astype(np.float32), verbose=0)
+    assert np.allclose(graded._average(cells.images[:8], graded.views[:1]), plain, atol=1e-5)
 
 
 def test_from_scratch_everything_is_trained_at_once(monkeypatch):
@@ -341,9 +338,9 @@ def test_from_scratch_everything_is_trained_at_once(monkeypatch):
     train.main()
     expected = dict(weights="none", head_epochs=0, frozen=3)
     assert taken == [dataclasses.replace(RECIPES["lionia_efficientnetv2b0"], **expected)]
-    assert train.from_scratch(RECIPES["spritzers_mobilenetv3small"]).only == ()
+    assert settings.from_scratch(RECIPES["spritzers_mobilenetv3small"]).only == ()
     with pytest.raises(ValueError, match="nothing but the head"):
-        train.from_scratch(RECIPES["frozen"])
+        settings.from_scratch(RECIPES["frozen"])
 
 
 def test_slow_batch_norm_is_hastened():
@@ -357,22 +354,22 @@ def test_slow_batch_norm_is_hastened():
 def test_batch_norm_is_hastened_from_scratch_alone(toy, tmp_path, monkeypatch):
     hastened = []
     monkeypatch.setattr(train, "hasten_batch_norm", hastened.append)
-    run(tmp_path / "run", dataclasses.replace(RECIPE, epochs=1))
+    run(tmp_path / "run", dataclasses.replace(RECIPE, head_epochs=0, epochs=1))
     assert len(hastened) == 1
     path = tmp_path / "run" / "model.weights.h5"
     monkeypatch.setattr(
         networks, "build", lambda name, size=96, weights=None, dropout=0.3, pixels=None: toy_network(pixels=pixels)
     )
-    run(tmp_path / "on", dataclasses.replace(RECIPE, epochs=1, weights=str(path)))
+    run(tmp_path / "on", dataclasses.replace(RECIPE, head_epochs=0, epochs=1, weights=str(path)))
     assert len(hastened) == 1
 
 
 def test_override():
-    recipe = train.override(RECIPES["ours"], ["mixup=0.5", "policy=flips", "sizes=((0, 96),)", "patience=3"])
+    recipe = settings.override(RECIPES["ours"], ["mixup=0.5", "policy=flips", "sizes=((0, 96),)", "patience=3"])
     assert (recipe.mixup, recipe.policy, recipe.sizes, recipe.patience) == (0.5, "flips", ((0, 96),), 3)
     for wrong in ("mixup", "colour=1", "epochs=many", "mixup=none"):
         with pytest.raises(ValueError, match="--set"):
-            train.override(RECIPES["ours"], [wrong])
+            settings.override(RECIPES["ours"], [wrong])
 
 
 @pytest.mark.slow

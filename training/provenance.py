@@ -1,6 +1,7 @@
-"""Where weights come from: the file, and what a manifest says of code, data and versions."""
+"""Where weights come from: their file, what a manifest says of code, data and versions, and whether a run can go on."""
 
 import hashlib
+import json
 import platform
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from training.files import commit
 FOLDER = Path(__file__).resolve().parent
 SOURCES = (
     "../model", "augment", "batches", "clean", "data", "enhance", "files", "networks", "optimization", "provenance",
-    "recipes", "scores", "settings", "train",
+    "recipes", "reports", "scores", "settings", "train",
 )  # fmt: skip
 
 
@@ -71,3 +72,27 @@ def provenance(cells: data.Cells, audit: dict) -> dict:
             "opencv": cv2.__version__,
         },
     }
+
+
+def find_checkpoint(out: Path, settings: dict, resume: bool) -> Path | None:
+    """The newest checkpoint of the run in `out`; None where it starts afresh.
+
+    Raises FileExistsError for a run that is not to be resumed; ValueError for one that cannot be: there is none, or
+    it has other settings or other code.
+    """
+    found = max(out.glob("checkpoint-*"), default=None)
+    if not resume:
+        if found or (out / "manifest.json").exists():
+            raise FileExistsError(f"{out} already holds a run: add --resume to go on with it, or choose another --out")
+        return None
+    if found is None:
+        raise ValueError(f"{out} holds no run that could be resumed: leave out --resume, or name the run's folder")
+    state = json.loads((found / "state.json").read_text(encoding="utf-8"))
+    free = {"epochs"} if settings["schedule"] == "constant" else set()  # nothing else depends on it there
+    changed = sorted(key for key in settings if key not in free and settings[key] != state["settings"].get(key))
+    if changed:
+        raise ValueError(f"{out} was started with another {', '.join(changed)}: use the same, or another --out")
+    if state["provenance"]["sources"] != sources():
+        began = state["provenance"]["commit"]
+        raise ValueError(f"{out} was started with other code (commit {began}): check that out, or choose another --out")
+    return found

@@ -30,7 +30,7 @@ from training import augment, clean, data, networks
 from training.batches import Batches
 from training.files import ROOT, write_json
 from training.optimization import Average, compile_for, freeze, hasten_batch_norm, reseed
-from training.provenance import provenance, save_half, sources
+from training.provenance import find_checkpoint, provenance, save_half
 from training.recipes import RECIPES, Recipe
 from training.scores import fit_temperature, score
 from training.settings import check, from_scratch, override, shortened
@@ -61,12 +61,16 @@ def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, 
 
 
 def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
-    """At most `limit` of the cells, drawn at random; None: all. Raises ValueError for a limit below 1."""
+    """At most `limit` of the cells, of each class its share, drawn at random; None: all. ValueError for less than 1."""
     if limit is None:
         return cells
     if limit < 1:
         raise ValueError(f"--limit is {limit}; it must be at least 1")
-    return cells.take(np.sort(np.random.default_rng(seed).permutation(len(cells))[:limit]))
+    rng, place = np.random.default_rng(seed), np.empty(len(cells))
+    for label in np.unique(cells.labels):
+        members = rng.permutation(np.flatnonzero(cells.labels == label))
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return cells.take(np.sort(np.argsort(place, kind="stable")[:limit]))
 
 
 def as_dataset(source: Batches, epoch: int):
@@ -297,30 +301,6 @@ def train(
         source.close()
         keras.config.set_dtype_policy("float32")
     return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-
-
-def find_checkpoint(out: Path, settings: dict, resume: bool) -> Path | None:
-    """The newest checkpoint of the run in `out`; None where it starts afresh.
-
-    Raises FileExistsError for a run that is not to be resumed; ValueError for one that cannot be: there is none, or
-    it has other settings or other code.
-    """
-    found = max(out.glob("checkpoint-*"), default=None)
-    if not resume:
-        if found or (out / "manifest.json").exists():
-            raise FileExistsError(f"{out} already holds a run: add --resume to go on with it, or choose another --out")
-        return None
-    if found is None:
-        raise ValueError(f"{out} holds no run that could be resumed: leave out --resume, or name the run's folder")
-    state = json.loads((found / "state.json").read_text(encoding="utf-8"))
-    free = {"epochs"} if settings["schedule"] == "constant" else set()  # nothing else depends on it there
-    changed = sorted(key for key in settings if key not in free and settings[key] != state["settings"].get(key))
-    if changed:
-        raise ValueError(f"{out} was started with another {', '.join(changed)}: use the same, or another --out")
-    if state["provenance"]["sources"] != sources():
-        began = state["provenance"]["commit"]
-        raise ValueError(f"{out} was started with other code (commit {began}): check that out, or choose another --out")
-    return found
 
 
 def check_space(out: Path, recipe: Recipe) -> None:
