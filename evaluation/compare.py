@@ -238,8 +238,8 @@ def legend(rows: list[dict]) -> str:
         "Start: the weights before training. Train: on the batches of the epoch that ships, augmented and "
         "mixed as the recipe says. Composite: accuracy at the strength that predicts the hidden score. Predicted "
         "hidden: with its 95% interval; of no system that the calibration rests on. Reported: what teams state, "
-        "local and hidden; of frozen, fine_tuned, flips_shifts, randaugment and randaugment_cutout on "
-        "other networks." + speed
+        "local and hidden; frozen, fine_tuned, flips_shifts, randaugment and randaugment_cutout are another team's "
+        "steps, there on EfficientNetB2." + speed
     )
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from training import augment, networks, settings
+from training import augment, networks, optimization, settings
 from training.recipes import RECIPES, REPORTED, Recipe
 
 # Not stated: as plain as Keras has it.
@@ -115,6 +115,22 @@ def test_strengths_of_the_policies():
     assert (cutout.odds, cutout.operations, cutout.strength, cutout.low) == (1.0, (augment.cutout,), 0.5, 0.0)
     assert layers["shifts"] == layers["flips_shifts"] == (augment.Layer(1.0, (augment.rotate_shift,), 1.0, 1.0),)
     assert not any(augment.POLICIES[policy].always for policy in ("shifts", KERAS, "augmix_keras_cv", "autoaugment"))
+
+
+def test_what_the_spritzers_froze():
+    network = networks.build("EfficientNetB4")
+    layers = networks.backbone_layers(network)
+    assert [layers[place].name for place in (99, 123)] == ["block3a_se_expand", "block3c_activation"]
+
+    def trained(name, stage="all"):
+        optimization.freeze(network, RECIPES[name], stage)
+        return [layer for layer in layers if layer.trainable_weights]
+
+    first, final = trained("spritzers_efficientnetb4"), trained("spritzers_lion")
+    assert first[0].name == "block3c_se_reduce" and any("BatchNorm" in type(layer).__name__ for layer in first)
+    assert final[0].name == "block3a_project_conv" and {type(layer).__name__ for layer in final} == set(CONVOLUTIONS)
+    assert len(final) == sum(type(layer).__name__ in CONVOLUTIONS for layer in layers[100:]) > 100
+    assert not trained("spritzers_lion", "head") and network.layers[-1].trainable_weights
 
 
 def test_lion_and_adam_differ_in_nothing_else():

@@ -302,33 +302,19 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
 
 
 def backbone_layers(network) -> list:
-    """The backbone's layers in graph order, nested ones flat, counted as Keras counts a `base_model.layers`.
+    """The backbone's layers in graph order, as Keras's own `base_model.layers` holds them.
 
-    The input is the first; then, in EfficientNetB4, come two rescalings and a normalisation. Not counted is what is put
-    around the backbone: resizing and scaling that Keras leaves to the caller, an added layer, dropout and head.
+    The input is the first; then, in EfficientNetB4, come two rescalings and a normalisation. A model inside, such as
+    ConvNeXt's stem, is one layer. Not counted is what is put around the backbone: resizing and scaling that Keras
+    leaves to the caller, an added layer, dropout and head.
     """
     import keras
 
     if network.layers[-1].name != "head":
         raise ValueError("the network does not end in dropout and head: take one of training.networks.build")
     around = ("scaling", "added")
-    return [
-        layer
-        for layer in [network.layers[0], *_flat(network.layers[1:-2])]
-        if not isinstance(layer, keras.layers.Resizing) and layer.name not in around
-    ]
-
-
-def _flat(layers: list) -> list:
-    import keras
-
-    flat = []
-    for layer in layers:
-        if isinstance(layer, keras.Model):
-            flat += _flat(layer.layers)
-        elif not isinstance(layer, keras.layers.InputLayer):
-            flat.append(layer)
-    return flat
+    layers = network.layers[:-2]
+    return [layer for layer in layers if not isinstance(layer, keras.layers.Resizing) and layer.name not in around]
 
 
 def parameters(network) -> int:
