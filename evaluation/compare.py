@@ -1,8 +1,8 @@
 """Put training runs side by side: cost, scores, and what the reports say of the same systems.
 
     python -m evaluation.compare runs/*                                              a table
-    python -m evaluation.compare runs/* --json results/systems.json --speed          what the README's table is made from
-    python -m evaluation.compare runs/new --json results/systems.json --keep        one run more, the others as they stand
+    python -m evaluation.compare runs/* --json results/systems.json --speed          what docs' table is made from
+    python -m evaluation.compare runs/new --json results/systems.json --keep        one run more, the others stay
 
 Reads run.json of each folder, and its report card where there is one: card.json in the folder, or <recipe>.json in the
 folder --cards. A recipe without a run gets a row that says so; a shortened run is marked as a trial.

@@ -150,19 +150,19 @@ def spritzers_mobilenetv3small() -> Recipe:
 
     Where its ImageNet weights are not at hand: `--weights none`, which trains all of it, `--set learning_rate=1e-3`.
     """
-    return replace(SPRITZERS, network="MobileNetV3Small", frozen=0)
+    return replace(SPRITZERS, network="MobileNetV3Small", frozen=0, accumulate=1)
 
 
 @reported("Spritzers' report, table 1")
 def spritzers_resnet101() -> Recipe:
     """ResNet101, rotations and translations. GPU."""
-    return replace(SPRITZERS, network="ResNet101", frozen=0)
+    return replace(SPRITZERS, network="ResNet101", frozen=0, accumulate=1)
 
 
 @reported("Spritzers' report, table 1")
 def spritzers_densenet169() -> Recipe:
     """DenseNet169, rotations and translations. GPU."""
-    return replace(SPRITZERS, network="DenseNet169", frozen=0)
+    return replace(SPRITZERS, network="DenseNet169", frozen=0, accumulate=1)
 
 
 @reported(S, hidden="65")
