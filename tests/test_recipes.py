@@ -16,6 +16,7 @@ PLAIN = {"weight_decay": 0.0, "label_smoothing": 0.0, "average_epochs": 0.0, "sc
          "epochs": 30}  # fmt: skip
 SCRATCH = PLAIN | {"weights": "none", "head_epochs": 0, "batch_size": 64}
 LADDER = {"epochs": 3, "label_smoothing": 0.0, "average_epochs": 0.2}
+LARGE = PLAIN | {"accumulate": 4}  # four steps a batch of 32
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D")
 ENHANCED = ("illumination", "clahe", "segment")
 TRANSFORMER = {"weights": "none", "head_epochs": 0, "batch_size": 64, "epochs": 60, "warmup_epochs": 5.0,
@@ -42,12 +43,12 @@ PINNED = {  # network, pixels that it sees, frozen layers, policy, optimizer, ra
     "spritzers_mobilenetv3small": ("MobileNetV3Small", 96, 0, "shifts", "adam", 1e-4, 0.3, PLAIN),
     "spritzers_resnet101": ("ResNet101", 96, 0, "shifts", "adam", 1e-4, 0.3, PLAIN),
     "spritzers_densenet169": ("DenseNet169", 96, 0, "shifts", "adam", 1e-4, 0.3, PLAIN),
-    "spritzers_efficientnetb4": (B4, 380, 124, "shifts", "adam", 1e-4, 0.3, PLAIN),
-    "spritzers_augmix": (B4, 380, 124, "augmix_keras_cv", "adam", 1e-4, 0.3, PLAIN),
-    "spritzers_randmix": (B4, 380, 124, KERAS, "adam", 1e-4, 0.3, PLAIN | {"mixup": 0.5, "cutmix": 0.5}),
-    "spritzers_oversample": (B4, 380, 124, KERAS, "adam", 1e-4, 0.3, PLAIN | {"oversample": True}),
+    "spritzers_efficientnetb4": (B4, 380, 124, "shifts", "adam", 1e-4, 0.3, LARGE),
+    "spritzers_augmix": (B4, 380, 124, "augmix_keras_cv", "adam", 1e-4, 0.3, LARGE),
+    "spritzers_randmix": (B4, 380, 124, KERAS, "adam", 1e-4, 0.3, LARGE | {"mixup": 0.5, "cutmix": 0.5}),
+    "spritzers_oversample": (B4, 380, 124, KERAS, "adam", 1e-4, 0.3, LARGE | {"oversample": True}),
     "spritzers_lion": (B4, 380, 100, "augmix_randaugment_keras_cv", "lion", 1e-5, 0.3,
-                       PLAIN | {"head_epochs": 5, "only": CONVOLUTIONS}),
+                       LARGE | {"head_epochs": 5, "only": CONVOLUTIONS}),
     "vit": ("ViT", 96, 0, "ours", "adamw", 5e-4, 0.1, TRANSFORMER),
     "hybrid": ("Hybrid", 96, 0, "ours", "adamw", 5e-4, 0.1, TRANSFORMER),
     "autoaugment": (B0, 96, 0, "autoaugment", "lion", 1e-4, 0.3, PLAIN),
