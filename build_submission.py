@@ -235,39 +235,53 @@ def rehearse(
     """
     import numpy as np
 
-    from grader.scoring_program import scoring
-
     limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
                            packages=args.packages)  # fmt: skip
-    sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
-    folder = worker.temporary_folder()
+    folder, probe = worker.temporary_folder(), None
     try:
         run = worker.run_submission(zip_path, images, labels, folder, args.profile, args.era, limits, tick=tick)
         found = verdict.judge_run(run, len(images), limits)
         worker.save_logs(run, args.logs)
-        jobs = {"prediction": run.prediction, "scoring": run.scoring}
         if not refused(found):
             predicted = verdict.read_labels(run.predictions, len(images))
+            sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
             (folder / "probe").mkdir()
-            job = jobs["probe"] = worker.predict(
-                folder / "probe", zip_path, images[sample], args.profile, limits, worker.PROBE, tick
-            )
-            (args.logs / "probe.txt").write_text(job.stdout + job.stderr, encoding="utf-8")
+            probe = worker.predict(folder / "probe", zip_path, images[sample], args.profile, limits, worker.PROBE, tick)
+            (args.logs / "probe.txt").write_text(probe.stdout + probe.stderr, encoding="utf-8")
             truth = labels[sample] if measured else None
-            found += verdict.judge_probes(job, folder / "probe/app/output", predicted[sample], truth, limits)
-            facts["forecast"] = verdict.forecast(
-                job, args.forecast, (len(images), run.prediction.seconds, run.prediction.peak_memory)
-            )
+            found += verdict.judge_probes(probe, folder / "probe/app/output", predicted[sample], truth, limits)
+            whole = (len(images), run.prediction.seconds, run.prediction.peak_memory)
+            facts["forecast"] = verdict.forecast(probe, args.forecast, whole)
             found += verdict.judge_forecast(facts["forecast"], limits)
             if measured:
-                matrix = scoring.confusion(labels, predicted)
-                wrong = np.flatnonzero(predicted != labels).tolist()
-                facts["scores"], facts["confusion"] = run.scores, matrix.tolist()
-                facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong]
-                found += verdict.judge_accuracy(matrix, read_manifest(zip_path))
+                found += compare(run.scores, labels, predicted, read_manifest(zip_path), facts)
     finally:
         worker.remove(folder)
-    facts["rehearsal"] = {
+    facts["rehearsal"] = describe_run(run, probe, refused(found), limits, args)
+    upload = facts["zip"]["bytes"] + run.output_bytes
+    facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
+    return found
+
+
+def compare(scores: dict, labels, predicted, manifest: bytes | None, facts: dict) -> list[Finding]:
+    """Findings on the predictions beside the true labels; fills in `facts`."""
+    import numpy as np
+
+    from grader.scoring_program import scoring
+
+    matrix = scoring.confusion(labels, predicted)
+    wrong = np.flatnonzero(predicted != labels).tolist()
+    facts["scores"], facts["confusion"] = scores, matrix.tolist()
+    facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong]
+    return verdict.judge_accuracy(matrix, manifest)
+
+
+def describe_run(
+    run: worker.Run, probe: worker.Job | None, failed: bool, limits: worker.Limits, args: argparse.Namespace
+) -> dict:
+    """The report's part on a rehearsal; `failed`: it ends in a refusal, so the end of a log is worth showing."""
+    jobs = {"prediction": run.prediction, "scoring": run.scoring} | ({"probe": probe} if probe else {})
+    return {
         "profile": args.profile,
         "era": args.era,
         "isolation": run.isolation,
@@ -277,11 +291,8 @@ def rehearse(
         "time_limit_s": limits.seconds,
         "jobs": {name: describe_job(job) for name, job in jobs.items() if job.exit_code is not None},
         "logs": str(args.logs),
-        "log_end": telling_lines(run, jobs.get("probe")) if refused(found) else [],
+        "log_end": telling_lines(run, probe) if failed else [],
     }
-    upload = facts["zip"]["bytes"] + run.output_bytes
-    facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
-    return found
 
 
 def describe_job(job: worker.Job) -> dict:
