@@ -38,6 +38,7 @@ MANIFEST = "weights/manifest.json"
 FILES = ("model.py", MANIFEST, "weights/model.weights.h5")  # the zip holds these, what the manifest adds, no other
 BUNDLE = ("competition.yaml", "logo.png", "pages", "ingestion_program", "scoring_program", "starting_kit")
 OWN = "build_submission.py"  # a folder that holds it is a copy of this project
+LEFTOVERS = ("__pycache__", "__MACOSX", "node_modules", "Thumbs.db", "desktop.ini")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 PROBED = 128  # images for the probes
 FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden test
@@ -124,7 +125,7 @@ def unwanted(path: Path) -> str | None:
     """Why a file or folder never belongs into a submission; None where it may."""
     if path.name.startswith("."):
         return "hidden"
-    if path.name in ("__pycache__", "__MACOSX", "node_modules", "Thumbs.db", "desktop.ini") or path.suffix == ".pyc":
+    if path.name in LEFTOVERS or path.suffix in (".pyc", ".pyo"):
         return "a leftover of a tool"
     if path.is_dir():
         if path.is_symlink():
@@ -332,6 +333,8 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
         versions = environment.versions(args.python)
         facts["environment"] = versions | {"differs": environment.differing(versions),
                                            "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
+        for name in environment.missing(args.python, args.packages):
+            console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
         if args.heldout:
             images, labels = read_heldout(args.heldout)
             facts["heldout"] = {**describe(args.heldout), "images": len(images)}

@@ -444,6 +444,7 @@ def test_what_the_grader_lacks_is_not_found(command, tmp_path, name):
     assert status == 1 and "RUN01" in out and "'NoneType' object has no attribute '__name__'" in " ".join(out.split())
     status, out, made = command(*arguments, "--packages", f"other,{name}")
     assert (status, made["verdict"]) == (0, "good"), out
+    assert "--packages other: it is not installed here" in out and f"--packages {name}: " not in out
 
 
 def test_processes_that_a_submission_starts_find_no_more(command, tmp_path):
