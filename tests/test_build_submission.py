@@ -279,6 +279,19 @@ def test_labels_that_rounding_may_tip_over(tmp_path, probe, n, tipped, expected)
     assert [(f.code, f.level) for f in found] == expected
 
 
+def test_a_constant_answer_to_images_in_0_to_1_says_nothing_of_the_scale(tmp_path):
+    truth = np.arange(64) % 8
+    truth[:24] = 1
+    job = worker.Job(notes={"stage": "done"}, exit_code=0)
+    for scaled, codes in ((np.ones(64, np.int64), []), (truth, ["PRO05"])):
+        np.save(tmp_path / "scaled.npy", scaled)
+        for name, size in (("half", 32), ("again", 64), ("once_more", 64), ("shuffled", 64), ("alone", 4),
+                           ("float32", 64), ("float64", 32)):  # fmt: skip
+            np.save(tmp_path / f"{name}.npy", (truth[:size] + 1) % 8)
+        found = verdict.judge_probes(job, tmp_path, (truth + 1) % 8, truth, worker.Limits())
+        assert [f.code for f in found] == codes
+
+
 def test_a_forecast_is_a_straight_line_through_two_calls():
     notes = {
         "images": 100,
