@@ -37,6 +37,7 @@ GRADER = ROOT / "grader"
 MANIFEST = "weights/manifest.json"
 BUNDLE = ("competition.yaml", "logo.png", "pages", "ingestion_program", "scoring_program", "starting_kit")
 OWN = "build_submission.py"  # a folder that holds it is a copy of this project
+LEFTOVERS = ("__pycache__", "__MACOSX", "node_modules", "Thumbs.db", "desktop.ini")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 PROBED = 128  # images for the probes
 FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden test
@@ -153,7 +154,7 @@ def unwanted(path: Path) -> str | None:
     """Why a file or folder never belongs into a submission; None where it may."""
     if path.name.startswith("."):
         return "hidden"
-    if path.name in ("__pycache__", "__MACOSX", "node_modules", "Thumbs.db", "desktop.ini") or path.suffix == ".pyc":
+    if path.name in LEFTOVERS or path.suffix in (".pyc", ".pyo"):
         return "a leftover of a tool"
     if path.is_dir():
         if path.is_symlink():
@@ -254,39 +255,53 @@ def rehearse(
     """
     import numpy as np
 
-    from grader.scoring_program import scoring
-
     limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
                            packages=args.packages)  # fmt: skip
-    sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
-    folder = worker.temporary_folder()
+    folder, probe = worker.temporary_folder(), None
     try:
         run = worker.run_submission(zip_path, images, labels, folder, args.profile, args.era, limits, tick=tick)
         found = verdict.judge_run(run, len(images), limits)
         worker.save_logs(run, args.logs)
-        jobs = {"prediction": run.prediction, "scoring": run.scoring}
         if not refused(found):
             predicted = verdict.read_labels(run.predictions, len(images))
+            sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
             (folder / "probe").mkdir()
-            job = jobs["probe"] = worker.predict(
-                folder / "probe", zip_path, images[sample], args.profile, limits, worker.PROBE, tick
-            )
-            (args.logs / "probe.txt").write_text(job.stdout + job.stderr, encoding="utf-8")
+            probe = worker.predict(folder / "probe", zip_path, images[sample], args.profile, limits, worker.PROBE, tick)
+            (args.logs / "probe.txt").write_text(probe.stdout + probe.stderr, encoding="utf-8")
             truth = labels[sample] if measured else None
-            found += verdict.judge_probes(job, folder / "probe/app/output", predicted[sample], truth, limits)
-            facts["forecast"] = verdict.forecast(
-                job, args.forecast, (len(images), run.prediction.seconds, run.prediction.peak_memory)
-            )
+            found += verdict.judge_probes(probe, folder / "probe/app/output", predicted[sample], truth, limits)
+            whole = (len(images), run.prediction.seconds, run.prediction.peak_memory)
+            facts["forecast"] = verdict.forecast(probe, args.forecast, whole)
             found += verdict.judge_forecast(facts["forecast"], limits)
             if measured:
-                matrix = scoring.confusion(labels, predicted)
-                wrong = np.flatnonzero(predicted != labels).tolist()
-                facts["scores"], facts["confusion"] = run.scores, matrix.tolist()
-                facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong]
-                found += verdict.judge_accuracy(matrix, read_manifest(zip_path))
+                found += compare(run.scores, labels, predicted, read_manifest(zip_path), facts)
     finally:
         worker.remove(folder)
-    facts["rehearsal"] = {
+    facts["rehearsal"] = describe_run(run, probe, refused(found), limits, args)
+    upload = facts["zip"]["bytes"] + run.output_bytes
+    facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
+    return found
+
+
+def compare(scores: dict, labels, predicted, manifest: bytes | None, facts: dict) -> list[Finding]:
+    """Findings on the predictions beside the true labels; fills in `facts`."""
+    import numpy as np
+
+    from grader.scoring_program import scoring
+
+    matrix = scoring.confusion(labels, predicted)
+    wrong = np.flatnonzero(predicted != labels).tolist()
+    facts["scores"], facts["confusion"] = scores, matrix.tolist()
+    facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong]
+    return verdict.judge_accuracy(matrix, manifest)
+
+
+def describe_run(
+    run: worker.Run, probe: worker.Job | None, failed: bool, limits: worker.Limits, args: argparse.Namespace
+) -> dict:
+    """The report's part on a rehearsal; `failed`: it ends in a refusal, so the end of a log is worth showing."""
+    jobs = {"prediction": run.prediction, "scoring": run.scoring} | ({"probe": probe} if probe else {})
+    return {
         "profile": args.profile,
         "era": args.era,
         "isolation": run.isolation,
@@ -296,11 +311,8 @@ def rehearse(
         "time_limit_s": limits.seconds,
         "jobs": {name: describe_job(job) for name, job in jobs.items() if job.exit_code is not None},
         "logs": str(args.logs),
-        "log_end": telling_lines(run, jobs.get("probe")) if refused(found) else [],
+        "log_end": telling_lines(run, probe) if failed else [],
     }
-    upload = facts["zip"]["bytes"] + run.output_bytes
-    facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
-    return found
 
 
 def describe_job(job: worker.Job) -> dict:
@@ -340,6 +352,8 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
         versions = environment.versions(args.python)
         facts["environment"] = versions | {"differs": environment.differing(versions),
                                            "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
+        for name in environment.missing(args.python, args.packages):
+            console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
         if args.heldout:
             images, labels = read_heldout(args.heldout)
             facts["heldout"] = {**describe(args.heldout), "images": len(images)}

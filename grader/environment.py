@@ -67,12 +67,23 @@ def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def owners(python: str) -> dict[str, str]:
+    """{module: its distribution}, also by the first part of a module's name."""
+    distributions = look(python)["distributions"]
+    return {name: plain(d["name"]) for d in distributions for m in modules(d) for name in (m, m.split(".")[0])}
+
+
+def missing(python: str, packages: tuple[str, ...]) -> list[str]:
+    """Those of the modules `packages` that the interpreter does not have."""
+    return [name for name in packages if name not in owners(python)]
+
+
 def kept(python: str, packages: tuple[str, ...] = ()) -> list[dict]:
     """Distributions that the grader has, and those of the modules `packages` with all that they require."""
     distributions = look(python)["distributions"]
     by_name = {plain(d["name"]): d for d in distributions}
     found = {plain(d["name"]) for d in distributions if modules(d) & ALLOWED}
-    named = {name: plain(d["name"]) for d in distributions for m in modules(d) for name in (m, m.split(".")[0])}
+    named = owners(python)
     todo = [named[name] for name in packages if name in named]
     while todo:
         name = todo.pop()

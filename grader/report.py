@@ -149,6 +149,24 @@ def png(image) -> str:
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + data).decode()
 
 
+def scored(report: dict, images, table) -> list[str]:
+    """The page's part on the scores: confusion matrix, classes, mistakes. table(rows, head) makes one of HTML."""
+    import numpy as np
+
+    from grader.scoring_program.scoring import CLASSES, confusion_svg
+
+    scores = [(name.replace("_", " "), f"{value:.4f}") for name, value in report["scores"].items()]
+    parts = [f"<h2>{report['heldout']['images']} held-out cells</h2>", table(scores)]
+    parts += ["<h2>Confusion matrix</h2>", confusion_svg(np.array(report["confusion"]))]
+    parts += ["<h2>Classes</h2>", table(classes(report), ("class", "cells", "precision", "recall", "F1"))]
+    mistakes = report["mistakes"]
+    parts.append(f"<h2>Mistakes: {len(mistakes)}{f', the first {SHOWN}' if len(mistakes) > SHOWN else ''}</h2>")
+    for row, true, predicted in mistakes[:SHOWN]:
+        caption = f"{CLASSES[true]}, taken for {CLASSES[predicted]} (row {row})"
+        parts.append(f'<figure><img src="{png(images[row])}" alt=""><figcaption>{caption}</figcaption></figure>')
+    return parts
+
+
 def html(report: dict, images=None) -> str:
     """The report as one page; `images` (n, 96, 96, 3) uint8 are the held-out cells, to show the mistakes."""
     text = markup.escape
@@ -168,19 +186,7 @@ def html(report: dict, images=None) -> str:
     if log:
         parts.append(f"<pre>{text(chr(10).join(log))}</pre>")
     if "scores" in report:
-        import numpy as np
-
-        from grader.scoring_program.scoring import CLASSES, confusion_svg
-
-        scores = [(name.replace("_", " "), f"{value:.4f}") for name, value in report["scores"].items()]
-        parts += [f"<h2>{report['heldout']['images']} held-out cells</h2>", table(scores)]
-        parts += ["<h2>Confusion matrix</h2>", confusion_svg(np.array(report["confusion"]))]
-        parts += ["<h2>Classes</h2>", table(classes(report), ("class", "cells", "precision", "recall", "F1"))]
-        mistakes = report["mistakes"]
-        parts.append(f"<h2>Mistakes: {len(mistakes)}{f', the first {SHOWN}' if len(mistakes) > SHOWN else ''}</h2>")
-        for row, true, predicted in mistakes[:SHOWN]:
-            caption = f"{CLASSES[true]}, taken for {CLASSES[predicted]} (row {row})"
-            parts.append(f'<figure><img src="{png(images[row])}" alt=""><figcaption>{caption}</figcaption></figure>')
+        parts += scored(report, images, table)
     elif "rehearsal" in report and "heldout" not in report:
         parts.append(f"<p class=warning>{text(GET_DATA)}</p>")
     return (

@@ -106,19 +106,8 @@ def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
     return found
 
 
-def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[Finding]:
-    """Findings of the probe job. `first`: labels of the same images in the scored run; `truth`: true ones, or None."""
-    import numpy as np
-
-    n = len(first)
-    found = judge_job(job, "probing", limits)
-    if job.stopped:
-        return found
-    errors = job.notes.get("errors") if isinstance(job.notes.get("errors"), dict) else {}
-    if job.notes.get("stage") != "done":
-        return [*found, judge_crash(job)]
-    if "changed" in errors:
-        found.append(finding("PRO04"))
+def read_probes(folder: Path, errors: dict, n: int, found: list[Finding]) -> dict:
+    """{probe: labels} of those that gave any; adds a finding for each other to `found`."""
     asked = {"half": "fewer images", "again": "a second call", "once_more": "a third call",
              "shuffled": "shuffled images", "alone": "a single image", "float32": "float32 images",
              "float64": "float64 images", "scaled": "images in 0-1"}  # fmt: skip
@@ -133,6 +122,23 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[F
             labels[name] = read_labels(folder / f"{name}.npy", size)
         except ValueError as error:
             found.append(finding("PRO07", what=what, error=str(error.args[0].wrong)))
+    return labels
+
+
+def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[Finding]:
+    """Findings of the probe job. `first`: labels of the same images in the scored run; `truth`: true ones, or None."""
+    import numpy as np
+
+    n = len(first)
+    found = judge_job(job, "probing", limits)
+    if job.stopped:
+        return found
+    errors = job.notes.get("errors") if isinstance(job.notes.get("errors"), dict) else {}
+    if job.notes.get("stage") != "done":
+        return [*found, judge_crash(job)]
+    if "changed" in errors:
+        found.append(finding("PRO04"))
+    labels = read_probes(folder, errors, n, found)
 
     def differ(code: str, names: list[str], reference, tolerance: float = TOLERANCE, **details) -> bool:
         for name in names:

@@ -279,6 +279,19 @@ def test_labels_that_rounding_may_tip_over(tmp_path, probe, n, tipped, expected)
     assert [(f.code, f.level) for f in found] == expected
 
 
+def test_a_constant_answer_to_images_in_0_to_1_says_nothing_of_the_scale(tmp_path):
+    truth = np.arange(64) % 8
+    truth[:24] = 1
+    job = worker.Job(notes={"stage": "done"}, exit_code=0)
+    for scaled, codes in ((np.ones(64, np.int64), []), (truth, ["PRO05"])):
+        np.save(tmp_path / "scaled.npy", scaled)
+        for name, size in (("half", 32), ("again", 64), ("once_more", 64), ("shuffled", 64), ("alone", 4),
+                           ("float32", 64), ("float64", 32)):  # fmt: skip
+            np.save(tmp_path / f"{name}.npy", (truth[:size] + 1) % 8)
+        found = verdict.judge_probes(job, tmp_path, (truth + 1) % 8, truth, worker.Limits())
+        assert [f.code for f in found] == codes
+
+
 def test_a_forecast_is_a_straight_line_through_two_calls():
     notes = {
         "images": 100,
@@ -444,6 +457,7 @@ def test_what_the_grader_lacks_is_not_found(command, tmp_path, name):
     assert status == 1 and "RUN01" in out and "'NoneType' object has no attribute '__name__'" in " ".join(out.split())
     status, out, made = command(*arguments, "--packages", f"other,{name}")
     assert (status, made["verdict"]) == (0, "good"), out
+    assert "--packages other: it is not installed here" in out and f"--packages {name}: " not in out
 
 
 def test_processes_that_a_submission_starts_find_no_more(command, tmp_path):
