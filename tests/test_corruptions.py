@@ -1,6 +1,7 @@
 """The report card's corruptions: identity, growth, independence of the batch, and each family's arithmetic by hand."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -364,11 +365,23 @@ def test_composite_layers_several_families(cells, monkeypatch):
     assert all(0.2 <= strength <= 0.5 for _, strength in applied)
 
 
-def test_fingerprint_follows_the_pixels(monkeypatch):
-    before = corruptions.fingerprint()
-    assert len(before) == 64 and corruptions.fingerprint() == before
-    monkeypatch.setitem(CORRUPTIONS, "invert", lambda image, strength, random: image ^ np.uint8(1))
-    assert corruptions.fingerprint() != before
+def test_fingerprint_is_that_of_the_committed_cards():
+    card = json.loads((ROOT / "results" / "card.json").read_text())
+    assert corruptions.fingerprint() == card["provenance"]["corruptions_sha256"]
+
+
+def test_fingerprint_follows_what_matters(monkeypatch):
+    before, invert = corruptions.fingerprint(), CORRUPTIONS["invert"]
+
+    def changed(by):
+        def corruption(image, strength, random):
+            return np.clip(invert(image, strength, random).astype(int) + by, 0, 255).astype(np.uint8)
+
+        monkeypatch.setitem(CORRUPTIONS, "invert", corruption)
+        return corruptions.fingerprint()
+
+    assert changed(1) == before  # a last bit, as another processor may give it
+    assert len(changed(4)) == 64 and changed(4) != before
 
 
 def test_contact_sheet_shows_every_corruption(cells):
