@@ -1,6 +1,5 @@
 """The report card's corruptions: identity, growth, independence of the batch, and each family's arithmetic by hand."""
 
-import ast
 import json
 import subprocess
 import sys
@@ -403,19 +402,3 @@ def test_the_command_writes_the_sheet(cells, tmp_path):
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] > 1000
     failed = subprocess.run([*command, tmp_path / "none.npz"], cwd=ROOT, capture_output=True, text=True)
     assert failed.returncode != 0 and "none.npz is not there" in failed.stderr and "Traceback" not in failed.stderr
-
-
-def test_training_never_imports_the_corruptions():
-    measuring = {"corruptions", "evaluate", "calibrate", "compare", "benchmark", "unforeseen"}
-    for path in [ROOT / "model.py", *(ROOT / "training").glob("*.py")]:
-        if path.stem in measuring:
-            continue
-        imported = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                imported |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-        assert not {f"training.{name}" for name in measuring} & imported, path
-    own = (ROOT / "training" / "corruptions.py").read_text(encoding="utf-8")
-    assert "augment" not in {name.split(".")[-1] for name in own.split() if name.startswith("training.")}
