@@ -6,7 +6,8 @@
 report.json is what build_submission.py wrote, card.json what evaluation.evaluate, calibration.json what
 evaluation.calibrate, unforeseen.json what evaluation.unforeseen,
 ledger.json what evaluation.ledger, systems.json what evaluation.compare, benchmark.json what evaluation.benchmark,
-audit_benchmark.json what tests.dirty.
+laboratory.json what
+evaluation.laboratory, audit_benchmark.json what tests.dirty.
 """
 
 import json
@@ -26,7 +27,7 @@ def load(name: str) -> dict:
 
 
 def report() -> str:
-    """The terminal report, as build_submission.py prints it."""
+    """The last lines of the terminal report, as build_submission.py prints it."""
     from rich.console import Console
 
     from grader.report import terminal
@@ -34,7 +35,47 @@ def report() -> str:
     console = Console(width=80, highlight=False, force_terminal=False)
     with console.capture() as capture:
         terminal(load("report.json"), console)
-    return "```text\n" + "\n".join(line.rstrip() for line in capture.get().strip().splitlines()) + "\n```"
+    return "```text\n" + "\n".join(line.rstrip() for line in capture.get().strip().splitlines()[-10:]) + "\n```"
+
+
+def headline() -> str:
+    """One line of results."""
+    found, cost = load("card.json")["summary"], load("benchmark.json")
+    clean, corrupted = (percent(found[part]["accuracy"]) for part in ("clean", "corrupted"))
+    score, low, high = (percent(found["predicted_hidden"][key]) for key in ("score", "low", "high"))
+    return (
+        f"**{clean}% of clean held-out cells, {corrupted}% under {len(found['corruptions'])} corruptions; predicted "
+        f"hidden score {score} ({low} to {high}).** A zip of {cost['zip_mb']:.0f} MB; {cost['images']:,} pictures in "
+        f"{cost['seconds']['total']:.0f} s on {cost['cores']} cores."
+    )
+
+
+def summary() -> str:
+    """Five rows of the card."""
+    found = load("card.json")["summary"]
+    rows = [("clean", found["clean"]), ("mean of the five families of corruptions", found["corrupted"])]
+    rows += [(f"several corruptions at once, strength {s} of 5", found["composite"][s]) for s in "345"]
+    lines = ["| held-out cells | accuracy % | balanced % |", "|---|---|---|"]
+    return "\n".join(
+        lines + [f"| {name} | {percent(s['accuracy'])} | {percent(s['balanced_accuracy'])} |" for name, s in rows]
+    )
+
+
+def laboratory() -> str:
+    """Accuracy on another laboratory's cells, and its commonest mistake."""
+    found = load("laboratory.json")
+    mistakes = [
+        (count, name, other, row["cells"])
+        for name, row in found["classes"].items()
+        for other, count in row["named"].items()
+        if other != name
+    ]
+    count, name, other, cells = max(mistakes)
+    return (
+        f"All cells are of one hospital. Of {found['cells']} cells of another laboratory ({found['name'].upper()}: "
+        f"other stain, camera and scale) these weights name {percent(found['accuracy'])}% rightly; most often {name} "
+        f"is taken for {other} ({count} of {cells})."
+    )
 
 
 def percent(value: float) -> str:
@@ -226,18 +267,10 @@ def trials() -> str:
     )
 
 
-def codes() -> str:
-    """The code of each finding of build_submission.py, and what it means."""
-    from grader.codes import CODES
-
-    rows = [f"| {code} | {row.level} | {row.wrong.replace('|', chr(92) + '|')} |" for code, row in CODES.items()]
-    return "\n".join(["| code | level | what is wrong |", "|---|---|---|", *rows])
-
-
 BLOCKS = {
     block.__name__: block
-    for block in (report, codes, card, calibration, unforeseen, trials, benchmark, audit, systems, classes,
-                  corruptions, mistakes)
+    for block in (report, headline, summary, laboratory, card, calibration, unforeseen, trials, benchmark, audit,
+                  systems, classes, corruptions, mistakes)
 }  # fmt: skip
 
 

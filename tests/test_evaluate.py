@@ -229,12 +229,9 @@ def test_the_full_card_stays_small(tmp_path, monkeypatch):
 def test_zip_folder_and_run_give_one_card(folder, monkeypatch):
     here, path = os.getcwd(), list(sys.path)
     from_zip, from_folder = command(folder, "submission.zip"), command(folder, "submission")
-    space = {}
-    exec(MODEL, space)
     (folder / "project").mkdir()
     (folder / "project" / "model.py").write_text(MODEL)
     monkeypatch.setattr(evaluate, "ROOT", folder / "project")
-    monkeypatch.setattr(evaluate.networks, "open_run", space["Model"])
     from_run = command(folder, "run")
     cards = [json.loads(path.read_text()) for path in (from_zip, from_folder, from_run)]
     assert cards[0]["conditions"] == cards[1]["conditions"] == cards[2]["conditions"]

@@ -243,7 +243,7 @@ class TestDamagedWeights:
     def test_a_network_that_is_not_known(self, folder):
         manifest = json.loads((folder / "manifest.json").read_text())
         (folder / "manifest.json").write_text(json.dumps({**manifest, "network": "AlexNet"}))
-        with pytest.raises(ValueError, match="there is no network 'AlexNet'; choose one of BasicCNN"):
+        with pytest.raises(ValueError, match="there is no network 'AlexNet'; choose one of "):
             model.Model(folder)
 
     def test_intact_is_not_refused(self, folder):

@@ -88,7 +88,7 @@ def test_a_recipe_is_what_its_report_says(name):
     assert pixels == size or network == B0
     expected = Recipe(
         network=network, frozen=frozen, policy=policy, optimizer=optimizer, learning_rate=rate, dropout=dropout,
-        sizes=((0, pixels if pixels != size else 96),), accumulate=4 if network == B4 else 1, **rest,
+        sizes=((0, pixels if pixels != size else 96),), **rest,
     )  # fmt: skip
     assert dataclasses.asdict(RECIPES[name]) == dataclasses.asdict(expected)
     settings.check(RECIPES[name])
