@@ -3,6 +3,7 @@
     python -m evaluation.compare runs/*                                              a table
     python -m evaluation.compare runs/* --json results/systems.json --speed          what docs' table is made from
     python -m evaluation.compare runs/new --json results/systems.json --keep        one run more, the others stay
+    python -m evaluation.compare runs/* --curves curves.png                          loss and accuracy by epoch
 
 Reads run.json of each folder, and its report card where there is one: card.json in the folder, or <recipe>.json in the
 folder --cards. A recipe without a run gets a row that says so; a shortened run is marked as a trial.
@@ -22,7 +23,7 @@ import numpy as np
 import model
 from evaluation import calibrate, evaluate
 from training import data, train
-from training.files import write_json
+from training.files import write_atomically, write_json
 from training.recipes import RECIPES, REPORTED, Recipe
 
 SPEED_IMAGES = 256
@@ -251,6 +252,31 @@ def text(rows: list[dict]) -> str:
     return "\n".join(lines) + f"\n\n{legend(rows)}"
 
 
+def draw_curves(folders: list[Path], path: Path) -> None:
+    """Loss above accuracy by epoch, training and validation; a column per run (LionIA, Figure 1)."""
+    from matplotlib.figure import Figure
+
+    runs = [(folder.name, run) for folder in folders if (run := read_run(folder))["history"]]
+    if not runs:
+        raise ValueError("none of these runs has a history to draw")
+    wide, blocks = min(4, len(runs)), -(-len(runs) // 4)
+    figure = Figure(figsize=(3 * wide + 0.6, 5 * blocks), layout="constrained")
+    places = figure.subplots(2 * blocks, wide, squeeze=False)
+    for axes in places.ravel():
+        axes.set_axis_off()
+    for i, (name, run) in enumerate(runs):
+        history, parts = run["history"], ("train", "validation")
+        for row, metric in enumerate(("loss", "accuracy")):
+            axes = places[2 * (i // wide) + row, i % wide]
+            axes.set_axis_on()
+            for part in parts:
+                axes.plot([e["epoch"] + 1 for e in history], [e[part][metric] for e in history], "o-", ms=2, label=part)
+            axes.set(title=name if row == 0 else "", xlabel="epoch" if row else "", ylabel="" if i % wide else metric)
+            axes.set_ylim(*((0, None) if row == 0 else (None, 1)))
+    places[0, 0].legend()
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, metadata={"Software": None}))
+
+
 def read_rows(path: Path | None) -> list[dict]:
     """Rows of an earlier --json; none where there is no such file. Raises ValueError where it is damaged."""
     if path is None or not path.exists():
@@ -270,6 +296,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the rows here; speeds already there are kept")
     parser.add_argument("--keep", action="store_true", help="keep the rows of other runs that --json already holds")
     parser.add_argument("--speed", action="store_true", help="measure images/s on the CPU, alone on the machine")
+    parser.add_argument("--curves", type=Path, metavar="OUT.png", help="draw loss and accuracy, and no table")
     args = parser.parse_args()
     if args.speed:  # before a framework starts and takes a GPU
         os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
@@ -278,6 +305,9 @@ def main() -> None:
     for path in sorted(set(args.runs) - set(runs)):
         print(f"{path} holds no run: left out", file=sys.stderr)
     try:
+        if args.curves:
+            draw_curves(runs, args.curves)
+            return
         rows = compare(runs, args.cards, read_rows(args.json), args.speed, args.keep)
         if args.json:
             write_json(args.json, {"rows": rows})

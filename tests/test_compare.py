@@ -215,6 +215,16 @@ def test_run_without_an_epoch_is_named(tmp_path):
         compare.compare([make_run(tmp_path / "new", done=0)])
 
 
+def test_curves(tmp_path):
+    folders = [make_run(tmp_path / str(i)) for i in range(5)]
+    compare.draw_curves(folders, tmp_path / "curves.png")
+    import cv2
+
+    height, width = cv2.imread(str(tmp_path / "curves.png")).shape[:2]
+    assert width > 1000 and height > 1000  # four side by side, the fifth below
+    assert np.unique(cv2.imread(str(tmp_path / "curves.png"))[height // 2 :, width // 2 :]).tolist() == [255]
+
+
 def test_the_command(tmp_path):
     def command(*arguments):
         command = [sys.executable, "-m", "evaluation.compare", *map(str, arguments)]
