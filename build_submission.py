@@ -3,13 +3,18 @@
     python build_submission.py                        check, zip, rehearse, score, report
     python build_submission.py --check ZIP            judge any zip without running it, in a second
     python build_submission.py --check ZIP --rehearse ... and then run and score it, too
+    python build_submission.py --source FOLDER        the same for a folder of your own with a model.py, or a run's
     python build_submission.py --verify ZIP           is it, byte for byte, the zip that these sources give?
     python build_submission.py --bundle OUT.zip       pack the competition, to be uploaded to Codabench
 
 Needs data/heldout.npz, or --heldout NPZ, to measure an accuracy; without it the contract is rehearsed on generated
-images. The rehearsal runs the competition's own programs (grader/) as Codabench's worker does. A submission is
-foreign code: the report says how far it was shut in. Each finding has a code, explained in grader/CODES.md.
-Exit status: 0 good, 1 refused or failed, 2 wrong usage.
+images. The rehearsal runs the competition's own programs (grader/) as Codabench's worker does, without the packages
+that the grader lacks. A submission is foreign code: the report says how far it was shut in. Each finding has a code,
+explained in grader/CODES.md. GOOD is said only of what ran under the grader's versions, was scored on true labels and
+beat guessing. Exit status: 0 not refused, 1 refused or failed, 2 wrong usage.
+
+Of a folder of your own all goes into the zip but hidden files, caches, virtual environments, notebooks, datasets
+(an .npz of images and labels, a folder of over 100 pictures), older submissions and what this command writes.
 """
 
 from __future__ import annotations
@@ -24,17 +29,23 @@ import sys
 import zipfile
 from pathlib import Path
 
-from grader import checks, report, verdict, worker
+from grader import checks, environment, report, verdict, worker
 from grader.codes import Finding, refused
 
 ROOT = Path(__file__).resolve().parent
 GRADER = ROOT / "grader"
 MANIFEST = "weights/manifest.json"
-FILES = ("model.py", MANIFEST, "weights/model.weights.h5")  # the zip holds these, what the manifest adds, no other
 BUNDLE = ("competition.yaml", "logo.png", "pages", "ingestion_program", "scoring_program", "starting_kit")
+OWN = "build_submission.py"  # a folder that holds it is a copy of this project
+LEFTOVERS = ("__pycache__", "__MACOSX", "node_modules", "Thumbs.db", "desktop.ini")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 PROBED = 128  # images for the probes
 FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden test
 QUOTA = 15e9  # bytes that a Codabench user may store
+JUDGED = {"packages", "profile", "era"}  # options that every judgement of a zip needs
+REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
+EFFECTIVE = {"build": REHEARSED | {"source", "out", "metadata"}, "check": JUDGED, "rehearse": REHEARSED | {"rehearse"},
+             "verify": {"source"}, "bundle": {"heldout"}}  # fmt: skip
 POSIX = os.name == "posix"  # what the rehearsal needs: processes, their groups and limits
 
 
@@ -56,34 +67,118 @@ def pack(contents: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def submission(folder: Path, metadata: str | None = None) -> bytes:
-    """The submission zip of a folder with model.py and weights/.
+def submission(folder: Path, metadata: str | None = None, written: frozenset[Path] = frozenset()) -> bytes:
+    """The submission zip of a folder: what `collect` gives, and a description in a file named metadata, if any.
 
-    metadata: a description, for a file of that name. With one, the platform does not copy the whole submission into
-    the result of its prediction job, where it would count against the quota once more.
+    metadata: with one, the platform does not copy the whole submission into the result of its prediction job, where
+    it would count against the quota once more.
     """
-    contents, wanted = {}, list(FILES)
-    while wanted:
-        name = wanted.pop(0)
-        try:
-            contents[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise Refused(f"{folder / name} cannot be read ({error.strerror}): train first, or restore it") from None
-        if name == MANIFEST:
-            wanted += more_files(contents[name])
-    if metadata is not None:
-        contents["metadata"] = f"description: {json.dumps(metadata)}\n".encode()
-    return pack(contents)
+    return pack(collect(folder, written)[0] | description(metadata))
 
 
-def more_files(manifest: bytes) -> list[str]:
-    """What model.py opens besides FILES: further networks' weights, and the code of the images' enhancement."""
+def description(metadata: str | None) -> dict[str, bytes]:
+    return {} if metadata is None else {"metadata": f"description: {json.dumps(metadata)}\n".encode()}
+
+
+def collect(folder: Path, written: frozenset[Path] = frozenset()) -> tuple[dict[str, bytes], dict[str, str]]:
+    """({name: contents} for the zip, {name: why} left out). A copy of this project gives
+    model.py and weights/; the folder of a training run gives model.py with that run's weights; any other folder with a
+    model.py gives all it has.
+
+    written: paths that this command writes, which it must not take for the user's. Raises Refused.
+    """
+    if (folder / OWN).is_file():
+        return project_files(folder, folder / "weights"), {}
+    if not (folder / "model.py").is_file() and (folder / "manifest.json").is_file():
+        return project_files(ROOT, folder), {}
+    left: dict[str, str] = {}
+    return {name: read_whole(folder / name) for name in plain_files(folder, written, left)}, left
+
+
+def read_whole(path: Path) -> bytes:
+    """The contents of a file. Raises Refused where it cannot be read."""
     try:
-        manifest = json.loads(manifest)
-        members = [f"weights/{Path(name).name}" for name in manifest.get("members", {})]
-        return members + ["training/__init__.py", "training/enhance.py"] * bool(manifest.get("enhance"))
-    except (ValueError, AttributeError, TypeError):
-        return []  # model.py refuses such a manifest, and says why
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused(f"{path} cannot be read ({error.strerror}): train first, or restore it") from None
+
+
+def project_files(project: Path, weights: Path) -> dict[str, bytes]:
+    """{name: contents}: the project's model.py, the weights in that folder, and the code that they need besides."""
+    contents, code = {"model.py": read_whole(project / "model.py")}, set()
+    add_weights(weights, "weights", contents, code)
+    return contents | {name: read_whole(project / name) for name in code}
+
+
+def add_weights(folder: Path, name: str, contents: dict[str, bytes], code: set[str]) -> None:
+    """Add a weights folder, the members of an ensemble too, to `contents`; what model.py imports for it to `code`."""
+    contents[f"{name}/manifest.json"] = manifest = read_whole(folder / "manifest.json")
+    try:
+        manifest = dict(json.loads(manifest))
+    except (ValueError, TypeError):  # model.py refuses such a manifest, and says why
+        manifest = {}
+    members = manifest.get("members") or []
+    for member in members if isinstance(members, list) else []:
+        add_weights(folder / Path(str(member)).name, f"{name}/{Path(str(member)).name}", contents, code)
+    if not members:
+        contents[f"{name}/model.weights.h5"] = read_whole(folder / "model.weights.h5")
+    if manifest.get("enhance"):
+        code |= {"training/__init__.py", "training/enhance.py"}
+    if manifest.get("network", "EfficientNetV2B0") != "EfficientNetV2B0":
+        code |= {"training/__init__.py", "training/networks.py"}
+
+
+def plain_files(folder: Path, written: frozenset[Path], left: dict[str, str]) -> list[str]:
+    """Names of all files below a folder that may belong into a zip; fills in `left`, the others and why."""
+    if not (folder / "model.py").is_file():
+        raise Refused(f"{folder} holds no model.py: name the folder that does")
+    names, sizes = [], {}
+    for top, folders, files in os.walk(folder):
+        for name in sorted([*folders, *files]):
+            path = Path(top, name)
+            shown = path.relative_to(folder).as_posix()
+            why = "written by this command" if path.resolve() in written else unwanted(path)
+            if why:
+                left[shown + "/" * (name in folders)] = why
+                folders[:] = [kept for kept in folders if kept != name]
+            elif name in files:
+                names.append(shown)
+                sizes[shown] = path.stat().st_size
+    if sum(sizes.values()) > checks.MAX_MB * 1e6:
+        largest = ", ".join(sorted(sizes, key=sizes.get, reverse=True)[:3])
+        raise Refused(f"{folder} holds more than {checks.MAX_MB} MB: move what is not needed ({largest})")
+    return names
+
+
+def unwanted(path: Path) -> str | None:
+    """Why a file or folder never belongs into a submission; None where it may."""
+    if path.name.startswith("."):
+        return "hidden"
+    if path.name in LEFTOVERS or path.suffix in (".pyc", ".pyo"):
+        return "a leftover of a tool"
+    if path.is_dir():
+        if path.is_symlink():
+            return "a link to a folder"
+        if (path / "pyvenv.cfg").exists() or (path / "conda-meta").exists():
+            return "a virtual environment"
+        pictures = sum(name.lower().endswith(PICTURES) for name in os.listdir(path))
+        return f"a dataset of {pictures} pictures" if pictures > 100 else None
+    if not path.is_file():
+        return "not a plain file"
+    if path.suffix == ".ipynb":
+        return "a notebook"
+    held = zip_names(path) if path.suffix in (".zip", ".npz") else set()
+    if {"images.npy", "labels.npy"} <= held:
+        return "a dataset"
+    return "a submission" if path.suffix == ".zip" and any(Path(name).name == "model.py" for name in held) else None
+
+
+def zip_names(path: Path) -> set[str]:
+    try:
+        with zipfile.ZipFile(path) as file:
+            return set(file.namelist())
+    except checks.ZIP_ERRORS:
+        return set()
 
 
 def bundle(heldout: Path) -> bytes:
@@ -160,38 +255,53 @@ def rehearse(
     """
     import numpy as np
 
-    from grader.scoring_program import scoring
-
-    limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6)
-    sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
-    folder = worker.temporary_folder()
+    limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
+                           packages=args.packages)  # fmt: skip
+    folder, probe = worker.temporary_folder(), None
     try:
         run = worker.run_submission(zip_path, images, labels, folder, args.profile, args.era, limits, tick=tick)
         found = verdict.judge_run(run, len(images), limits)
         worker.save_logs(run, args.logs)
-        jobs = {"prediction": run.prediction, "scoring": run.scoring}
         if not refused(found):
             predicted = verdict.read_labels(run.predictions, len(images))
+            sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
             (folder / "probe").mkdir()
-            job = jobs["probe"] = worker.predict(
-                folder / "probe", zip_path, images[sample], args.profile, limits, worker.PROBE, tick
-            )
-            (args.logs / "probe.txt").write_text(job.stdout + job.stderr, encoding="utf-8")
+            probe = worker.predict(folder / "probe", zip_path, images[sample], args.profile, limits, worker.PROBE, tick)
+            (args.logs / "probe.txt").write_text(probe.stdout + probe.stderr, encoding="utf-8")
             truth = labels[sample] if measured else None
-            found += verdict.judge_probes(job, folder / "probe/app/output", predicted[sample], truth, limits)
-            facts["forecast"] = verdict.forecast(
-                job, args.forecast, (len(images), run.prediction.seconds, run.prediction.peak_memory)
-            )
+            found += verdict.judge_probes(probe, folder / "probe/app/output", predicted[sample], truth, limits)
+            whole = (len(images), run.prediction.seconds, run.prediction.peak_memory)
+            facts["forecast"] = verdict.forecast(probe, args.forecast, whole)
             found += verdict.judge_forecast(facts["forecast"], limits)
             if measured:
-                matrix = scoring.confusion(labels, predicted)
-                wrong = np.flatnonzero(predicted != labels).tolist()
-                facts["scores"], facts["confusion"] = run.scores, matrix.tolist()
-                facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong]
-                found += verdict.judge_accuracy(run.scores["accuracy"], labels, read_manifest(zip_path))
+                found += compare(run.scores, labels, predicted, read_manifest(zip_path), facts)
     finally:
         worker.remove(folder)
-    facts["rehearsal"] = {
+    facts["rehearsal"] = describe_run(run, probe, refused(found), limits, args)
+    upload = facts["zip"]["bytes"] + run.output_bytes
+    facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
+    return found
+
+
+def compare(scores: dict, labels, predicted, manifest: bytes | None, facts: dict) -> list[Finding]:
+    """Findings on the predictions beside the true labels; fills in `facts`."""
+    import numpy as np
+
+    from grader.scoring_program import scoring
+
+    matrix = scoring.confusion(labels, predicted)
+    wrong = np.flatnonzero(predicted != labels).tolist()
+    facts["scores"], facts["confusion"] = scores, matrix.tolist()
+    facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong]
+    return verdict.judge_accuracy(matrix, manifest)
+
+
+def describe_run(
+    run: worker.Run, probe: worker.Job | None, failed: bool, limits: worker.Limits, args: argparse.Namespace
+) -> dict:
+    """The report's part on a rehearsal; `failed`: it ends in a refusal, so the end of a log is worth showing."""
+    jobs = {"prediction": run.prediction, "scoring": run.scoring} | ({"probe": probe} if probe else {})
+    return {
         "profile": args.profile,
         "era": args.era,
         "isolation": run.isolation,
@@ -201,11 +311,8 @@ def rehearse(
         "time_limit_s": limits.seconds,
         "jobs": {name: describe_job(job) for name, job in jobs.items() if job.exit_code is not None},
         "logs": str(args.logs),
-        "log_end": telling_lines(run, jobs.get("probe")) if refused(found) else [],
+        "log_end": telling_lines(run, probe) if failed else [],
     }
-    upload = facts["zip"]["bytes"] + run.output_bytes
-    facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
-    return found
 
 
 def describe_job(job: worker.Job) -> dict:
@@ -233,15 +340,20 @@ def read_manifest(zip_path: Path) -> bytes | None:
         return file.read(MANIFEST) if MANIFEST in file.namelist() else None
 
 
-def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, console) -> dict:
-    """The report on one zip: static findings, and where they allow it and `run` says so, a rehearsal's."""
-    packages = tuple(filter(None, map(str.strip, args.packages.split(","))))
-    facts = {"version": report.VERSION, "zip": {**describe(zip_path), "path": str(shown_as)}}
-    found = checks.check_zip(zip_path, args.profile, packages)
+def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, console, **more) -> bool:
+    """Report on one zip: static findings, and where they allow it and `run` says so, a rehearsal's. True: not refused.
+
+    more: facts for the report that are known already.
+    """
+    facts = {"version": report.VERSION, "zip": {**describe(zip_path), "path": str(shown_as)}, **more}
+    found = checks.check_zip(zip_path, args.profile, args.packages)
     images = None
-    if run and not POSIX:
-        console.print("Not rehearsed, only checked: that needs Linux or macOS; on Windows, WSL will do.")
-    elif run and not refused(found):
+    if run and POSIX and not refused(found):
+        versions = environment.versions(args.python)
+        facts["environment"] = versions | {"differs": environment.differing(versions),
+                                           "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
+        for name in environment.missing(args.python, args.packages):
+            console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
         if args.heldout:
             images, labels = read_heldout(args.heldout)
             facts["heldout"] = {**describe(args.heldout), "images": len(images)}
@@ -251,31 +363,42 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
         with console.status("rehearsing") as status:
             found += rehearse(zip_path, images, labels, bool(args.heldout), args, facts,
                               lambda s: status.update(f"rehearsing, {s:.0f} s"))  # fmt: skip
+        found += verdict.judge_environment(versions)
     facts["findings"] = [f.as_json() for f in found]
-    facts["verdict"] = "refused" if refused(found) else "good"
+    facts["verdict"], facts["words"] = verdict.conclude(found, run, "rehearsal" in facts, "scores" in facts)
     if run:
         write(args.report, report.as_json(facts).encode())
         write(args.html, report.html(facts, images).encode())
     report.terminal(facts, console)
-    return facts
+    if run and not POSIX:
+        console.print("A rehearsal needs Linux or macOS; on Windows, WSL will do.")
+    return not refused(found)
 
 
 def build(args: argparse.Namespace, console) -> int:
-    """The whole way. The zip takes its place only if it is good; an older one stays otherwise."""
+    """The whole way. The zip takes its place only if it is not refused; an older one stays otherwise."""
     folder = worker.temporary_folder()
     try:
         candidate = folder / args.out.name
-        candidate.write_bytes(submission(args.source, args.metadata))
-        good = judge(candidate, args.out, True, args, console)["verdict"] == "good"
-        if good:
+        contents, left = collect(args.source, written_by(args))
+        contents |= description(args.metadata)
+        candidate.write_bytes(pack(contents))
+        files = {name: len(data) for name, data in sorted(contents.items())}
+        passed = judge(candidate, args.out, True, args, console, files=files, left_out=left)
+        if passed:
             write(args.out, candidate.read_bytes())
     finally:
         worker.remove(folder)
-    console.print(f"{args.out} is written." if good else f"{args.out} was not written.", soft_wrap=True)
-    return 0 if good else 1
+    console.print(f"{args.out} is written." if passed else f"{args.out} was not written.", soft_wrap=True)
+    return 0 if passed else 1
 
 
-def verify(path: Path, source: Path, console) -> int:
+def written_by(args: argparse.Namespace) -> frozenset[Path]:
+    """The paths that this command writes."""
+    return frozenset(path.resolve() for path in (args.out, args.report, args.html, args.logs))
+
+
+def verify(path: Path, args: argparse.Namespace, console) -> int:
     """Compare a zip with the one that the sources give, and say where they differ."""
     unsafe = [f for f in checks.check_zip(path) if f.code.startswith("ZIP") and f.level == "error"]
     for found in unsafe:
@@ -285,11 +408,11 @@ def verify(path: Path, source: Path, console) -> int:
     with zipfile.ZipFile(path) as file:
         held = {info.filename: info.CRC for info in file.infolist()}
         note = file.read("metadata").decode("utf-8", "replace") if "metadata" in held else ""
-    description = re.fullmatch(r'description: (".*")\n', note)
-    expected = submission(source, json.loads(description[1]) if description else None)
+    described = re.fullmatch(r'description: (".*")\n', note)
+    expected = submission(args.source, json.loads(described[1]) if described else None, written_by(args))
     console.print(f"sha256 {describe(path)['sha256']}", soft_wrap=True)
     if path.read_bytes() == expected:
-        console.print(f"{path} is what {source} gives.", soft_wrap=True)
+        console.print(f"{path} is what {args.source} gives.", soft_wrap=True)
         return 0
     with zipfile.ZipFile(io.BytesIO(expected)) as file:
         wanted = {info.filename: info.CRC for info in file.infolist()}
@@ -301,8 +424,15 @@ def verify(path: Path, source: Path, console) -> int:
     return 1
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def options() -> Parser:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", type=Path, metavar="ZIP", help="judge a zip that someone made")
     what.add_argument("--verify", type=Path, metavar="ZIP", help="compare a zip with the one these sources give")
@@ -314,16 +444,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--report", type=Path, default=Path("report.json"), metavar="JSON", help="... the report (%(default)s)")
     add("--html", type=Path, default=Path("report.html"), metavar="HTML", help="... the same to look at (%(default)s)")
     add("--logs", type=Path, default=Path("runs/rehearsal"), metavar="DIR", help="... the eight logs (%(default)s)")
-    add("--source", type=Path, default=ROOT, metavar="DIR", help="folder with model.py and weights/ (this one)")
+    add("--source", type=Path, default=ROOT, metavar="DIR", help="a folder with a model.py (this one)")
     add("--metadata", metavar="TEXT", help="add a description, so that the result holds no copy of the submission")
     add("--packages", default="", metavar="A,B", help="modules that you know the grader has beyond its image's")
+    add("--python", default=sys.executable, metavar="PATH", help="rehearse with another interpreter (this one)")
     add("--profile", choices=worker.PROFILES, default="strict",
         help="does the grader change into the submission's folder (an2dl) or not (strict, the default)")  # fmt: skip
     add("--era", choices=worker.ERAS, default="2026", help="whose rules on exit codes (%(default)s)")
     add("--time-limit", type=float, default=600, metavar="S", help="seconds for each job (%(default)s)")
     add("--memory-limit", type=int, metavar="MB", help="stop the submission above this (no limit)")
     add("--forecast", type=int, default=FORECAST, metavar="N", help="images to forecast for (%(default)s)")
+    return parser
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options, checked; `packages` as a tuple. Ends with status 2 and one line where they make no sense."""
+    parser = options()
     args = parser.parse_args(argv)
+    refuse_idle(parser, argv, args)
     if args.heldout is None and (ROOT / "data/heldout.npz").exists():
         args.heldout = ROOT / "data/heldout.npz"
     if args.bundle and not args.heldout:
@@ -333,7 +471,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for path in (args.bundle, args.out, args.report, args.html):
         if path and not path.resolve().parent.is_dir():
             parser.error(f"{path.parent} is no folder: make it first, or write elsewhere")
+    args.packages = tuple(filter(None, map(str.strip, args.packages.split(","))))
     return args
+
+
+def refuse_idle(parser: Parser, argv: list[str] | None, args: argparse.Namespace) -> None:
+    """An error for options that are given and have no effect in this mode."""
+    mode = next((name for name in ("check", "verify", "bundle") if getattr(args, name)), "build")
+    mode = "rehearse" if mode == "check" and args.rehearse else mode
+    names = set(vars(args)) - {"check", "verify", "bundle"}
+    unset = argparse.Namespace(**dict.fromkeys(names))  # argparse leaves what it finds set, and so no default comes in
+    given = {name for name in names if getattr(parser.parse_args(argv, unset), name) is not None}
+    idle = sorted(given - EFFECTIVE[mode])
+    if idle:
+        ways = {"check": "with --check alone", "rehearse": "with --check --rehearse", "build": "without --check"}
+        shown = ", ".join("--" + name.replace("_", "-") for name in idle)
+        parser.error(f"{shown} would have no effect {ways.get(mode, f'with --{mode}')}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -342,9 +495,9 @@ def main(argv: list[str] | None = None) -> int:
     args, console = parse(argv), Console(highlight=False)
     try:
         if args.check:
-            return 0 if judge(args.check, args.check, args.rehearse, args, console)["verdict"] == "good" else 1
+            return 0 if judge(args.check, args.check, args.rehearse, args, console) else 1
         if args.verify:
-            return verify(args.verify, args.source, console)
+            return verify(args.verify, args, console)
         if args.bundle:
             write(args.bundle, bundle(args.heldout))
             console.print(f"{args.bundle}: upload it under Benchmarks > Management > Upload.", soft_wrap=True)

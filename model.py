@@ -9,6 +9,7 @@ Labels: 0 basophil, 1 eosinophil, 2 erythroblast, 3 immature granulocyte, 4 lymp
 
 import hashlib
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -80,12 +81,12 @@ def build_network(
 ) -> keras.Model:
     """EfficientNetV2B0 (Tan & Le 2021) with average pooling and one dense layer: float images to probabilities.
 
-    size: height and width in pixels, None for any. backbone_weights: a headless `.weights.h5` for the backbone,
-    None for random ones. pixels: height and width to which the images are resized before the backbone (bilinear), None
-    for none. Takes (n, size, size, 3) in 0-255 as `preprocess` gives it, returns (n, 8) float32.
+    size: height and width of the images in pixels. backbone_weights: a headless `.weights.h5` for the backbone, None
+    for random ones. pixels: height and width to which the network resizes the images (bilinear), None for none.
+    Takes (n, size, size, 3) in 0-255 as `preprocess` gives it, returns (n, 8) float32.
     """
     images = x = keras.Input((size, size, 3))
-    if pixels is not None:
+    if pixels not in (None, size):
         x = keras.layers.Resizing(pixels, pixels, dtype="float32")(images)
     backbone = keras.applications.EfficientNetV2B0(weights=None, include_top=False, input_tensor=x, pooling="avg")
     if backbone_weights is not None:
@@ -95,25 +96,59 @@ def build_network(
     return keras.Model(images, x)
 
 
+def described(manifest: dict) -> keras.Model:
+    """The network that a manifest describes, for 96 x 96 images, with random weights.
+
+    EfficientNetV2B0 is built here; every other network by training/networks.py, which its submission carries.
+    """
+    name, pixels = manifest.get("network", "EfficientNetV2B0"), manifest.get("pixels")
+    if name == "EfficientNetV2B0":
+        return build_network(pixels=pixels)
+    try:
+        from training import networks
+    except ImportError as error:
+        raise ImportError(f"training/networks.py is needed beside {__file__} for {name}: {error}") from error
+    return networks.build(name, pixels=pixels)
+
+
 REMEDY = "unzip the submission again, or put a trained run's model.weights.h5 and manifest.json there"
 
 
 def read_manifest(folder: Path) -> dict:
-    """folder/manifest.json. Raises FileNotFoundError where it is missing, ValueError where it is damaged.
+    """folder/manifest.json. Raises FileNotFoundError where it is missing, ValueError where a value cannot be used.
 
-    Read from it: `sha256` of model.weights.h5; `members`, file name to SHA-256 of further networks whose probabilities
-    are averaged; `enhance`, see `preprocess`; `pixels`, see `build_network`; `views`, how many of VIEWS an unsure image
-    gets; `temperature`.
+    Either `members`, the names of folders beside it, each with weights and manifest of its own, whose probabilities are
+    averaged; or `sha256`, of model.weights.h5; `network`, a name in training/networks.py; `pixels`, see
+    `build_network`; `enhance`, see `preprocess`; `views`, how many of VIEWS an unsure image gets; `temperature`.
     """
     path = folder / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {REMEDY}")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        manifest["sha256"], dict(manifest.get("members", {}))
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = dict(json.loads(path.read_text(encoding="utf-8")))
+        wrong = [key for key, usable in CHECKS.items() if key in manifest and not usable(manifest[key])]
+        wrong += [] if "members" in manifest or "sha256" in manifest else ["sha256"]
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): {REMEDY}") from error
+    if wrong:
+        found = ", ".join(f"{key} is {manifest.get(key)!r:.80}" for key in wrong)
+        raise ValueError(f"{path} cannot be used, {found}: {REMEDY}")
     return manifest
+
+
+def _is_number(value, low: float, high: float, kinds: tuple = (int, float)) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+
+
+CHECKS = {
+    "sha256": lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) is not None,
+    "network": lambda v: isinstance(v, str),
+    "pixels": lambda v: v is None or _is_number(v, 32, 1024, (int,)),
+    "enhance": lambda v: isinstance(v, list) and all(isinstance(step, str) for step in v),
+    "views": lambda v: _is_number(v, 1, len(VIEWS), (int,)),
+    "temperature": lambda v: _is_number(v, 0.05, 20.0),
+    "members": lambda v: isinstance(v, list) and v and all(isinstance(m, str) and m == Path(m).name for m in v),
+}
 
 
 def load_weights(network: keras.Model, path: Path, expected: str) -> None:
@@ -143,17 +178,14 @@ class Model:
         """Load the weights of `folder`; None, the graded case, means the `weights` folder beside this file."""
         folder = Path(folder or FOLDER)
         self.manifest = read_manifest(folder)
+        self.members = [Model(folder / name) for name in self.manifest.get("members", ())]
+        if self.members:
+            return
         self.steps = tuple(self.manifest.get("enhance", ()))
         self.views = VIEWS[: self.manifest.get("views", 1)]
         self.temperature = self.manifest.get("temperature", 1.0)
-        self.networks = []
-        for name, sha256 in {"model.weights.h5": self.manifest["sha256"], **self.manifest.get("members", {})}.items():
-            self.networks.append(self.build())
-            load_weights(self.networks[-1], folder / name, sha256)
-
-    def build(self) -> keras.Model:
-        """The network whose weights are loaded."""
-        return build_network(pixels=self.manifest.get("pixels"))
+        self.network = described(self.manifest)
+        load_weights(self.network, folder / "model.weights.h5", self.manifest["sha256"])
 
     def predict(self, X) -> np.ndarray:
         """Labels (n,) int64 in 0-7 of images (n, 96, 96, 3) in 0-255; see `preprocess` for what is accepted."""
@@ -162,9 +194,12 @@ class Model:
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities (n, 8) float32; every row depends on its own image alone.
 
-        They are averaged over networks and, where they are below SURE, over views; then brought to the temperature T:
-        p^(1/T), scaled to sum to 1 (Guo et al. 2017), which changes no label.
+        Of an image whose likeliest class has less than SURE they are averaged over views; then brought to the
+        temperature T: p^(1/T), scaled to sum to 1 (Guo et al. 2017), which changes no label. Of an ensemble they are
+        the mean over its members.
         """
+        if self.members:
+            return np.mean([member.predict_proba(X) for member in self.members], axis=0)
         X = as_images(X)
         probabilities = self._average(X, self.views[:1])
         unsure = probabilities.max(axis=1) < SURE
@@ -175,14 +210,13 @@ class Model:
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
     def _average(self, X: np.ndarray, views: tuple) -> np.ndarray:
-        """Probabilities (n, 8) float32 of images as `as_images` gives them, the mean over networks and views."""
+        """Probabilities (n, 8) float32 of images as `as_images` gives them, the mean over views."""
         probabilities = np.zeros((len(X), NUM_CLASSES), np.float32)
         for start in range(0, len(X), BATCH_SIZE):
             images = preprocess(X[start : start + BATCH_SIZE], self.steps)
             n = len(images)
             images = np.pad(images, ((0, BATCH_SIZE - n), (0, 0), (0, 0), (0, 0)))
-            for network in self.networks:
-                for view in views:
-                    view = np.ascontiguousarray(view(images))
-                    probabilities[start : start + n] += np.asarray(network.predict_on_batch(view))[:n]
-        return probabilities / np.float32(len(self.networks) * len(views))
+            for view in views:
+                turned = np.ascontiguousarray(view(images))
+                probabilities[start : start + n] += np.asarray(self.network.predict_on_batch(turned))[:n]
+        return probabilities / np.float32(len(views))

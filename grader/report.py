@@ -2,9 +2,14 @@
 
 report.json, which both are made from, has these keys; those of a rehearsal are absent where there was none:
 
-    version     1; changes when a key goes or changes its meaning, not when one is added
-    verdict     "good" or "refused"
+    version     2; changes when a key goes or changes its meaning, not when one is added
+    verdict     "good", "runs", "unknown" (not run) or "refused"
+    words       the verdict in words, as the terminal shows it
     zip         path, bytes, sha256
+    files       {name: bytes} of what went into the zip, where this command made it; with it:
+    left_out    {name: why} of what did not
+    environment  python, tensorflow, keras, numpy (versions, null: not there), differs (names of those that are not the
+                grader's), hidden (modules that are installed, and that the grader lacks)
     findings    [{code, level ("error" or "warning"), wrong, platform, change, message}], see CODES.md
     rehearsal   profile, era, isolation, status, history (of statuses), detail, time_limit_s, logs (folder), log_end
                 (last lines, if refused), jobs {prediction, scoring, probe: {exit_code, seconds, peak_memory_mb,
@@ -26,8 +31,11 @@ import re
 import struct
 import zlib
 
-VERSION = 1
+from grader.environment import GRADER_VERSIONS, phrase
+
+VERSION = 2
 SHOWN = 60  # mistakes on the page
+COLOURS = {"good": "green", "runs": "yellow", "unknown": "yellow", "refused": "red"}
 GET_DATA = """No accuracy was measured: there are no held-out cells here. Put the challenge's held-out file at \
 data/heldout.npz, or name one with --heldout NPZ: arrays `images` (n, 96, 96, 3) uint8 and `labels` (n,). \
 The README says where to get it."""
@@ -39,10 +47,33 @@ def as_json(report: dict) -> str:
     return re.sub(r"\[\s+([-\d,\s]+?)\s+\]", lambda row: f"[{' '.join(row[1].split())}]", text) + "\n"
 
 
+def shorten(names, most: int = 30) -> str:
+    """Names in a row; of very many, the first."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def ran_under(found: dict | None) -> list[tuple[str, str]]:
+    """The first lines: which versions a rehearsal had, and what was kept from it."""
+    if not found:
+        return []
+    differs = found["differs"]
+    said = f"not the grader's {phrase(GRADER_VERSIONS, differs)}" if differs else "the grader's versions"
+    rows = [("ran under", f"{phrase({name: found[name] for name in GRADER_VERSIONS})}: {said}")]
+    if found["hidden"]:
+        rows.append(("hidden", f"what the grader lacks: {shorten(found['hidden'], 12)}"))
+    return rows
+
+
 def facts(report: dict) -> list[tuple[str, str]]:
     """The short lines at the top of both reports: (what, how much)."""
     zip_, rehearsal = report["zip"], report.get("rehearsal")
-    rows = [("zip", f"{zip_['path']}, {zip_['bytes'] / 1e6:.1f} MB"), ("sha256", zip_["sha256"])]
+    rows = [*ran_under(report.get("environment")), ("zip", f"{zip_['path']}, {zip_['bytes'] / 1e6:.1f} MB"),
+            ("sha256", zip_["sha256"])]  # fmt: skip
+    if "files" in report:
+        rows.append(("files", shorten(report["files"])))
+    if report.get("left_out"):
+        rows.append(("left out", shorten([f"{name} ({why})" for name, why in report["left_out"].items()])))
     if not rehearsal:
         return rows
     rows.append(("rehearsal", f"{rehearsal['status']} (profile {rehearsal['profile']}, rules of {rehearsal['era']})"))
@@ -102,8 +133,7 @@ def terminal(report: dict, console) -> None:
         console.print(Text.assemble((f"{found['code']} {found['level']}: ", f"bold {style}"), found["message"]))
     for line in report.get("rehearsal", {}).get("log_end", []):
         console.print(Text(f"  | {line}", style="dim"), soft_wrap=True)
-    good = report["verdict"] == "good"
-    console.print(Text("GOOD" if good else "REFUSED", style="bold green" if good else "bold red"))
+    console.print(Text(report["words"], style=f"bold {COLOURS[report['verdict']]}"))
 
 
 def png(image) -> str:
@@ -119,6 +149,24 @@ def png(image) -> str:
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + data).decode()
 
 
+def scored(report: dict, images, table) -> list[str]:
+    """The page's part on the scores: confusion matrix, classes, mistakes. table(rows, head) makes one of HTML."""
+    import numpy as np
+
+    from grader.scoring_program.scoring import CLASSES, confusion_svg
+
+    scores = [(name.replace("_", " "), f"{value:.4f}") for name, value in report["scores"].items()]
+    parts = [f"<h2>{report['heldout']['images']} held-out cells</h2>", table(scores)]
+    parts += ["<h2>Confusion matrix</h2>", confusion_svg(np.array(report["confusion"]))]
+    parts += ["<h2>Classes</h2>", table(classes(report), ("class", "cells", "precision", "recall", "F1"))]
+    mistakes = report["mistakes"]
+    parts.append(f"<h2>Mistakes: {len(mistakes)}{f', the first {SHOWN}' if len(mistakes) > SHOWN else ''}</h2>")
+    for row, true, predicted in mistakes[:SHOWN]:
+        caption = f"{CLASSES[true]}, taken for {CLASSES[predicted]} (row {row})"
+        parts.append(f'<figure><img src="{png(images[row])}" alt=""><figcaption>{caption}</figcaption></figure>')
+    return parts
+
+
 def html(report: dict, images=None) -> str:
     """The report as one page; `images` (n, 96, 96, 3) uint8 are the held-out cells, to show the mistakes."""
     text = markup.escape
@@ -129,7 +177,7 @@ def html(report: dict, images=None) -> str:
         return f"<table>{f'<tr>{top}</tr>' if head else ''}{body}</table>"
 
     parts = [
-        f"<h1 class={report['verdict']}>{text(report['zip']['path'])}: {report['verdict']}</h1>",
+        f"<h1 class={report['verdict']}>{text(report['zip']['path'])}: {text(report['words'])}</h1>",
         table(facts(report)),
     ]
     for found in report["findings"]:
@@ -138,19 +186,7 @@ def html(report: dict, images=None) -> str:
     if log:
         parts.append(f"<pre>{text(chr(10).join(log))}</pre>")
     if "scores" in report:
-        import numpy as np
-
-        from grader.scoring_program.scoring import CLASSES, confusion_svg
-
-        scores = [(name.replace("_", " "), f"{value:.4f}") for name, value in report["scores"].items()]
-        parts += [f"<h2>{report['heldout']['images']} held-out cells</h2>", table(scores)]
-        parts += ["<h2>Confusion matrix</h2>", confusion_svg(np.array(report["confusion"]))]
-        parts += ["<h2>Classes</h2>", table(classes(report), ("class", "cells", "precision", "recall", "F1"))]
-        mistakes = report["mistakes"]
-        parts.append(f"<h2>Mistakes: {len(mistakes)}{f', the first {SHOWN}' if len(mistakes) > SHOWN else ''}</h2>")
-        for row, true, predicted in mistakes[:SHOWN]:
-            caption = f"{CLASSES[true]}, taken for {CLASSES[predicted]} (row {row})"
-            parts.append(f'<figure><img src="{png(images[row])}" alt=""><figcaption>{caption}</figcaption></figure>')
+        parts += scored(report, images, table)
     elif "rehearsal" in report and "heldout" not in report:
         parts.append(f"<p class=warning>{text(GET_DATA)}</p>")
     return (
@@ -158,7 +194,7 @@ def html(report: dict, images=None) -> str:
         "<title>Submission report</title><style>:root{color-scheme:light}"
         "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:56em;padding:0 1em}"
         "td,th{padding:.1em 1em .1em 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}"
-        "td:first-child{white-space:nowrap}.good{color:#15703a}.refused{color:#a50f15}"
+        "td:first-child{white-space:nowrap}.good{color:#15703a}.refused{color:#a50f15}.runs,.unknown{color:#8a5a00}"
         "p.error,p.warning{border-left:4px solid #a50f15;padding-left:.8em}p.warning{border-color:#c98a00}"
         "pre{background:#f4f4f4;padding:1em;overflow:auto}svg{max-width:100%;height:auto}"
         "figure{display:inline-block;width:130px;margin:0 8px 12px 0;vertical-align:top;font-size:12px}"

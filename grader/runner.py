@@ -15,7 +15,6 @@ import os
 import re
 import shlex
 import signal
-import site
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grader import sandbox
+from grader.environment import lay_out
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TICK = 0.05  # seconds between two looks at a running program
@@ -32,13 +32,15 @@ TICK = 0.05  # seconds between two looks at a running program
 
 @dataclass
 class Limits:
-    """What one job may use. The platform sets the time; the others keep this machine safe."""
+    """What one job may use. The platform sets the time and the packages; the others keep this machine safe."""
 
     seconds: float = 600.0  # the platform's default for a phase
     memory: int | None = None  # bytes resident over all processes; None: as much as there is
     disk: int = 2 << 30  # bytes under /app/output and /tmp together, and in any one file
     processes: int = 256
     log: int = 1 << 20  # bytes kept of each log, half from its beginning and half from its end
+    python: str = sys.executable  # the interpreter, less the packages that the grader lacks
+    packages: tuple[str, ...] = ()  # modules that are there all the same
 
 
 @dataclass
@@ -154,15 +156,14 @@ def run_program(root: Path, scoring: bool, limits: Limits, tick: Callable[[float
         raise ValueError("the program's metadata.yaml has no line 'command: ...'; the platform would fail every run")
     words = [substitute(word, app, scoring) for word in shlex.split(command)]
     environment = {"PATH": PATH, "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
-    if site.ENABLE_USER_SITE:
-        environment["PYTHONUSERBASE"] = site.getuserbase()  # packages installed with pip install --user
     if not isolated:
         environment |= {"HOME": f"{root}/tmp", "TMPDIR": f"{root}/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
     if words[0] in ("python", "python3"):
-        words[:1] = [sys.executable] if isolated else [sys.executable, sandbox.__file__, "--no-network"]
+        words[:1] = ["/env/bin/python"] if isolated else [f"{root}/env/bin/python", sandbox.__file__, "--no-network"]
+    visible = lay_out(root / "env", limits.python, limits.packages)
     (root / "tmp").mkdir()
     spec = {"root": str(root), "command": words, "cwd": f"{app}/program", "env": environment, "isolated": isolated,
-            "writable": ["/app/output", "/tmp"], "file_limit": limits.disk}  # fmt: skip
+            "writable": ["/app/output", "/tmp"], "visible": visible, "file_limit": limits.disk}  # fmt: skip
     (root / "spec.json").write_text(json.dumps(spec))
     given = [root / "app" / name for name in ("ingested_program", "input_data", "input", "program")]
     before = {folder: fingerprint(folder) for folder in given}
@@ -170,7 +171,7 @@ def run_program(root: Path, scoring: bool, limits: Limits, tick: Callable[[float
     job, start = Job(), time.monotonic()
     peak, peak_end = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-I", sandbox.__file__, str(root / "spec.json"), str(peak_end)], pass_fds=[peak_end],
+        [limits.python, "-I", sandbox.__file__, str(root / "spec.json"), str(peak_end)], pass_fds=[peak_end],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     os.close(peak_end)

@@ -9,8 +9,9 @@ no network at all; no process but its own; and no capability. Elsewhere (macOS, 
 runs in a plain process group with `socket` patched out, which stops accidents and not attacks: `permitted()` says
 which it is and why, and the report repeats it.
 
-SPEC is {"root": folder, "command": [...], "cwd": path, "env": {...}, "writable": [paths], "isolated": bool,
-"file_limit": bytes}; paths are as the command sees them. Exit status: the command's, 128 + n if signal n killed it.
+SPEC is {"root": folder, "command": [...], "cwd": path, "env": {...}, "writable": [paths], "visible": [paths],
+"isolated": bool, "file_limit": bytes}; paths are as the command sees them. Exit status: the command's,
+128 + n if signal n killed it.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ SYSTEM = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/usr", "/sys", "/etc/alt
 DEVICES = ["null", "zero", "full", "random", "urandom"]  # /dev itself would hand out the disks
 
 
-def visible_paths() -> list[str]:
-    """System folders and those of this Python, outer ones first; nothing else of the user's."""
+def visible_paths(more: list[str]) -> list[str]:
+    """System folders, those of this Python and `more`, outer ones first; nothing else of the user's."""
     paths = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
         paths.append(site.getusersitepackages())
-    paths += [*SYSTEM, *map(str, Path("/dev").glob("nvidia*"))]
+    paths += [*more, *SYSTEM, *map(str, Path("/dev").glob("nvidia*"))]
     return sorted({path for path in paths if os.path.lexists(path)}, key=len)
 
 
@@ -135,11 +136,11 @@ def new_namespaces() -> None:
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
 
 
-def enter_root(root: str, writable: list[str]) -> None:
-    """Make `root` the root folder: system and Python shown read-only, `writable` (as seen inside) left writable."""
+def enter_root(root: str, writable: list[str], visible: list[str]) -> None:
+    """Make `root` the root folder: system, Python and `visible` shown read-only, `writable` (as seen inside) not."""
     libc_call("mount", None, "/", None, MS_REC | MS_PRIVATE, None)
     bind(root, root)
-    for path in visible_paths():
+    for path in visible_paths(visible):
         bind(path, root + path)
     for name in DEVICES:
         bind(f"/dev/{name}", f"{root}/dev/{name}")
@@ -177,7 +178,7 @@ def start(spec: dict) -> None:
             libc_call("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if spec["isolated"]:
             os.setsid()  # else a signal to its own group would reach out to the supervisor
-            enter_root(spec["root"], spec["writable"])
+            enter_root(spec["root"], spec["writable"], spec["visible"])
             drop_privileges()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (spec["file_limit"], spec["file_limit"]))
@@ -225,7 +226,7 @@ def permitted() -> tuple[bool, str]:
         return False, f"{sys.platform} has no namespaces"
     with tempfile.TemporaryDirectory(prefix="sandbox-") as root:
         spec = {"root": root, "command": [sys.executable, "-c", "import ctypes, zlib, numpy"], "cwd": "/",
-                "env": {}, "writable": [], "isolated": True, "file_limit": 1 << 20}  # fmt: skip
+                "env": {}, "writable": [], "visible": [], "isolated": True, "file_limit": 1 << 20}  # fmt: skip
         Path(root, "spec.json").write_text(json.dumps(spec))
         command = [sys.executable, "-I", __file__, f"{root}/spec.json", "1"]
         try:

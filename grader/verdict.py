@@ -12,7 +12,8 @@ import re
 import stat
 from pathlib import Path
 
-from grader.codes import Finding, finding
+from grader import environment
+from grader.codes import Finding, finding, refused
 from grader.source import ELSEWHERE, GRADER_PACKAGES
 from grader.worker import Job, Limits, Run
 
@@ -20,6 +21,8 @@ MB = 1e6
 TOLERANCE = 0.01  # share of labels, or one label, that rounding in other batch sizes may tip over: a warning
 GAP = 0.02  # accuracy this far below the manifest's is worth a warning
 GROWTH = 1.0  # MB per image (36 times its pixels) above which memory is held for all images at once
+BEYOND = 16e3  # MB that no known grader gives to one submission
+SHIFTED = 0.5  # mean over the classes of the share of labels with one and the same shift, above which it is no chance
 
 
 def read_labels(path: Path, n: int):
@@ -103,17 +106,8 @@ def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
     return found
 
 
-def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[Finding]:
-    """Findings of the probe job. `first`: labels of the same images in the scored run; `truth`: true ones, or None."""
-    n = len(first)
-    found = judge_job(job, "probing", limits)
-    if job.stopped:
-        return found
-    errors = job.notes.get("errors") if isinstance(job.notes.get("errors"), dict) else {}
-    if job.notes.get("stage") != "done":
-        return [*found, judge_crash(job)]
-    if "changed" in errors:
-        found.append(finding("PRO04"))
+def read_probes(folder: Path, errors: dict, n: int, found: list[Finding]) -> dict:
+    """{probe: labels} of those that gave any; adds a finding for each other to `found`."""
     asked = {"half": "fewer images", "again": "a second call", "once_more": "a third call",
              "shuffled": "shuffled images", "alone": "a single image", "float32": "float32 images",
              "float64": "float64 images", "scaled": "images in 0-1"}  # fmt: skip
@@ -128,6 +122,23 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[F
             labels[name] = read_labels(folder / f"{name}.npy", size)
         except ValueError as error:
             found.append(finding("PRO07", what=what, error=str(error.args[0].wrong)))
+    return labels
+
+
+def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[Finding]:
+    """Findings of the probe job. `first`: labels of the same images in the scored run; `truth`: true ones, or None."""
+    import numpy as np
+
+    n = len(first)
+    found = judge_job(job, "probing", limits)
+    if job.stopped:
+        return found
+    errors = job.notes.get("errors") if isinstance(job.notes.get("errors"), dict) else {}
+    if job.notes.get("stage") != "done":
+        return [*found, judge_crash(job)]
+    if "changed" in errors:
+        found.append(finding("PRO04"))
+    labels = read_probes(folder, errors, n, found)
 
     def differ(code: str, names: list[str], reference, tolerance: float = TOLERANCE, **details) -> bool:
         for name in names:
@@ -148,7 +159,7 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[F
             differ("PRO03", [dtype], labels["again"], dtype=dtype)
     if truth is not None and "scaled" in labels:
         plain, scaled = float((first == truth).mean()), float((labels["scaled"] == truth).mean())
-        if scaled > plain + 0.2:
+        if scaled > max(plain + 0.2, np.bincount(truth).max() / n):  # more than one constant answer gives
             found.append(finding("PRO05", scaled=f"{scaled:.1%}", plain=f"{plain:.1%}"))
     return found
 
@@ -188,26 +199,80 @@ def judge_forecast(expected: dict, limits: Limits) -> list[Finding]:
     if expected and expected["seconds"] > 0.5 * limits.seconds:
         seconds, limit = f"{expected['seconds']:.0f}", f"{limits.seconds:g}"
         found.append(finding("LIM05", n=expected["images"], seconds=seconds, limit=limit))
-    if expected and expected["memory_mb_per_image"] > GROWTH:
+    if expected and expected["memory_mb"] > max(BEYOND, (limits.memory or 0) / MB):
+        found.append(finding("LIM07", n=expected["images"], total=f"{expected['memory_mb']:.0f}"))
+    elif expected and expected["memory_mb_per_image"] > GROWTH:
         each, total = f"{expected['memory_mb_per_image']:.1f}", f"{expected['memory_mb']:.0f}"
         found.append(finding("LIM06", each=each, total=total, n=expected["images"]))
     return found
 
 
-def judge_accuracy(accuracy: float, labels, manifest: bytes | None) -> list[Finding]:
-    """Warnings where the accuracy is clearly less than the zip's manifest promises, or no better than a constant."""
+def shift(matrix) -> tuple[int, float]:
+    """The s in 1-7 for which most labels k are predicted as (k + s) % 8, and their share; (0, 0.0) if none stands out.
+
+    matrix: (8, 8) counts, rows true. Classes count alike, and three must be there: a constant answer has no shift.
+    """
     import numpy as np
 
+    seen = matrix.sum(axis=1)
+    there, index = np.flatnonzero(seen), np.arange(8)
+    for s in range(1, 8):
+        right = matrix[index, (index + s) % 8]
+        if len(there) >= 3 and (right[there] / seen[there]).mean() > SHIFTED:
+            return s, float(right.sum() / seen.sum())
+    return 0, 0.0
+
+
+def judge_accuracy(matrix, manifest: bytes | None) -> list[Finding]:
+    """Where the accuracy is clearly less than the zip's manifest promises, no better than a constant, or shifted.
+
+    matrix: (8, 8) counts, rows true, columns predicted.
+    """
     from grader.scoring_program.scoring import CLASSES
 
+    counts = matrix.sum(axis=1)
+    accuracy = float(matrix.trace() / counts.sum())
+    by, share = shift(matrix)
+    if by:
+        return [finding("PRO09", share=f"{share:.1%}", shift=by, accuracy=f"{accuracy:.4f}")]
     found, said = [], manifest_accuracy(manifest)
     if said is not None and accuracy < said - GAP:
         found.append(finding("PRO06", found=f"{accuracy:.4f}", said=f"{said:.4f}"))
-    counts = np.bincount(labels, minlength=8)
     always = counts.max() / counts.sum()
-    if accuracy <= always < 1:
+    if accuracy <= (always if always < 1 else 1 / 8):  # of one class alone, all right says little but is not wrong
         found.append(finding("PRO08", found=f"{accuracy:.4f}", name=CLASSES[counts.argmax()], always=f"{always:.4f}"))
     return found
+
+
+def judge_environment(found: dict[str, str | None]) -> list[Finding]:
+    """A warning where the versions of a rehearsal (environment.versions) are not the grader's."""
+    names = environment.differing(found)
+    if not names:
+        return []
+    there = environment.phrase(environment.GRADER_VERSIONS, names)
+    return [finding("ENV01", here=environment.phrase(found, names), there=there)]
+
+
+def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tuple[str, str]:
+    """(key, words) of the verdict. asked, ran: a rehearsal was wanted, and took place; scored: on true labels.
+
+    Keys: "refused"; "unknown", nothing was run; "runs", but the score is unknown, no better than guessing, or found
+    under other versions than the grader's; "good".
+    """
+    by_code = {f.code: f for f in found}
+    elsewhere = by_code.get("ENV01")
+    under = elsewhere.wrong.replace("the rehearsal ran ", "") if elsewhere else ""
+    suffix = f", but {under}: not the grader's versions" if elsewhere else ""
+    if refused(found):
+        here = suffix and {f.code for f in found if f.level == "error"} == {"RUN01"}  # the versions may be why
+        return "refused", ("FAILS HERE" if here else "REFUSED") + suffix
+    if not ran:
+        return "unknown", f"NO FAULT FOUND ({'it cannot be run on this system' if asked else 'not run'})"
+    if not scored:
+        return "runs", "RUNS, ACCURACY UNKNOWN" + suffix
+    if "PRO08" in by_code:
+        return "runs", "RUNS, NO BETTER THAN GUESSING" + suffix
+    return ("runs", "RUNS AND SCORES" + suffix) if suffix else ("good", "GOOD")
 
 
 def manifest_accuracy(manifest: bytes | None) -> float | None:

@@ -68,6 +68,8 @@ def test_grows_with_strength(operation, image):
 
     if operation in (augment.whole_autocontrast, augment.whole_equalize):
         assert change(0.15) == change(1.0)
+    elif operation is augment.keras_augmix:  # KerasCV's solarisation inverts the more, the lower the severity
+        assert change(0.0) == 0 < min(change(0.15), change(1.0))
     else:
         assert change(0.15) < change(1.0)
 
@@ -93,6 +95,8 @@ def one_pixel(value) -> np.ndarray:
         (augment.enhance_brightness, (10, 100, 250), [1, 10, 25]),  # a tenth
         (augment.enhance_colour, (255, 0, 0), [94, 69, 69]),  # 0.1 of it and 0.9 of its luma 76.2
         (augment.enhance_contrast, (255, 0, 0), [94, 69, 69]),  # likewise, towards the mean luma
+        (augment.whole_invert, (10, 100, 250), [245, 155, 5]),
+        (augment.keras_brightness, (10, 100, 250), [255, 255, 255]),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
@@ -170,6 +174,125 @@ def test_randaugment_draws_all_fourteen_at_one_magnitude(image):
     for seed in range(200):
         augment.apply(policy, image, np.random.default_rng(seed))
     assert len(seen) == 400 and {s for _, s in seen} == {0.3} and {o for o, _ in seen} == set(augment.RANDAUGMENT)
+
+
+class Normal:
+    """A generator of given normal draws, in deviations; signs are plus, uniform draws the upper end."""
+
+    def __init__(self, *normal):
+        self.draws = list(normal)
+
+    def normal(self, mean, deviation):
+        return mean + deviation * self.draws.pop(0)
+
+    def uniform(self, low, high):
+        return high
+
+    def random(self):
+        return 0.0
+
+
+def test_keras_cv_magnitude_is_normal_about_the_given_one_and_cut_off():
+    draws = np.array([augment.near(0.3, np.random.default_rng(seed)) for seed in range(4000)])
+    assert abs(np.median(draws) - 0.3) < 0.01 and abs(np.quantile(draws, 0.8413) - 0.45) < 0.015
+    assert draws.min() == 0 and 0.6 < draws.max() <= 1
+    assert augment.near(0.3, Normal(-3)) == 0 and augment.near(0.3, Normal(9)) == 1 and augment.near(0, None) == 0
+
+
+def test_keras_cv_colours_by_hand():
+    def values(operation, value, strength, *normal):
+        return operation(one_pixel(value), strength, Normal(*normal))[0, 0].tolist()
+
+    # plus 110 * 0.3 = 33; what then reaches 255 * 0.7 = 178.5 is inverted
+    assert values(augment.keras_solarize, (100, 145, 146), 0.3, 0, 0) == [133, 178, 76]
+    assert values(augment.keras_solarize, (100, 145, 250), 0.3, -2, 2) == [100, 110, 5]  # plus 0; 255 * 0.4 = 102
+    assert values(augment.keras_colour, (255, 0, 0), 0.3, 0) == [201, 23, 23]  # 0.7 of it and 0.3 of its luma 76.2
+    assert values(augment.keras_brightness, (10, 100, 250), 0.2) == [61, 151, 255]
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[0], image[1] = (90, 10, 0), (110, 30, 0)  # means 100, 20 and 0; distances times 1.3
+    assert augment.keras_contrast(image, 0.3, Normal())[:, 0].tolist() == [[87, 7, 0], [113, 33, 0]]
+
+
+def test_keras_cv_warps_by_hand():
+    image = np.zeros((5, 5, 3), np.uint8)
+    image[0, 1], image[4, 1] = 50, 200
+    sheared = augment.keras_shear_x(image, 0.25, Normal(0))[..., 0]  # the last row: a quarter of four
+    assert sheared[0].tolist() == [0, 50, 0, 0, 0] and sheared[4].tolist() == [200, 0, 0, 0, 0]
+    along_y = augment.keras_shear_y(image.transpose(1, 0, 2).copy(), 0.25, Normal(0))[..., 0]
+    assert np.array_equal(along_y, sheared.T)
+    assert np.array_equal(augment.keras_shear_x(image, 0.1, Normal(1))[..., 0], sheared)  # 0.1 and a deviation of 0.15
+    moved = augment.keras_translate_x(image, 0.4, Normal())[..., 0]  # two of five columns to the right, reflected
+    assert moved[4].tolist() == [200, 0, 0, 200, 0]
+    image = image.transpose(1, 0, 2).copy()
+    assert augment.keras_translate_y(image, 0.4, Normal())[:, 4, 0].tolist() == [200, 0, 0, 200, 0]
+
+
+def test_keras_cv_randaugment_draws_its_ten_at_ten_of_eleven(image):
+    assert len(set(augment.KERAS_RANDAUGMENT)) == 10
+    layers = augment.randaugment_keras_cv(2, 0.3)
+    assert layers == POLICIES["randaugment_keras_cv"].layers
+    seen = []
+    spied = tuple(lambda i, strength, rng, o=o: seen.append((o, strength)) or i for o in layers[0].operations)
+    policy = Policy(layers=tuple(Layer(layer.odds, spied, layer.strength, layer.low) for layer in layers))
+    for seed in range(1100):
+        augment.apply(policy, image, np.random.default_rng(seed))
+    assert abs(len(seen) - 2000) < 60 and {s for _, s in seen} == {0.3}
+    assert {o for o, _ in seen} == set(augment.KERAS_RANDAUGMENT)
+
+
+def test_keras_cv_augmix_by_hand(image):
+    low = [augment.chain_posterize(one_pixel((0, 100, 255)), s, None)[0, 0].tolist() for s in (0.2, 0.4, 1.0)]
+    assert low == [[0, 96, 224], [0, 96, 240], [0, 100, 252]]  # 3, 4 and 6 bits
+    assert augment.chain_solarize(one_pixel((0, 50, 51)), 0.2, None)[0, 0].tolist() == [0, 50, 204]  # threshold 51
+    turned = augment.chain_rotate(image, np.pi / 60, None)  # half of pi radians: a quarter turn
+    assert np.array_equal(turned, np.rot90(image))
+    dot = np.zeros((9, 9, 3), np.uint8)
+    dot[4, 4] = 200
+    assert augment.chain_translate_x(dot, 0.7, Normal())[4, 6, 0] == 200  # 0.7 * 9 / 3 = 2.1: two pixels
+    assert augment.chain_shear_x(dot, 5 / 6, Normal())[4, 3, 0] == 200  # 0.3 * 5 / 6 of four rows: one
+    assert augment.chain_shear_y(dot, 5 / 6, Normal())[3, 4, 0] == 200
+    assert len(set(augment.KERAS_AUGMIX)) == 8
+
+
+def test_keras_cv_augmix_draws_each_strength_up_to_the_severity(image, monkeypatch):
+    strengths = []
+    monkeypatch.setattr(augment, "KERAS_AUGMIX", (lambda i, strength, rng: strengths.append(strength) or i,))
+    for seed in range(200):
+        augment.apply(POLICIES["augmix_keras_cv"], image, np.random.default_rng(seed))
+    assert 0 < min(strengths) < 0.01 and 0.19 < max(strengths) <= 0.2
+    assert abs(len(strengths) / 200 - 6) < 0.3  # three chains of two on average
+
+
+def test_augmix_and_randaugment_together():
+    one, *two = POLICIES["augmix_randaugment_keras_cv"].layers
+    assert (one,) == POLICIES["augmix_keras_cv"].layers and tuple(two) == POLICIES["randaugment_keras_cv"].layers
+
+
+def test_autoaugment_by_hand(image):
+    class Pair:
+        """Draws one pair of operations, and each operation's odds and sign."""
+
+        def __init__(self, pair, *draws):
+            self.pair, self.draws = pair, list(draws)
+
+        def integers(self, n):
+            assert n == 25
+            return self.pair
+
+        def random(self):
+            return self.draws.pop(0)
+
+    value = one_pixel((10, 100, 250))
+    # the 4th: posterise by 7 / 9 of four bits, rounded 3, then by 6 / 9, also 3; odds 0.6 each
+    assert augment.autoaugment(value, 1.0, Pair(3, 0.59, 0.61))[0, 0].tolist() == [8, 96, 248]
+    assert augment.autoaugment(value, 1.0, Pair(3, 0.61, 0.61))[0, 0].tolist() == [10, 100, 250]
+    # the 18th: sharpen with odds 0.4, invert with 0.6
+    assert augment.autoaugment(value, 1.0, Pair(17, 0.4, 0.59))[0, 0].tolist() == [245, 155, 5]
+    # the 9th: not turned, odds 0.2; inverted from 256 / 9 = 28.4
+    assert augment.autoaugment(value, 1.0, Pair(8, 0.2, 0.0))[0, 0].tolist() == [10, 155, 5]
+    # the 1st: not posterised; turned by 30 degrees, the whole of it
+    turned = augment.rotate(image, 1.0, Pair(0, 0.0))
+    assert np.array_equal(augment.autoaugment(image, 1.0, Pair(0, 0.4, 0.0, 0.0)), turned)
 
 
 def test_hue_turns_red_into_its_opposite():

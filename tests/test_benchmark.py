@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from training import benchmark, corruptions
+from evaluation import benchmark, corruptions
 
 MODEL = """
 import numpy as np

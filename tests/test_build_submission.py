@@ -1,10 +1,12 @@
 """The command that people run: the zip, the verdicts of a rehearsal, the reports, the competition's bundle."""
 
 import hashlib
+import html
 import io
 import json
 import os
 import re
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -13,8 +15,8 @@ import numpy as np
 import pytest
 
 import build_submission
-from grader import report, runner, sandbox, verdict, worker
-from grader.codes import CODES
+from grader import environment, report, runner, sandbox, verdict, worker
+from grader.codes import CODES, finding
 from tests import digests
 from tests.submissions import GOOD, RIGHT, cells, hdf5, make_zip, model, npz
 
@@ -61,7 +63,10 @@ def test_a_good_submission_is_built_scored_and_reported(command, source, tmp_pat
         assert file.read("model.py").decode() == GOOD
     digest = hashlib.sha256(Path("submission.zip").read_bytes()).hexdigest()
     assert made["zip"] == {"path": "submission.zip", "bytes": os.path.getsize("submission.zip"), "sha256": digest}
-    assert (made["version"], made["verdict"], made["findings"]) == (report.VERSION, "good", [])
+    assert (made["version"], made["verdict"], made["words"], made["findings"]) == (report.VERSION, "good", "GOOD", [])
+    assert set(made["files"]) == {"model.py", "weights/manifest.json", "weights/model.weights.h5"}
+    assert out.splitlines()[0].startswith("ran under   Python 3.11") and "TensorFlow 2.17.0, Keras 3.4.1" in out
+    assert made["environment"]["differs"] == [] and "cv2" in made["environment"]["hidden"]
     assert made["scores"] == dict.fromkeys(worker.columns(), 1.0)
     assert np.trace(made["confusion"]) == made["heldout"]["images"] == 64
     assert made["rehearsal"]["history"][-1] == "Finished"
@@ -86,7 +91,8 @@ def test_a_good_submission_is_built_scored_and_reported(command, source, tmp_pat
 
 def test_without_cells_the_contract_is_rehearsed_and_no_accuracy_claimed(command, source):
     status, out, made = command("--source", source)
-    assert status == 0 and made["verdict"] == "good" and Path("submission.zip").exists()
+    assert status == 0 and made["verdict"] == "runs" and Path("submission.zip").exists()
+    assert "RUNS, ACCURACY UNKNOWN" in out and "GOOD" not in out
     assert not {"scores", "heldout", "confusion", "mistakes"} & set(made)
     assert "No accuracy was measured" in out and "--heldout NPZ" in out and "accuracy 0" not in out
     assert "No accuracy was measured" in Path("report.html").read_text()
@@ -107,6 +113,7 @@ def test_a_refused_submission_leaves_the_older_zip_alone(command, source):
 
 def test_missing_weights_are_refused_by_name(command, source):
     (source / "weights/model.weights.h5").unlink()
+    (source / build_submission.OWN).touch()
     status, out, _ = command("--source", source)
     assert status == 1 and "model.weights.h5 cannot be read" in out and not Path("submission.zip").exists()
 
@@ -130,7 +137,7 @@ def test_wrong_usage_is_2_and_says_what(command, source, arguments, words):
     Path("bad.npz").write_bytes(b"PK")
     np.savez("shape.npz", images=np.zeros((4, 64, 64, 3), np.uint8), labels=np.zeros(4, int))
     np.savez("labels.npz", images=np.zeros((4, 96, 96, 3), np.uint8), labels=np.full(4, 8))
-    status, out, _ = command("--source", source, *arguments)
+    status, out, _ = command(*arguments, *(["--source", source] if arguments[0] in ("--heldout", "--verify") else []))
     assert status == 2 and re.search(words, out) and "Traceback" not in out
     assert not Path("submission.zip").exists()
 
@@ -138,7 +145,8 @@ def test_wrong_usage_is_2_and_says_what(command, source, arguments, words):
 def test_check_judges_a_zip_without_running_it(command, tmp_path):
     path = make_zip(tmp_path / "s.zip", model(init="open('/tmp/ran-it', 'w')\nraise SystemExit"))
     status, out, made = command("--check", path)
-    assert (status, made) == (0, None) and "GOOD" in out and not os.path.exists("/tmp/ran-it")
+    assert (status, made) == (0, None) and not os.path.exists("/tmp/ran-it")
+    assert "NO FAULT FOUND (not run)" in out and "GOOD" not in out
     status, out, _ = command("--check", make_zip(tmp_path / "t.zip", model(top="import keras_cv")))
     assert status == 1 and "IMP01" in out and "REFUSED" in out
     status, out, _ = command("--check", tmp_path / "t.zip", "--packages", "other, keras_cv")
@@ -191,7 +199,8 @@ REHEARSED = [
     ("PRO04", model(AND_THEN.format("X[:] = 0")), model(AND_THEN.format("X = 0 * X")), []),
     ("PRO05", model("return np.clip(X[:, 0, 0, 0] * 255.0 // 32, 0, 7).astype(int)"),
      model("return np.clip(X[:, 0, 0, 0] / 255.0 * 255 // 32, 0, 7).astype(int)"), []),
-    ("PRO08", model(f"return ({LABELS} + 1) % 8"), model(f"return ({LABELS} * 3 % 8) * 3 % 8"), []),
+    ("PRO08", model(f"return 7 - {LABELS}"), model(f"return ({LABELS} * 3 % 8) * 3 % 8"), []),
+    ("PRO09", model(f"return ({LABELS} + 1) % 8"), model(f"return ({LABELS} + 8) % 8"), []),
     ("PRO07", model(f"return np.array([int(x) for x in np.squeeze({LABELS})])"),
      model(f"return np.array([int(x) for x in {LABELS}])"), []),
 ]  # fmt: skip
@@ -270,6 +279,19 @@ def test_labels_that_rounding_may_tip_over(tmp_path, probe, n, tipped, expected)
     assert [(f.code, f.level) for f in found] == expected
 
 
+def test_a_constant_answer_to_images_in_0_to_1_says_nothing_of_the_scale(tmp_path):
+    truth = np.arange(64) % 8
+    truth[:24] = 1
+    job = worker.Job(notes={"stage": "done"}, exit_code=0)
+    for scaled, codes in ((np.ones(64, np.int64), []), (truth, ["PRO05"])):
+        np.save(tmp_path / "scaled.npy", scaled)
+        for name, size in (("half", 32), ("again", 64), ("once_more", 64), ("shuffled", 64), ("alone", 4),
+                           ("float32", 64), ("float64", 32)):  # fmt: skip
+            np.save(tmp_path / f"{name}.npy", (truth[:size] + 1) % 8)
+        found = verdict.judge_probes(job, tmp_path, (truth + 1) % 8, truth, worker.Limits())
+        assert [f.code for f in found] == codes
+
+
 def test_a_forecast_is_a_straight_line_through_two_calls():
     notes = {
         "images": 100,
@@ -321,7 +343,8 @@ def test_a_png_is_the_image_itself():
 def test_where_processes_cannot_be_kept_in_the_zip_is_only_checked(command, source, monkeypatch):
     monkeypatch.setattr(build_submission, "POSIX", False)
     status, out, made = command("--source", source)
-    assert (status, made["verdict"]) == (0, "good") and "rehearsal" not in made and "Not rehearsed" in out
+    assert (status, made["verdict"]) == (0, "unknown") and "rehearsal" not in made
+    assert "NO FAULT FOUND (it cannot be run on this system)" in out and "GOOD" not in out
 
 
 @pytest.mark.parametrize("option", ["--out", "--report", "--html"])
@@ -349,13 +372,194 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+# The verdict
+
+
+@pytest.mark.parametrize(
+    ("codes", "asked", "ran", "scored", "words"),
+    [
+        ([], False, False, False, "NO FAULT FOUND (not run)"),
+        ([], True, False, False, "NO FAULT FOUND (it cannot be run on this system)"),
+        ([], True, True, False, "RUNS, ACCURACY UNKNOWN"),
+        ([], True, True, True, "GOOD"),
+        (["LIM06"], True, True, True, "GOOD"),
+        (["PRO08"], True, True, True, "RUNS, NO BETTER THAN GUESSING"),
+        (["ENV01"], True, True, True, "RUNS AND SCORES, but under x: not the grader's versions"),
+        (["ENV01"], True, True, False, "RUNS, ACCURACY UNKNOWN, but under x: not the grader's versions"),
+        (["RUN01", "ENV01"], True, True, False, "FAILS HERE, but under x: not the grader's versions"),
+        (["RUN01"], True, True, False, "REFUSED"),
+        (["OUT01", "ENV01"], True, True, False, "REFUSED, but under x: not the grader's versions"),
+        (["PY02"], False, False, False, "REFUSED"),
+    ],
+)
+def test_the_verdict_claims_no_more_than_was_seen(codes, asked, ran, scored, words):
+    details = dict.fromkeys("here there each total n found name always stage error shape".split(), "x")
+    key, said = verdict.conclude([finding(code, **details) for code in codes], asked, ran, scored)
+    assert said == words and (key == "good") == (words == "GOOD")
+    assert key in report.COLOURS
+
+
+@pytest.mark.parametrize("by", range(1, 8))
+def test_a_shift_is_named(by):
+    matrix = np.roll(np.diag(np.arange(10, 18)), by, axis=1)
+    assert verdict.shift(matrix) == (by, 1.0)
+    assert [f.code for f in verdict.judge_accuracy(matrix, None)] == ["PRO09"]
+    assert f"(k + {by}) % 8" in verdict.judge_accuracy(matrix, None)[0].wrong
+    assert verdict.shift(matrix + 1)[0] == by  # with mistakes of its own
+    clipped = matrix.copy()
+    clipped[7] = np.roll(clipped[7], -by)
+    assert verdict.shift(clipped)[0] == by
+
+
+def test_no_shift_is_seen_in_other_mistakes():
+    diagonal, swapped = np.diag(np.arange(10, 18)), np.diag(np.arange(10, 18))[:, [1, 0, 2, 3, 4, 5, 6, 7]]
+    constant, two = np.outer(np.eye(8, dtype=int)[3] * 50, np.eye(8, dtype=int)[4]), np.zeros((8, 8), int)
+    two[[0, 1], [1, 2]] = 20
+    for matrix in (diagonal, swapped, constant, two, diagonal[::-1], np.ones((8, 8), int)):
+        assert verdict.shift(matrix) == (0, 0.0)
+    assert [f.code for f in verdict.judge_accuracy(constant, None)] == ["PRO08"]  # all of one class, and all wrong
+    assert verdict.judge_accuracy(diagonal, None) == []
+
+
+def test_memory_beyond_any_grader_is_refused(command, tmp_path):
+    zip_path, heldout = make_zip(tmp_path / "s.zip", model(SEVERAL)), npz(tmp_path / "cells.npz", 128)
+    arguments = ["--check", zip_path, "--rehearse", "--heldout", heldout, "--forecast"]
+    status, out, made = command(*arguments, 30_000)
+    assert status == 1 and "LIM07" in {f["code"] for f in made["findings"]}, out
+    status, out, made = command(*arguments, 3000)
+    assert status == 0 and [f["code"] for f in made["findings"]] == ["LIM06"], out
+    status, out, made = command(*arguments, 30_000, "--memory-limit", 10**6)  # a grader that is known to have it
+    assert status == 0 and [f["code"] for f in made["findings"]] == ["LIM06"], out
+
+
+def test_a_rehearsal_under_other_versions_says_so_in_the_verdict(command, tmp_path):
+    environment.lay_out(tmp_path / "other", sys.executable)
+    next((tmp_path / "other").rglob("tensorflow-*.dist-info")).unlink()
+    zip_path, heldout = make_zip(tmp_path / "s.zip", GOOD), npz(tmp_path / "cells.npz")
+    arguments = ["--check", zip_path, "--rehearse", "--heldout", heldout]
+    status, out, made = command(*arguments, "--python", tmp_path / "other/bin/python")
+    assert (status, made["verdict"], [f["code"] for f in made["findings"]]) == (0, "runs", ["ENV01"]), out
+    assert made["scores"]["accuracy"] == 1.0 and made["environment"]["tensorflow"] is None
+    assert "under no TensorFlow" in made["words"] and "GOOD" not in out
+    assert html.escape(made["words"]) in Path("report.html").read_text()
+    status, out, _ = command(*arguments, "--python", tmp_path / "nothing")
+    assert status == 2 and "nothing is no Python" in " ".join(out.split())
+
+
+MISSING = "try:\n    import {0}\nexcept ImportError:\n    {0} = None\n"
+
+
+@pytest.mark.parametrize("name", ["cv2", "scipy", "sklearn", "PIL", "matplotlib", "hypothesis"])
+def test_what_the_grader_lacks_is_not_found(command, tmp_path, name):
+    zip_path = make_zip(tmp_path / "s.zip", model(f"{name}.__name__\n" + RIGHT, top=MISSING.format(name)))
+    arguments = ["--check", zip_path, "--rehearse", "--heldout", npz(tmp_path / "cells.npz")]
+    status, out, _ = command(*arguments)
+    assert status == 1 and "RUN01" in out and "'NoneType' object has no attribute '__name__'" in " ".join(out.split())
+    status, out, made = command(*arguments, "--packages", f"other,{name}")
+    assert (status, made["verdict"]) == (0, "good"), out
+    assert "--packages other: it is not installed here" in out and f"--packages {name}: " not in out
+
+
+def test_processes_that_a_submission_starts_find_no_more(command, tmp_path):
+    ask = "assert subprocess.run([sys.executable, '-c', 'import h5py, {}']).returncode == {}\n" + RIGHT
+    heldout = npz(tmp_path / "cells.npz")
+    for name, status in (("cv2", 1), ("google.protobuf", 0)):
+        zip_path = make_zip(tmp_path / "s.zip", model(ask.format(name, status), top="import subprocess, sys"))
+        status, out, made = command("--check", zip_path, "--rehearse", "--heldout", heldout)
+        assert (status, made["verdict"]) == (0, "good"), out
+
+
+# Options and sources
+
+
+@pytest.mark.parametrize(
+    ("arguments", "idle"),
+    [
+        (["--check", "s.zip", "--report", "r.json"], "--report"),
+        (["--check", "s.zip", "--heldout", "c.npz", "--python", "p"], "--heldout, --python"),
+        (["--check", "s.zip", "--rehearse", "--out", "o.zip"], "--out"),
+        (["--check", "s.zip", "--rehearse", "--source", "."], "--source"),
+        (["--rehearse"], "--rehearse"),
+        (["--verify", "s.zip", "--era", "2026"], "--era"),
+        (["--verify", "s.zip", "--rehearse"], "--rehearse"),
+        (["--bundle", "b.zip", "--heldout", "c.npz", "--memory-limit", "1"], "--memory-limit"),
+    ],
+)
+def test_options_without_effect_are_refused_in_one_line(tmp_path, capsys, arguments, idle):
+    with pytest.raises(SystemExit) as error:
+        build_submission.main(arguments)
+    said = capsys.readouterr().err
+    assert error.value.code == 2 and f"{idle} would have no effect with" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--check", "s.zip", "--packages", "cv2", "--profile", "an2dl"],
+        ["--check", "s.zip", "--rehearse", "--report", "r.json", "--python", "p", "--forecast", "9"],
+        ["--source", ".", "--out", "o.zip", "--metadata", "x", "--logs", "l", "--time-limit", "9"],
+        ["--verify", "s.zip", "--source", "."],
+        ["--bundle", "b.zip", "--heldout", "c.npz"],
+    ],
+)
+def test_options_with_effect_are_not(arguments):
+    assert build_submission.parse(arguments)
+
+
+UNWANTED = {
+    ".git/config": "hidden", ".venv/pyvenv.cfg": "hidden", ".env": "hidden", ".DS_Store": "hidden",
+    "__pycache__/model.cpython-311.pyc": "leftover", "Thumbs.db": "leftover", "old.pyc": "leftover",
+    "myenv/pyvenv.cfg": "virtual environment", "try.ipynb": "notebook",
+    **{f"cells/{i}.png": "dataset of 101 pictures" for i in range(101)},
+}  # fmt: skip
+WANTED = ["model.py", "helpers/__init__.py", "helpers/paint.py", "net.keras", "config.json", "stain.png", "notes.md",
+          "weights.npz", "table.zip", "data/means.npy"]  # fmt: skip
+
+
+def test_any_folder_with_a_model_gives_all_that_is_the_users(command, tmp_path):
+    mine = tmp_path / "mine"
+    for name in [*WANTED, *UNWANTED]:
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_bytes(b"")
+    (mine / "model.py").write_text(GOOD)
+    npz(mine / "training.npz")
+    np.savez(mine / "weights.npz", kernel=np.ones(3))
+    make_zip(mine / "older.zip", {"folder/model.py": GOOD})
+    make_zip(mine / "table.zip", {"table.csv": "1"})
+    (mine / "elsewhere").symlink_to(tmp_path)
+    (mine / "linked.npy").symlink_to(mine / "data/means.npy")
+    (mine / "lost").symlink_to(tmp_path / "nowhere")
+    contents, left = build_submission.collect(mine)
+    assert sorted(contents) == sorted([*WANTED, "linked.npy"])
+    for name, why in {**UNWANTED, "training.npz": "dataset", "older.zip": "submission", "elsewhere": "link",
+                      "lost": "not a plain file"}.items():  # fmt: skip
+        said = left.get(name) or left[f"{name.split('/')[0]}/"]
+        assert why in said, (name, said)
+    (mine / "net.keras").unlink()
+    status, out, made = command("--source", mine, "--out", mine / "s.zip", "--report", "report.json")
+    assert status == 0 and "stain.png" in made["files"] and ".git/ (hidden)" in " ".join(out.split())
+    assert "older.zip" in made["left_out"] and "older.zip" in Path("report.html").read_text()
+    assert command("--source", mine, "--out", mine / "s.zip")[2]["left_out"]["s.zip"] == "written by this command"
+    assert command("--verify", mine / "s.zip", "--source", mine)[0] == 0
+
+
+def test_a_folder_without_a_model_or_with_too_much_is_refused(command, source, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, out, _ = command("--source", tmp_path / "empty")
+    assert status == 1 and "holds no model.py" in " ".join(out.split())
+    with open(source / "huge.bin", "wb") as file:
+        file.truncate(3 * 10**9)
+    status, out, _ = command("--source", source)
+    assert status == 1 and "huge.bin" in out and not Path("submission.zip").exists()
+
+
 # The zip as bytes
 
 
 def ordinary_zip(folder: Path) -> bytes:
     """The same files, zipped as people zip."""
     with zipfile.ZipFile(folder / "o.zip", "w", zipfile.ZIP_DEFLATED) as file:
-        for name in build_submission.FILES:
+        for name in ["model.py", "weights/manifest.json", "weights/model.weights.h5"]:
             file.write(folder / name, name)
     return (folder / "o.zip").read_bytes()
 
@@ -371,22 +575,42 @@ def test_the_same_files_give_the_same_bytes(source):
     assert build_submission.submission(source) != first
 
 
-def test_the_zip_holds_what_the_manifest_asks_for(source):
-    def names():
-        return zipfile.ZipFile(io.BytesIO(build_submission.submission(source))).namelist()
+def names_in(folder):
+    return zipfile.ZipFile(io.BytesIO(build_submission.submission(folder))).namelist()
 
+
+def test_the_zip_holds_what_the_manifest_asks_for(source):
     manifest = json.loads((source / "weights/manifest.json").read_text())
+    plain = ["model.py", "weights/manifest.json", "weights/model.weights.h5"]
     (source / "training").mkdir()
-    for name in ("training/__init__.py", "training/enhance.py", "training/train.py", "weights/member-2.weights.h5"):
-        (source / name).write_text("")
-    assert names() == sorted(build_submission.FILES)
-    manifest |= {"enhance": ["clahe"], "members": {"member-2.weights.h5": "0"}}
-    (source / "weights/manifest.json").write_text(json.dumps(manifest))
-    more = ["training/__init__.py", "training/enhance.py", "weights/member-2.weights.h5"]
-    assert names() == sorted([*build_submission.FILES, *more])
-    (source / "weights/member-2.weights.h5").unlink()
+    for name in ("__init__", "enhance", "networks", "train"):
+        (source / "training" / f"{name}.py").write_text("")
+    (source / build_submission.OWN).touch()  # a copy of the project: of the training code no more than is asked for
+    assert names_in(source) == plain
+    for changes, more in (
+        ({"enhance": ["clahe"]}, ["training/__init__.py", "training/enhance.py"]),
+        ({"network": "ViT"}, ["training/__init__.py", "training/networks.py"]),
+        ({"network": "EfficientNetV2B0", "enhance": []}, []),
+    ):
+        (source / "weights/manifest.json").write_text(json.dumps(manifest | changes))
+        assert names_in(source) == sorted([*plain, *more])
+
+
+def test_a_runs_folder_and_an_ensembles_make_a_submission(tmp_path):
+    for member, network in (("member-1", "ViT"), ("member-2", "EfficientNetV2B0")):
+        (tmp_path / member).mkdir()
+        (tmp_path / member / "model.weights.h5").write_bytes(b"")
+        (tmp_path / member / "manifest.json").write_text(json.dumps({"sha256": "0", "network": network}))
+    plain = ["model.py", "weights/manifest.json", "weights/model.weights.h5"]
+    assert names_in(tmp_path / "member-2") == plain
+    assert names_in(tmp_path / "member-1") == sorted([*plain, "training/__init__.py", "training/networks.py"])
+    (tmp_path / "manifest.json").write_text(json.dumps({"members": ["member-1", "member-2"]}))
+    of_members = [f"weights/member-{m}/{name}" for m in "12" for name in ("manifest.json", "model.weights.h5")]
+    code = ["training/__init__.py", "training/networks.py"]
+    assert names_in(tmp_path) == sorted(["model.py", "weights/manifest.json", *of_members, *code])
+    (tmp_path / "member-2" / "model.weights.h5").unlink()
     with pytest.raises(build_submission.Refused, match="member-2"):
-        build_submission.submission(source)
+        build_submission.submission(tmp_path)
 
 
 def test_the_zip_holds_plain_stored_files_in_order(source, tmp_path):

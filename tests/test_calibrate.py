@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from training import calibrate, corruptions, data, evaluate
-from training.calibrate import KNOWN, expit, logit
+from evaluation import calibrate, corruptions, evaluate
+from evaluation.calibrate import KNOWN, expit, logit
+from training import data
 
 SYSTEMS = (
     "spritzers_simple_cnn",

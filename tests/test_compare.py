@@ -1,4 +1,4 @@
-"""The table of all systems and their curves, from small made-up run folders."""
+"""The table of all systems, from small made-up run folders."""
 
 import dataclasses
 import hashlib
@@ -10,11 +10,10 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from test_soup import colour_network, leave_run
-from test_train import toy_network
+from test_train import run, toy_network
 
 import model
-from training import calibrate, compare, evaluate, recipes
+from evaluation import calibrate, compare, evaluate
 from training.recipes import RECIPES
 
 LOSSES = (1.0, 0.4, 0.6)  # of validation: the second epoch is the best
@@ -79,7 +78,7 @@ def column(row, name):
 
 
 def test_every_recipe_has_a_row(tmp_path):
-    rows = compare.compare([make_run(tmp_path / "vit", "vit", 60), make_run(tmp_path / "ours", "ours", 21)])
+    rows = compare.compare([make_run(tmp_path / "vit", "vit", 60), make_run(tmp_path / "ours", "ours", 61)])
     assert [row["recipe"] for row in rows] == list(RECIPES)
     there = {row["recipe"] for row in rows if row["notes"] != ["not trained here"]}
     assert there == {"ours", "vit"} and row_of(rows, "ours")["notes"] == row_of(rows, "vit")["notes"] == []
@@ -97,22 +96,19 @@ def test_scores_are_of_the_epoch_that_ships(tmp_path):
 
 def test_trials_and_changes_are_marked(tmp_path):
     cases = {
-        "short": ("ours", 2, {"epochs": 1}, ["trial: 2 of 21 epochs"]),
-        "few": ("ours", 21, {"limit": 500}, ["trial: 21 of 21 epochs, at most 500 cells"]),
+        "short": ("ours", 2, {"epochs": 1}, ["trial: 2 of 61 epochs"]),
+        "few": ("ours", 61, {"limit": 500}, ["trial: 61 of 61 epochs, at most 500 cells"]),
         "killed": ("lionia_basic_cnn", 3, {}, ["trial: 3 of 30 epochs"]),
         "patient": ("lionia_basic_cnn", 7, {}, ["stopped early: 7 of 30 epochs"]),
-        "changed": ("ours", 21, {"mixup": 0.5}, ["other mixup"]),
+        "changed": ("ours", 61, {"mixup": 0.5}, ["other mixup"]),
         "scratch": ("spritzers_mobilenetv3small", 31, {"weights": "none"}, ["other weights"]),
         "long": ("fine_tuned", 6, {"epochs": 5}, ["other epochs"]),
-        "all": ("ours_final", 8, {}, ["trained on the validation cells too"]),
-        "all by hand": ("ours", 21, {"validation_too": True}, ["trained on the validation cells too"]),
     }
     folders = [make_run(tmp_path / key, name, n, **changes) for key, (name, n, changes, _) in cases.items()]
     rows = compare.compare(folders)
     assert {key: row_of(rows, key)["notes"] for key in cases} == {key: case[-1] for key, case in cases.items()}
     assert column(row_of(rows, "scratch"), "start") == "none"
     assert column(row_of(rows, "short"), "system") == "ours (short)"
-    assert column(row_of(rows, "all"), "validation") == "-"
 
 
 def test_no_prediction_for_what_the_calibration_rests_on(tmp_path):
@@ -142,7 +138,7 @@ def test_card_in_the_folder_or_beside(tmp_path):
 
 
 def test_card_that_does_not_count(tmp_path):
-    folder = make_run(tmp_path / "ours", done=21)
+    folder = make_run(tmp_path / "ours", done=61)
     make_card(folder / "card.json", weights=b"older weights")
     row = compare.make_row(folder)
     assert row["heldout"] is None and row["notes"] == ["card.json is of other weights"]
@@ -162,16 +158,6 @@ def test_card_that_does_not_count(tmp_path):
         compare.make_row(folder)
 
 
-def test_reported_figures_are_those_of_the_recipes():
-    for name in RECIPES:
-        text = getattr(recipes, name).__doc__
-        local, hidden = compare.REPORTED.get(name, (None, None))
-        said = re.search(r"[Hh]idden (\d+|\.\d+(?:-\.\d+)?)", text)
-        assert (said and said[1].replace(".", "")) == hidden, name
-        said = re.search(r"Local ([\d.]+(?:-\d+)?)", text)
-        assert (said and said[1]) == local, name
-
-
 def test_markdown_is_a_table(tmp_path):
     folder = make_run(tmp_path / "a|b")
     make_card(folder / "card.json")
@@ -185,7 +171,8 @@ def test_markdown_is_a_table(tmp_path):
 
 def test_speed_is_measured_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(model, "build_network", toy_network)
-    folder = leave_run(tmp_path / "toy", colour_network())
+    folder = tmp_path / "toy"
+    run(folder)
     row = row_of(compare.compare([folder], measure=True), "toy")
     assert row["speed"]["images_per_second"] > 1 and row["speed"]["cores"] >= 1
     monkeypatch.setattr(compare, "speed", None)  # from here on it must not be measured
@@ -195,13 +182,13 @@ def test_speed_is_measured_and_kept(tmp_path, monkeypatch):
 
 
 def test_rows_of_runs_that_are_gone_are_kept_on_request(tmp_path):
-    first = [make_run(tmp_path / name, recipe) for name, recipe in (("gone", "ours_final"), ("vit", "vit"))]
+    first = [make_run(tmp_path / name, recipe) for name, recipe in (("gone", "ours"), ("vit", "vit"))]
     before = compare.compare(first)
-    again, new = make_run(tmp_path / "later" / "vit", "vit", 5), make_run(tmp_path / "new", "ours_final", 7)
+    again, new = make_run(tmp_path / "later" / "vit", "vit", 5), make_run(tmp_path / "new", "ours", 7)
     rows = compare.compare([again, new], known=before, keep=True)
     assert row_of(rows, "gone") == row_of(before, "gone") and row_of(rows, "vit")["epochs"] == 5
-    assert [row["run"] for row in rows if row["recipe"] == "ours_final"] == ["gone", "new"]
-    assert sorted(set(RECIPES) - {"ours_final", "vit"}) == sorted(row["recipe"] for row in rows if row["run"] is None)
+    assert [row["run"] for row in rows if row["recipe"] == "ours"] == ["gone", "new"]
+    assert sorted(set(RECIPES) - {"ours", "vit"}) == sorted(row["recipe"] for row in rows if row["run"] is None)
     assert "gone" not in {row["run"] for row in compare.compare([again, new], known=before)}
 
 
@@ -239,17 +226,17 @@ def test_curves(tmp_path):
 
 
 def test_the_command(tmp_path):
-    def run(*arguments):
-        command = [sys.executable, "-m", "training.compare", *map(str, arguments)]
+    def command(*arguments):
+        command = [sys.executable, "-m", "evaluation.compare", *map(str, arguments)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     folder, out = make_run(tmp_path / "ours"), tmp_path / "systems.json"
-    done = run(folder, "--json", out, "--markdown")
+    done = command(folder, "--json", out)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["rows"]
-    assert done.stdout == compare.markdown(rows) + "\n"
+    assert done.stdout == compare.text(rows) + "\n"
     out.write_text("{}")
-    done = run(folder, "--json", out)
+    done = command(folder, "--json", out)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert out.read_text() == "{}"
     lines = compare.text(rows).splitlines()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from training import corruptions, data, evaluate
+from evaluation import corruptions, evaluate
+from training import data
 
 ROOT = Path(__file__).resolve().parent.parent
 HASHES = {"model_py_sha256": "a", "weights_sha256": "b"}
@@ -228,12 +229,9 @@ def test_the_full_card_stays_small(tmp_path, monkeypatch):
 def test_zip_folder_and_run_give_one_card(folder, monkeypatch):
     here, path = os.getcwd(), list(sys.path)
     from_zip, from_folder = command(folder, "submission.zip"), command(folder, "submission")
-    space = {}
-    exec(MODEL, space)
     (folder / "project").mkdir()
     (folder / "project" / "model.py").write_text(MODEL)
     monkeypatch.setattr(evaluate, "ROOT", folder / "project")
-    monkeypatch.setattr(evaluate.networks, "open_run", space["Model"])
     from_run = command(folder, "run")
     cards = [json.loads(path.read_text()) for path in (from_zip, from_folder, from_run)]
     assert cards[0]["conditions"] == cards[1]["conditions"] == cards[2]["conditions"]

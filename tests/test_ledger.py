@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from test_evaluate import HASHES, Fake
 
-from results import ledger
-from training import data, evaluate
+from evaluation import evaluate, ledger
+from training import data
 
 SAID = {"change": "c", "against": "b", "cost": "none", "seeds": [0], "kept": False, "why": "w"}
 

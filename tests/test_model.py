@@ -1,6 +1,7 @@
 """model.py as the grader meets it: from the unpacked zip, elsewhere, read-only, without a network."""
 
 import importlib.util
+import json
 import socket
 import sys
 import warnings
@@ -123,13 +124,13 @@ def test_unsure_images_get_all_views_and_sure_ones_the_first(views):
     images = np.zeros((2, 96, 96, 3), np.uint8)
     images[:, 0, 0], images[:, -1, -1], images[:, 0, -1], images[:, -1, 0] = corners.T[..., None]
     made = object.__new__(model.Model)
-    made.steps, made.views, made.temperature = (), model.VIEWS[:views], 1.0
-    made.networks = [FirstPixel(), FirstPixel()]
+    made.members, made.steps, made.views, made.temperature = [], (), model.VIEWS[:views], 1.0
+    made.network = FirstPixel()
     expected = [0.1, corners[1, :views].mean() / 400]
     assert made.predict_proba(images)[:, 0] == pytest.approx(expected, abs=1e-6)
-    assert [network.seen for network in made.networks] == [views] * 2
+    assert made.network.seen == views
     made.predict_proba(images[:1])
-    assert [network.seen for network in made.networks] == [views + 1] * 2  # none is unsure: one look
+    assert made.network.seen == views + 1  # none is unsure: one look
     assert made.predict_proba(images[:0]).shape == (0, 8)
 
 
@@ -226,6 +227,24 @@ class TestDamagedWeights:
     def test_damaged_manifest(self, folder, text):
         (folder / "manifest.json").write_text(text)
         self.refused(folder, ValueError, "manifest.json")
+
+    @pytest.mark.parametrize(
+        "key, value",
+        [("views", 0), ("views", 5), ("views", True), ("views", 1.5), ("temperature", 1e-9),
+         ("temperature", float("nan")),
+         ("temperature", 10**400), ("temperature", "1"), ("sha256", "abc"), ("sha256", None), ("pixels", 8),
+         ("pixels", "96"), ("network", 3), ("enhance", "clahe"), ("members", []), ("members", ["../other"])],
+    )  # fmt: skip
+    def test_a_value_that_cannot_be_used(self, folder, key, value):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, key: value}))
+        self.refused(folder, ValueError, "manifest.json")
+
+    def test_a_network_that_is_not_known(self, folder):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "network": "AlexNet"}))
+        with pytest.raises(ValueError, match="there is no network 'AlexNet'; choose one of "):
+            model.Model(folder)
 
     def test_intact_is_not_refused(self, folder):
         assert model.Model(folder).predict(cells(2)).shape == (2,)

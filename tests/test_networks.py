@@ -1,5 +1,6 @@
 """The networks: shapes, sizes by the literature, the scaling in front, weights files and their errors."""
 
+import shutil
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import model
 from training import networks
@@ -24,12 +26,18 @@ HEADLESS = {  # parameters without a classifier, as keras.applications documents
     "BasicCNN": (27 + 1) * 32 + (288 + 1) * 64 + (576 + 1) * 128 + (12 * 12 * 128 + 1) * 128,
     "SimpleCNN": (27 + 1) * 32 + (288 + 1) * 64 + (576 + 1) * 128 + (1152 + 1) * 256,
     "HalfVGG": sum((9 * a + 1) * b for a, b in zip(VGG, VGG[1:], strict=False)) + (2304 + 1) * 512 + (512 + 1) * 512,
+    "Linear": 0,
     "ViT": (192 + 1) * 192 + 144 * 192 + 6 * (4 * 192 + 4 * 193 * 192 + 193 * 768 + 769 * 192) + 2 * 192,
+    # the stem has no biases but four numbers of batch norm a filter; then a block less than ViT
+    "Hybrid": 27 * 48 + 9 * 48 * 96 + 9 * 96 * 192 + 4 * (48 + 96 + 192) + 193 * 192 + 144 * 192 + 2 * 192
+    + 5 * (4 * 192 + 4 * 193 * 192 + 193 * 768 + 769 * 192),
 }
+ADDED = {"ConvNeXtBase": 256}  # units of a dense layer behind the backbone
 FEATURES = {"BasicCNN": 128, "SimpleCNN": 256, "HalfVGG": 512, "ViT": 192, "MobileNetV3Small": 576}
+FEATURES |= {"Linear": 96 * 96 * 3, "Hybrid": 192}
 FEATURES |= {"ResNet50V2": 2048, "ResNet101": 2048, "DenseNet169": 1664, "ConvNeXtBase": 1024}
 FEATURES |= {"EfficientNetB4": 1792, "EfficientNetV2B0": 1280}
-QUICK = ("BasicCNN", "SimpleCNN", "HalfVGG", "ViT")
+QUICK = ("Linear", "BasicCNN", "SimpleCNN", "HalfVGG", "ViT", "Hybrid")
 ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in networks.NETWORKS]
 
 
@@ -54,16 +62,33 @@ def forget():
     keras.backend.clear_session()
 
 
-def test_import_needs_no_framework():
-    code = "import sys, training.networks; sys.exit(bool({'keras', 'tensorflow', 'torch', 'jax'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+ALONE = """
+import sys
+import training.networks
+print([name for name in sys.modules if name.split(".")[0] in ("keras", "tensorflow", "numpy", "model", "h5py")])
+print(sorted(name for name in sys.modules if name.startswith("training")))
+network = training.networks.build("SimpleCNN", 96, None, 0.1, None)
+print(network.output_shape, sorted(name for name in sys.modules if name.startswith("training")))
+"""
+
+
+def test_alone_beside_model_py_as_in_a_zip(tmp_path):
+    (tmp_path / "training").mkdir()
+    for name in ("model.py", "training/networks.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    done = subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    own = "['training', 'training.networks']"
+    assert done.stdout.splitlines() == ["[]", own, f"(None, 8) {own}"]
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_builds_counts_and_survives_a_file(name, tmp_path):
     network = networks.build(name)
     assert network.input_shape == (None, 96, 96, 3)
-    assert networks.parameters(network) == HEADLESS[name] + 8 * (FEATURES[name] + 1)
+    features, added = FEATURES[name], ADDED.get(name)
+    dense = (features + 1) * added + 8 * (added + 1) if added else 8 * (features + 1)
+    assert networks.parameters(network) == HEADLESS[name] + dense
     head, dropout = network.layers[-1], network.layers[-2]
     assert head.name == "head" and head.dtype_policy.compute_dtype == "float32" and dropout.rate == 0.3
     scramble(network)
@@ -88,7 +113,7 @@ def test_headless_weights_reach_every_layer(name, tmp_path):
     scramble(bare)
     bare.save_weights(path)
     expected = bare.get_weights()
-    loaded = networks.build(name, weights=path).get_weights()[:-2]
+    loaded = networks.build(name, weights=path).get_weights()[: -4 if name in ADDED else -2]
     assert len(loaded) == len(expected)
     for one, other in zip(loaded, expected, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -166,18 +191,16 @@ def test_efficientnetv2b0_is_the_submitted_network():
     assert [(w.shape, w.name) for w in ours.weights] == [(w.shape, w.name) for w in submitted.weights]
     assert networks.parameters(ours) == networks.parameters(submitted)
     assert ours.layers[-2].rate == 0.1
-    layers = networks.backbone_layers(ours)
-    assert layers == ours.layers[3:-2]  # behind input, rescaling, normalisation; before dropout, head
-    assert layers[0].name == "stem_conv" and layers[-1].name == "avg_pool"
+    assert networks.backbone_layers(ours) == ours.layers[:-2]  # dropout and head are not the backbone's
     ours.set_weights(submitted.get_weights())
     np.testing.assert_array_equal(run(ours, photos()), run(submitted, photos()))
 
 
 def test_the_network_resizes_what_it_sees():
     whole, larger = networks.build("EfficientNetV2B0"), networks.build("EfficientNetV2B0", pixels=112)
-    assert [layer.name for layer in networks.backbone_layers(larger)] == [
+    assert [layer.name for layer in networks.backbone_layers(larger)][3:] == [
         layer.name for layer in networks.backbone_layers(whole)
-    ]
+    ][3:]  # behind input, rescaling, normalisation; resizing does not count
     assert networks.flops(larger) > 1.3 * networks.flops(whole) and larger.input_shape == whole.input_shape
     anysize = networks.build("EfficientNetV2B0", None)
     anysize.set_weights(larger.get_weights())
@@ -213,18 +236,36 @@ def test_vit_knows_where_a_patch_is():
 def test_backbone_layers():
     network = networks.build("ViT")
     names = [type(layer).__name__ for layer in networks.backbone_layers(network)]
-    assert names[:2] == ["Conv2D", "Reshape"]
+    assert names[:4] == ["InputLayer", "Rescaling", "Conv2D", "Reshape"]
     assert names.count("MultiHeadAttention") == 6 and names[-1] == "GlobalAveragePooling1D"
     with pytest.raises(ValueError, match="head"):
         networks.backbone_layers(keras.Model(network.input, network.layers[-3].output))
 
 
-def test_backbone_layers_of_nested_models_are_flat():
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("EfficientNetB4", "ResNet50V2") else pytest.mark.slow)
+        for name, network in networks.NETWORKS.items()
+        if network.imagenet
+    ],
+)
+def test_backbone_layers_are_counted_as_keras_counts(name):
+    """`frozen` of a report is a slice of Keras's own `base_model.layers`."""
+    theirs = getattr(keras.applications, name)(weights=None, include_top=False, pooling="avg").layers
+    theirs = [type(layer).__name__ for layer in theirs]
+    if name == "EfficientNetB4":  # Keras adds a rescaling where it loads ImageNet weights
+        theirs[1:3] = ["Rescaling", "Rescaling", "Normalization"]
+    assert [type(layer).__name__ for layer in networks.backbone_layers(networks.build(name))] == theirs
+
+
+def test_a_model_inside_is_one_layer_and_counts_with_its_products():
     x = keras.Input((8, 8, 3))
     inner = keras.Sequential([keras.layers.Conv2D(2, 3), keras.layers.ReLU()])
     y = keras.layers.Flatten()(inner(keras.layers.Rescaling(2.0)(x)))
     network = keras.Model(x, keras.layers.Dense(8, name="head")(keras.layers.Dropout(0.1)(y)))
-    assert [type(layer).__name__ for layer in networks.backbone_layers(network)] == ["Conv2D", "ReLU", "Flatten"]
+    kinds = [type(layer).__name__ for layer in networks.backbone_layers(network)]
+    assert kinds == ["InputLayer", "Rescaling", "Sequential", "Flatten"]
     assert networks.flops(network, 8) == 2 * (6 * 6 * 27 * 2 + 72 * 8)
 
 

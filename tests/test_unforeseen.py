@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from test_corruptions import drawn_cells
 
-from training import augment, corruptions, unforeseen
+from evaluation import corruptions, unforeseen
+from training import augment
 
 MODEL = """
 import numpy as np

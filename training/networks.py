@@ -1,4 +1,4 @@
-"""The networks of the two reports and a small vision transformer, all with one input and one output.
+"""The networks of the two reports, a vision transformer and a hybrid, all with one input and one output.
 
     from training import networks
     network = networks.build("DenseNet169", weights=networks.resolve_weights("DenseNet169", "imagenet"))
@@ -7,6 +7,8 @@ Every network takes float32 images (n, 96, 96, 3) in 0-255, as `model.preprocess
 probabilities (n, 8) float32. Resizing to a network's own size and the scaling it was pretrained with are layers of the
 graph. LionIA and Spritzers are the two teams whose reports this project is built from; they name their own CNNs but
 not every number in them, so "as far as stated" marks where the plain standard fills in.
+
+A submission whose network is built here carries this very file: it needs `model.py`, Keras and the standard library.
 """
 
 import math
@@ -14,9 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.files import ROOT, write_atomically
-
-PRETRAINED = ROOT / "data" / "pretrained"
+PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Network:
 
     size: pixels a side that the backbone is meant for. backbone: symbolic images (n, size, size, 3) in 0-255 to
     symbolic features (n, d). any_size: it takes images of other sizes as they are; else they are resized to `size`.
-    imagenet: keras.applications has ImageNet weights for it.
+    imagenet: keras.applications has ImageNet weights for it. dense: units of a layer with ReLU added behind the
+    backbone, which no weights file of the backbone holds; 0 for none.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Network:
     backbone: Callable
     any_size: bool = False
     imagenet: bool = False
+    dense: int = 0
 
     def build(
         self, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None
@@ -62,6 +64,8 @@ class Network:
             features = self.backbone(x)
             if headless is not None:
                 _loading(headless, lambda: keras.Model(images, features).load_weights(headless))
+            if self.dense:
+                features = keras.layers.Dense(self.dense, activation="relu", name="added")(features)
             x = keras.layers.Dropout(dropout)(features)
             x = keras.layers.Dense(model.NUM_CLASSES, activation="softmax", dtype="float32", name="head")(x)
             network = keras.Model(images, x)
@@ -93,6 +97,13 @@ def _loading(weights: Path | None, load: Callable):
 
 
 # --- the teams' own networks, and the transformer --------------------------------------------------------------------
+
+
+def linear(x):
+    """Spritzers' first model, a linear classifier: the pixels themselves, in 0-1, are the features."""
+    from keras import layers
+
+    return layers.Flatten()(layers.Rescaling(1 / 255, dtype="float32")(x))
 
 
 def basic_cnn(x):
@@ -135,20 +146,40 @@ def half_vgg(x):
     return x
 
 
-def vit(x, patch: int = 8, width: int = 192, depth: int = 6, heads: int = 3):
+def vit(x, patch: int = 8, width: int = 192, depth: int = 6):
     """A vision transformer (Dosovitskiy et al. 2021): width and heads of DeiT-Ti (Touvron et al. 2021), half its depth.
 
     Patches of 8x8 pixels, learned positions, pre-norm blocks, and the average of all patches in place of a class token
     (Beyer, Zhai & Kolesnikov 2022).
     """
+    from keras import layers
+
+    x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
+    return encode(layers.Conv2D(width, patch, strides=patch)(x), depth)
+
+
+def hybrid(x, width: int = 192, depth: int = 5):
+    """A transformer behind a convolutional stem, which takes the place of patches and of one block (Xiao et al. 2021).
+
+    Three convolutions of stride 2 and one of 1x1: 12x12 tokens of a 96-pixel image, as many as `vit` has.
+    """
+    from keras import layers
+
+    x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
+    for filters in (width // 4, width // 2, width):
+        x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    return encode(layers.Conv2D(width, 1)(x), depth)
+
+
+def encode(x, depth: int, heads: int = 3):
+    """Tokens (n, h, w, width) through `depth` blocks of attention, to their average (n, width)."""
     from keras import initializers, layers, ops
 
     def small():
         return initializers.TruncatedNormal(stddev=0.02)
 
-    x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
-    x = layers.Conv2D(width, patch, strides=patch)(x)
-    tokens = x.shape[1] * x.shape[2]
+    width, tokens = x.shape[3], x.shape[1] * x.shape[2]
     x = layers.Reshape((tokens, width))(x)
     positions = ops.cumsum(ops.ones_like(x[:, :, 0], dtype="int32"), axis=1) - 1
     x = layers.Add()([x, layers.Embedding(tokens, width, embeddings_initializer=small())(positions)])
@@ -172,8 +203,8 @@ def application(name: str, x):
     """The headless keras.applications network `name` with average pooling on images x of 0-255."""
     import keras
 
-    def rescale(x, scale, offset):
-        return keras.layers.Rescaling(scale, offset, dtype="float32")(x)
+    def rescale(x, scale, offset, name="scaling"):
+        return keras.layers.Rescaling(scale, offset, dtype="float32", name=name)(x)
 
     if name == "ResNet50V2":  # to [-1, 1]
         x = rescale(x, 1 / 127.5, -1.0)
@@ -183,20 +214,22 @@ def application(name: str, x):
         x = rescale(x, [1 / (255 * d) for d in DEVIATION], [-m / d for m, d in zip(MEAN, DEVIATION, strict=True)])
     elif name == "EfficientNetB4":
         # Keras normalises inside, but divides by sqrt(deviation) once more only where it loads ImageNet weights itself.
-        # The same before its normalisation, y/255 - mean = (x/255 - mean) / sqrt(deviation), so that one graph serves.
+        # The same before its normalisation, y/255 - mean = (x/255 - mean) / sqrt(deviation), so that one graph serves,
+        # with as many layers as Keras's own.
         again = [1 / math.sqrt(d) for d in DEVIATION]
-        x = rescale(x, again, [255 * m * (1 - a) for m, a in zip(MEAN, again, strict=True)])
+        x = rescale(x, again, [255 * m * (1 - a) for m, a in zip(MEAN, again, strict=True)], None)
     # MobileNetV3, ConvNeXt and EfficientNetV2 do all of it inside
     return getattr(keras.applications, name)(weights=None, include_top=False, input_tensor=x, pooling="avg").output
 
 
-def _application(name: str, size: int = 96, any_size: bool = True) -> Network:
-    return Network(name, size, lambda x: application(name, x), any_size, imagenet=True)
+def _application(name: str, size: int = 96, any_size: bool = True, dense: int = 0) -> Network:
+    return Network(name, size, lambda x: application(name, x), any_size, imagenet=True, dense=dense)
 
 
 NETWORKS = {
     network.name: network
     for network in (
+        Network("Linear", 96, linear),  # Spritzers, where it starts from
         Network("BasicCNN", 96, basic_cnn),  # LionIA
         Network("SimpleCNN", 96, simple_cnn, any_size=True),  # Spritzers, four convolutions
         Network("HalfVGG", 96, half_vgg),  # Spritzers; Simonyan & Zisserman 2015, with half the filters
@@ -204,10 +237,11 @@ NETWORKS = {
         _application("ResNet50V2"),  # LionIA; He et al. 2016, Identity mappings
         _application("ResNet101"),  # the reports' comparisons; He et al. 2016, Deep residual learning
         _application("DenseNet169"),  # the reports' comparisons; Huang et al. 2017
-        _application("ConvNeXtBase"),  # LionIA; Liu et al. 2022
+        _application("ConvNeXtBase", dense=256),  # LionIA, its added layer as far as stated; Liu et al. 2022
         _application("EfficientNetB4", size=380, any_size=False),  # Spritzers' best; Tan & Le 2019
         _application("EfficientNetV2B0"),  # LionIA's best, and ours; Tan & Le 2021
-        Network("ViT", 96, vit),  # future work in both reports; Dosovitskiy et al. 2021
+        Network("ViT", 96, vit),  # future work in the reports; Dosovitskiy et al. 2021
+        Network("Hybrid", 96, hybrid),  # future work in the reports; Xiao et al. 2021
     )
 }
 
@@ -224,22 +258,6 @@ def build(
 ):
     """The network of that name, see Network.build."""
     return find(name).build(size, weights, dropout, pixels)
-
-
-def described(manifest: dict):
-    """The network that a manifest describes, for 96 x 96 images, with random weights."""
-    return build(manifest.get("network", "EfficientNetV2B0"), pixels=manifest.get("pixels"))
-
-
-def open_run(folder: Path):
-    """The `model.Model` of a training run's folder, whatever its network: manifest.json names it."""
-    import model
-
-    class Run(model.Model):
-        def build(self):
-            return described(self.manifest)
-
-    return Run(folder)
 
 
 def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path | None:
@@ -265,6 +283,8 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
         try:
             import keras
 
+            from training.files import write_atomically
+
             pretrained = getattr(keras.applications, name)(weights="imagenet", include_top=False)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, pretrained.save_weights)
@@ -282,33 +302,19 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
 
 
 def backbone_layers(network) -> list:
-    """The backbone's layers in graph order, nested ones flat: without input, resizing and scaling in front, and
-    without dropout and head behind.
+    """The backbone's layers in graph order, as Keras's own `base_model.layers` holds them.
 
-    Keras's own `base_model.layers` counts the input and the scaling inside, so its first 100 of EfficientNetV2B0
-    (input, rescaling, normalisation) are the first 97 here.
+    The input is the first; then, in EfficientNetB4, come two rescalings and a normalisation. A model inside, such as
+    ConvNeXt's stem, is one layer. Not counted is what is put around the backbone: resizing and scaling that Keras
+    leaves to the caller, an added layer, dropout and head.
     """
     import keras
 
-    front = (keras.layers.Resizing, keras.layers.Rescaling, keras.layers.Normalization)
     if network.layers[-1].name != "head":
         raise ValueError("the network does not end in dropout and head: take one of training.networks.build")
-    layers = _flat(network.layers[:-2])
-    while isinstance(layers[0], front):
-        layers = layers[1:]
-    return layers
-
-
-def _flat(layers: list) -> list:
-    import keras
-
-    flat = []
-    for layer in layers:
-        if isinstance(layer, keras.Model):
-            flat += _flat(layer.layers)
-        elif not isinstance(layer, keras.layers.InputLayer):
-            flat.append(layer)
-    return flat
+    around = ("scaling", "added")
+    layers = network.layers[:-2]
+    return [layer for layer in layers if not isinstance(layer, keras.layers.Resizing) and layer.name not in around]
 
 
 def parameters(network) -> int:

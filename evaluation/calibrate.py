@@ -1,10 +1,10 @@
 """The composite's accuracy as a hidden score: calibrated on re-trained systems whose hidden scores are known.
 
-    python -m training.calibrate results/ladder/*.json --out results/calibration.json
-    python -m training.calibrate --sheet sheet.png --strength 4          # 60 cells under the composite, to be counted
+    python -m evaluation.calibrate results/ladder/*.json --out results/calibration.json
+    python -m evaluation.calibrate --sheet sheet.png --strength 4          # 60 cells under the composite, to be counted
 
-Each card is one that training.evaluate wrote (`--composite` is enough) of a run of a recipe in KNOWN; its file's name
-without .json names the recipe. training.evaluate reads the result and predicts hidden scores with it.
+Each card is one that evaluation.evaluate wrote (`--composite` is enough) of a run of a recipe in KNOWN; its file's name
+without .json names the recipe. evaluation.evaluate reads the result and predicts hidden scores with it.
 
 Method
     strength    Between the composite's five strengths a system's accuracy is interpolated linearly on the logit scale.
@@ -29,32 +29,19 @@ from pathlib import Path
 
 import numpy as np
 
-from training import corruptions
+from evaluation import corruptions
 from training.files import ROOT, commit, write_atomically, write_json
+from training.recipes import REPORTED
 
 PATH = ROOT / "results" / "calibration.json"
 PHASE = 0.02  # standard deviation of a hidden score: two phases with different test sets moved scores by a few points
 PHASE_MARGIN = 1.96 * PHASE  # 19 phases of 20 move a score by less
-L, S = "LionIA's report, table 2", "Spritzers' report"
-LADDER = "another team's ladder, there with EfficientNetB2"
 
 # recipe -> (lowest, highest) known hidden accuracy, and who reported it
 KNOWN: dict[str, tuple[float, float, str]] = {
-    "spritzers_simple_cnn": (0.25, 0.25, S),
-    "lionia_basic_cnn": (0.28, 0.28, L),
-    "lionia_convnext_base": (0.38, 0.38, L),
-    "spritzers_vgg": (0.45, 0.45, S),
-    "spritzers_mobilenetv3small": (0.45, 0.45, S),
-    "fine_tuned": (0.46, 0.68, "several teams' pretrained networks without strong augmentation; the ladder's had .68"),
-    "frozen": (0.63, 0.63, LADDER),
-    "spritzers_efficientnetb4": (0.65, 0.65, S),
-    "flips_shifts": (0.74, 0.74, LADDER),
-    "lionia_resnet50v2": (0.77, 0.77, L),
-    "spritzers_randmix": (0.86, 0.86, S),
-    "randaugment": (0.87, 0.87, LADDER),
-    "lionia_efficientnetv2b0": (0.87, 0.87, L),
-    "randaugment_cutout": (0.90, 0.90, LADDER),
-    "spritzers_lion": (0.92, 0.92, S),
+    name: (min(scores), max(scores), said.source)
+    for name, said in REPORTED.items()
+    if said.hidden and (scores := [float(score) / 100 for score in said.hidden.split("-")])
 }
 
 
@@ -251,7 +238,7 @@ def read(path: Path) -> dict:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a calibration: {error}") from error
     if not isinstance(calibration, dict) or not {"strength", "points", "fit", "provenance"} <= calibration.keys():
-        raise ValueError(f"{path} is no calibration; make it anew with python -m training.calibrate")
+        raise ValueError(f"{path} is no calibration; make it anew with python -m evaluation.calibrate")
     return calibration
 
 
@@ -278,7 +265,7 @@ def draw(path: Path, strength: float, heldout: Path, names: bool) -> None:
     """`sheet` of 60 held-out cells, the classes in proportion, in a fixed shuffled order, as a PNG."""
     from PIL import Image  # comes with matplotlib
 
-    from training.evaluate import SHORT, read_heldout, stratified_order
+    from evaluation.evaluate import SHORT, read_heldout, stratified_order
 
     cells = read_heldout(heldout)
     order = np.random.default_rng(0).permutation(stratified_order(cells.labels)[:60])
@@ -311,7 +298,7 @@ def run(args: argparse.Namespace) -> None:
         draw(args.sheet, strength, args.heldout, not args.blind)
         print(f"{args.sheet}: 60 cells under the composite at strength {strength:g}")
         return
-    from training.evaluate import read_card
+    from evaluation.evaluate import read_card
 
     cards = {}
     for path in args.cards:

@@ -1,7 +1,7 @@
 """How long a submission takes and how much memory, measured on a fresh process as the grader starts one.
 
-    python -m training.benchmark submission.zip                                   # 3,421 images
-    python -m training.benchmark submission.zip --json results/benchmark.json     # for the README's table
+    python -m evaluation.benchmark submission.zip                                   # 3,421 images
+    python -m evaluation.benchmark submission.zip --json results/benchmark.json     # for the README's table
 
 Prints seconds for importing model.py, loading the weights and predicting, and the peak resident memory; and how many
 images a second the augmentation policies of the recipes make. The images are the held-out cells under the composite
@@ -26,7 +26,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training import augment, corruptions, data
+from evaluation import corruptions
+from training import augment, data
 from training.files import ROOT, write_text
 from training.recipes import RECIPES
 
@@ -119,7 +120,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(args.submission) as file:
             file.extractall(folder)
-        command = [sys.executable, "-m", "training.benchmark", folder, "--unpacked", "--images", str(args.images)]
+        command = [sys.executable, "-m", "evaluation.benchmark", folder, "--unpacked", "--images", str(args.images)]
         command += ["--random"] if args.random else ["--heldout", str(args.heldout.resolve())]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     if done.returncode:

@@ -1,8 +1,8 @@
 """Changes that neither training nor the report card makes: a check on what carries over.
 
-    python -m training.unforeseen runs/ours --json unforeseen.json
-    python -m training.unforeseen weights runs/before --json results/unforeseen.json       # and the gain over before
-    python -m training.unforeseen --sheet sheet.png                                         # what each looks like
+    python -m evaluation.unforeseen runs/ours --json unforeseen.json
+    python -m evaluation.unforeseen weights runs/before --json results/unforeseen.json       # and the gain over before
+    python -m evaluation.unforeseen --sheet sheet.png                                         # what each looks like
 
 The report card's corruptions come in families that augmentation knows, too, if in other forms. No operation of
 training.augment makes pictures like these, but some have relatives there: `webp` in JPEG, `halftone` in dither,
@@ -20,7 +20,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training import data, evaluate
+from evaluation import evaluate
+from training import data
 from training.augment import pixel_grid, to_uint8
 from training.files import ROOT, commit, write_atomically, write_json
 

@@ -1,10 +1,10 @@
 """The report card: what a model scores on clean cells and on every corruption, as one JSON file and its pictures.
 
-    python -m training.evaluate submission.zip --heldout data/heldout.npz --json card.json --plots card/
-    python -m training.evaluate runs/ours --json card.json --images 200        # about 5 minutes instead of 10
-    python -m training.evaluate runs/ours --json quick.json --quick            # under a minute
-    python -m training.evaluate runs/ours --json ours.json --composite         # clean and the composite, all cells
-    python -m training.evaluate card.json --baseline other.json                # no model: compare two cards
+    python -m evaluation.evaluate submission.zip --heldout data/heldout.npz --json card.json --plots card/
+    python -m evaluation.evaluate runs/ours --json card.json --images 200        # about 5 minutes instead of 10
+    python -m evaluation.evaluate runs/ours --json quick.json --quick            # under a minute
+    python -m evaluation.evaluate runs/ours --json ours.json --composite         # clean and the composite, all cells
+    python -m evaluation.evaluate card.json --baseline other.json                # no model: compare two cards
 
 The first argument is a submission zip, a folder with a model.py, a training run (model.weights.h5 and manifest.json,
 read by this project's model.py), or a finished card. The clean cells and the composite at five strengths are scored on
@@ -14,7 +14,7 @@ proportion to the classes. A killed run goes on where it stopped: finished condi
 The card's `conditions` hold each prediction: `predicted` is one digit per cell, `confidence` the largest probability
 in units of 1/65535 (base64 of little-endian uint16), both in the order `cells.order`, whose first N cells a condition
 of N cells uses. Scores are shares of 1. It carries hashes and versions and no date, so that two runs on the same
-weights, cells and libraries write the same file. With results/calibration.json (training.calibrate) the summary also
+weights, cells and libraries write the same file. With results/calibration.json (evaluation.calibrate) the summary also
 holds the hidden score to expect, `predicted_hidden`; a finished card is printed with the calibration at hand, and
 written with it where --json names a file.
 """
@@ -38,7 +38,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training import calibrate, corruptions, data, networks
+from evaluation import calibrate, corruptions
+from training import data
 from training.files import ROOT, commit, write_text
 
 SCHEMA = 1
@@ -98,11 +99,8 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
         sys.path.insert(0, str(source.parent))
         try:
             os.chdir(folder)
-            if source.parent == folder:
-                spec.loader.exec_module(module)
-                model = module.Model()
-            else:
-                model = networks.open_run(folder)
+            spec.loader.exec_module(module)
+            model = module.Model() if source.parent == folder else module.Model(folder)
         except Exception as error:
             raise ValueError(f"the model in {target} cannot be loaded: {error}") from error
         finally:

@@ -1,10 +1,9 @@
 """Put training runs side by side: cost, scores, and what the reports say of the same systems.
 
-    python -m training.compare runs/*                                              a table
-    python -m training.compare runs/* --json results/systems.json --speed          what the README's table is made from
-    python -m training.compare runs/new --json results/systems.json --keep        one run more, the others as they stand
-    python -m training.compare runs/* --markdown
-    python -m training.compare runs/* --curves curves.png                          loss and accuracy by epoch
+    python -m evaluation.compare runs/*                                              a table
+    python -m evaluation.compare runs/* --json results/systems.json --speed          what docs' table is made from
+    python -m evaluation.compare runs/new --json results/systems.json --keep        one run more, the others stay
+    python -m evaluation.compare runs/* --curves curves.png                          loss and accuracy by epoch
 
 Reads run.json of each folder, and its report card where there is one: card.json in the folder, or <recipe>.json in the
 folder --cards. A recipe without a run gets a row that says so; a shortened run is marked as a trial.
@@ -21,28 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from training import calibrate, data, evaluate, networks, train
+import model
+from evaluation import calibrate, evaluate
+from training import data, train
 from training.files import write_atomically, write_json
-from training.recipes import RECIPES, Recipe
+from training.recipes import RECIPES, REPORTED, Recipe
 
-# Accuracy in % as the reports (and the ladder's team) state it: on their own cells, on the hidden test.
-REPORTED = {
-    "frozen": (None, "63"),
-    "fine_tuned": (None, "46-68"),
-    "flips_shifts": (None, "74"),
-    "randaugment": (None, "87"),
-    "randaugment_cutout": (None, "90"),
-    "lionia_basic_cnn": ("96.3", "28"),
-    "lionia_convnext_base": ("93.0", "38"),
-    "lionia_resnet50v2": ("98.1", "77"),
-    "lionia_efficientnetv2b0": ("98.0", "87"),
-    "spritzers_simple_cnn": (None, "25"),
-    "spritzers_vgg": ("95-97", "45"),
-    "spritzers_mobilenetv3small": ("95-97", "45"),
-    "spritzers_efficientnetb4": (None, "65"),
-    "spritzers_randmix": ("99.3", "86"),
-    "spritzers_lion": (None, "92"),
-}
 SPEED_IMAGES = 256
 FILES = ("run.json", "manifest.json")  # a folder with neither is no run, or one in its first epoch
 
@@ -51,7 +34,7 @@ FILES = ("run.json", "manifest.json")  # a folder with neither is no run, or one
 
 
 def read_run(folder: Path) -> dict:
-    """run.json of a training run, or of a soup. Raises ValueError where it is missing, damaged or without an epoch."""
+    """run.json of a training run. Raises ValueError where it is missing, damaged or without an epoch."""
     path = folder / "run.json"
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
@@ -71,15 +54,8 @@ def read_run(folder: Path) -> dict:
 
 
 def shipped(run: dict) -> dict:
-    """The history's entry of the epoch whose weights the run left; of a soup, which has no history, its scores."""
-    if not run["history"]:
-        return {name.removeprefix("seen_"): part for name, part in run["scores"].items()}
+    """The history's entry of the epoch whose weights the run left."""
     return run["history"][train.best_epoch(run["history"], Recipe(patience=run["settings"]["patience"]))]
-
-
-def saw_validation(run: dict) -> bool:
-    """Whether the validation cells were trained on, so that scores on them say nothing."""
-    return run.get("saw_validation", run["settings"].get("validation_too", False))
 
 
 def read_card(folder: Path, run: dict, cards: Path | None) -> tuple[dict, list[str]]:
@@ -108,7 +84,7 @@ def read_card(folder: Path, run: dict, cards: Path | None) -> tuple[dict, list[s
         predicted = predicted and {key: predicted[key] for key in ("score", "low", "high")}
         heldout = {key: summary["clean"][key] for key in ("accuracy", "macro_precision", "macro_recall", "roc_auc")}
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a card of training.evaluate: {error!r}") from error
+        raise ValueError(f"{path} is not a card of evaluation.evaluate: {error!r}") from error
     return {"heldout": heldout, "composite": composite, "predicted_hidden": predicted}, []
 
 
@@ -125,10 +101,7 @@ def notes(run: dict) -> list[str]:
     """What makes a run another than its recipe: a limit, epochs that are missing, changed knobs."""
     settings, done = run["settings"], len(run["history"])
     precision = run.get("precision", "float32")
-    found = ["trained on the validation cells too"] * saw_validation(run)
-    found += [f"in {precision}"] * (precision != "float32")
-    if not done:
-        return found
+    found = [f"in {precision}"] * (precision != "float32")
     recipe = settings
     if run["recipe"] in RECIPES:
         recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES[run["recipe"]])))  # tuples to lists
@@ -139,7 +112,7 @@ def notes(run: dict) -> list[str]:
         found.append(f"trial: {done} of {planned} epochs, at most {settings['limit']} cells")
     elif done < planned:
         found.append(f"{'stopped early' if stopped else 'trial'}: {done} of {planned} epochs")
-    changed = [knob for knob in recipe if settings.get(knob, recipe[knob]) != recipe[knob] and knob != "validation_too"]
+    changed = [knob for knob in recipe if settings.get(knob, recipe[knob]) != recipe[knob]]
     if done < planned:  # said already
         changed = [knob for knob in changed if knob not in ("epochs", "head_epochs")]
     return found + [f"other {', '.join(changed)}"] * bool(changed)
@@ -147,7 +120,7 @@ def notes(run: dict) -> list[str]:
 
 def speed(folder: Path) -> dict:
     """Images a second through the whole of predict_proba, on generated images, best of three after a warm-up."""
-    predictor = networks.open_run(folder)
+    predictor = model.Model(folder)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (SPEED_IMAGES, data.IMAGE_SIZE, data.IMAGE_SIZE, 3), np.uint8)
     predictor.predict_proba(images[:1])
@@ -166,21 +139,21 @@ def make_row(folder: Path, cards: Path | None = None) -> dict:
     """What is known of one run. Scores are shares in 0-1; None where something is not known."""
     run = read_run(folder)
     scores, problems = read_card(folder, run, cards)
-    now, seen = shipped(run), saw_validation(run)
+    now = shipped(run)
     return {
         "recipe": run["recipe"],
         "run": folder.name,
         "network": run["network"],
         "weights": run["weights"],
-        "epochs": len(run["history"]) or run["epochs_done"],
+        "epochs": len(run["history"]),
         "notes": notes(run) + problems,
         "parameters": run["parameters"],
         "flops": run["flops"],
         "file_mb": run["file_mb"],
         "seconds": run["seconds"],
-        "train": now["train"]["accuracy"] if "train" in now else None,
-        "validation": None if seen else now["validation"]["accuracy"],
-        "augmented_validation": None if seen else now["augmented_validation"]["accuracy"],
+        "train": now["train"]["accuracy"],
+        "validation": now["validation"]["accuracy"],
+        "augmented_validation": now["augmented_validation"]["accuracy"],
         "heldout": scores.get("heldout"),
         "composite": scores.get("composite"),
         "predicted_hidden": scores.get("predicted_hidden"),
@@ -190,7 +163,7 @@ def make_row(folder: Path, cards: Path | None = None) -> dict:
 def compare(
     folders: list[Path], cards: Path | None = None, known: list[dict] = (), measure: bool = False, keep: bool = False
 ) -> list[dict]:
-    """A list of rows: one per run, in the order of RECIPES, soups last; and one per recipe without a run.
+    """A list of rows: one per run, in the order of RECIPES; and one per recipe without a run.
 
     known: rows of an earlier table, of which the speeds are kept where a run's size is the same; measure: measure anew;
     keep: the known rows of other runs, whose folders may be gone, stay in the table.
@@ -208,7 +181,7 @@ def compare(
         if name not in there
     ]
     for row in rows:
-        row["reported"] = dict(zip(("local", "hidden"), REPORTED.get(row["recipe"], (None, None)), strict=True))
+        row["reported"] = {key: getattr(REPORTED.get(row["recipe"]), key, None) for key in ("local", "hidden")}
     order = list(RECIPES)
     return sorted(rows, key=lambda row: order.index(row["recipe"]) if row["recipe"] in order else len(order))
 
@@ -266,8 +239,8 @@ def legend(rows: list[dict]) -> str:
         "Start: the weights before training. Train: on the batches of the epoch that ships, augmented and "
         "mixed as the recipe says. Composite: accuracy at the strength that predicts the hidden score. Predicted "
         "hidden: with its 95% interval; of no system that the calibration rests on. Reported: what teams state, "
-        "local and hidden; of frozen, fine_tuned, flips_shifts, randaugment and randaugment_cutout on "
-        "other networks." + speed
+        "local and hidden; frozen, fine_tuned, flips_shifts, randaugment and randaugment_cutout are another team's "
+        "steps, there on EfficientNetB2." + speed
     )
 
 
@@ -280,7 +253,7 @@ def text(rows: list[dict]) -> str:
 
 
 def draw_curves(folders: list[Path], path: Path) -> None:
-    """Loss above accuracy by epoch, training and unseen validation; a column per run (LionIA, Figure 1)."""
+    """Loss above accuracy by epoch, training and validation; a column per run (LionIA, Figure 1)."""
     from matplotlib.figure import Figure
 
     runs = [(folder.name, run) for folder in folders if (run := read_run(folder))["history"]]
@@ -292,7 +265,7 @@ def draw_curves(folders: list[Path], path: Path) -> None:
     for axes in places.ravel():
         axes.set_axis_off()
     for i, (name, run) in enumerate(runs):
-        history, parts = run["history"], ("train",) if saw_validation(run) else ("train", "validation")
+        history, parts = run["history"], ("train", "validation")
         for row, metric in enumerate(("loss", "accuracy")):
             axes = places[2 * (i // wide) + row, i % wide]
             axes.set_axis_on()
@@ -312,7 +285,7 @@ def read_rows(path: Path | None) -> list[dict]:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         [row[key] for row in rows for key in ("recipe", "run", "network", "weights", "notes")]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a table of training.compare ({error!r}): move it away") from error
+        raise ValueError(f"{path} is not a table of evaluation.compare ({error!r}): move it away") from error
     return rows
 
 
@@ -320,7 +293,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("runs", type=Path, nargs="+", help="folders of training runs")
     parser.add_argument("--cards", type=Path, help="folder with report cards, <recipe>.json each")
-    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the rows here; speeds already there are kept")
     parser.add_argument("--keep", action="store_true", help="keep the rows of other runs that --json already holds")
     parser.add_argument("--speed", action="store_true", help="measure images/s on the CPU, alone on the machine")
@@ -341,7 +313,7 @@ def main() -> None:
             write_json(args.json, {"rows": rows})
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(markdown(rows) if args.markdown else text(rows))
+    print(text(rows))
 
 
 if __name__ == "__main__":

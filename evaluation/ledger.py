@@ -1,11 +1,11 @@
 """The ledger of trials: each one change, measured against a baseline on the same cells and corruptions.
 
-    python -m results.ledger CARD.json --baseline BASE.json --change "two views" --cost "2x inference" \\
+    python -m evaluation.ledger CARD.json --baseline BASE.json --change "two views" --cost "2x inference" \\
         --kept no --why "gains less than it costs"
-    python -m results.ledger                          write results/LEDGER.md from ledger.json anew
-    python -m results.ledger --check                  exit 1 if that would change it
+    python -m evaluation.ledger                          write docs/LEDGER.md from ledger.json anew
+    python -m evaluation.ledger --check                  exit 1 if that would change it
 
-CARD and BASE are report cards of training.evaluate. An entry holds the trial's scores as shares of 1, and for clean,
+CARD and BASE are report cards of evaluation.evaluate. An entry holds the trial's scores as shares of 1, and for clean,
 the mean of the five families, each family and the composite (mean of its strengths) the paired difference to the
 baseline with its 95% bootstrap interval over the cells, which says nothing of how much two training runs differ. A
 change that is measured with several seeds has a card and a baseline for each; their gains are averaged.
@@ -18,12 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from results.make_tables import points
-from training import evaluate
-from training.files import write_json, write_text
+from evaluation import evaluate
+from evaluation.tables import points
+from training.files import ROOT, write_json, write_text
 
-HERE = Path(__file__).resolve().parent
-LEDGER, PAGE = HERE / "ledger.json", HERE / "LEDGER.md"
+LEDGER, PAGE = ROOT / "results" / "ledger.json", ROOT / "docs" / "LEDGER.md"
 GROUPS = ("clean", "corrupted", "composite")
 
 
@@ -72,7 +71,7 @@ def page(trials: list[dict]) -> str:
         "# Trials",
         "",
         "One change each, against a baseline, on the same held-out cells and corruptions. Gains are points of accuracy",
-        "with 95% bootstrap intervals over the cells. Made by `python -m results.ledger` from `ledger.json`, which",
+        "with 95% bootstrap intervals over the cells. Made by `python -m evaluation.ledger` from `ledger.json`, which",
         "also has each family.",
         "",
         "| change | against | cost | seeds | clean % | corrupted % | composite % | gain clean | gain corrupted | "
@@ -108,7 +107,7 @@ def main() -> None:
     trials = read()
     if args.check:
         if PAGE.read_text(encoding="utf-8") != page(trials):
-            sys.exit("LEDGER.md is not what ledger.json gives: run python -m results.ledger")
+            sys.exit("LEDGER.md is not what ledger.json gives: run python -m evaluation.ledger")
         return
     if args.cards:
         if None in (args.baseline, args.change, args.cost, args.kept, args.why):

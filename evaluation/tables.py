@@ -1,13 +1,13 @@
-"""Write the tables of the README and the model card from the JSON files beside this one, so that no number is typed.
+"""Write the tables of the README and of docs/ from the JSON files in results/, so that no number is typed.
 
-    python -m results.make_tables            rewrite the blocks between <!-- NAME --> and <!-- /NAME -->
-    python -m results.make_tables --check    exit 1 if that would change anything
+    python -m evaluation.tables            rewrite the blocks between <!-- NAME --> and <!-- /NAME -->
+    python -m evaluation.tables --check    exit 1 if that would change anything
 
-report.json is what build_submission.py wrote, card.json what training.evaluate, calibration.json what
-training.calibrate, left_out.json what training.left_out (left_out_noise.json: at commit c344c65,
-left_out_3_epochs.json: at d27fc91, left_out_before.json: at 1c34a22), unforeseen.json what training.unforeseen,
-ledger.json what results.ledger, systems.json what training.compare, benchmark.json what training.benchmark,
-audit_benchmark.json what tests.dirty; weights/manifest.json belongs to the weights.
+report.json is what build_submission.py wrote, card.json what evaluation.evaluate, calibration.json what
+evaluation.calibrate, unforeseen.json what evaluation.unforeseen,
+ledger.json what evaluation.ledger, systems.json what evaluation.compare, benchmark.json what evaluation.benchmark,
+laboratory.json what
+evaluation.laboratory, audit_benchmark.json what tests.dirty.
 """
 
 import json
@@ -15,11 +15,11 @@ import re
 import sys
 from pathlib import Path
 
-from training.calibrate import PHASE, PHASE_MARGIN
-from training.train import made_of
+from evaluation.calibrate import PHASE, PHASE_MARGIN
 
-HERE = Path(__file__).resolve().parent
-PAGES = (HERE.parent / "README.md", HERE / "MODEL_CARD.md")
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def load(name: str) -> dict:
@@ -27,7 +27,7 @@ def load(name: str) -> dict:
 
 
 def report() -> str:
-    """The terminal report, as build_submission.py prints it."""
+    """The last lines of the terminal report, as build_submission.py prints it."""
     from rich.console import Console
 
     from grader.report import terminal
@@ -35,7 +35,47 @@ def report() -> str:
     console = Console(width=80, highlight=False, force_terminal=False)
     with console.capture() as capture:
         terminal(load("report.json"), console)
-    return "```text\n" + "\n".join(line.rstrip() for line in capture.get().strip().splitlines()) + "\n```"
+    return "```text\n" + "\n".join(line.rstrip() for line in capture.get().strip().splitlines()[-10:]) + "\n```"
+
+
+def headline() -> str:
+    """One line of results."""
+    found, cost = load("card.json")["summary"], load("benchmark.json")
+    clean, corrupted = (percent(found[part]["accuracy"]) for part in ("clean", "corrupted"))
+    score, low, high = (percent(found["predicted_hidden"][key]) for key in ("score", "low", "high"))
+    return (
+        f"**{clean}% of clean held-out cells, {corrupted}% under {len(found['corruptions'])} corruptions; predicted "
+        f"hidden score {score} ({low} to {high}).** A zip of {cost['zip_mb']:.0f} MB; {cost['images']:,} pictures in "
+        f"{cost['seconds']['total']:.0f} s on {cost['cores']} cores."
+    )
+
+
+def summary() -> str:
+    """Five rows of the card."""
+    found = load("card.json")["summary"]
+    rows = [("clean", found["clean"]), ("mean of the five families of corruptions", found["corrupted"])]
+    rows += [(f"several corruptions at once, strength {s} of 5", found["composite"][s]) for s in "345"]
+    lines = ["| held-out cells | accuracy % | balanced % |", "|---|---|---|"]
+    return "\n".join(
+        lines + [f"| {name} | {percent(s['accuracy'])} | {percent(s['balanced_accuracy'])} |" for name, s in rows]
+    )
+
+
+def laboratory() -> str:
+    """Accuracy on another laboratory's cells, and its commonest mistake."""
+    found = load("laboratory.json")
+    mistakes = [
+        (count, name, other, row["cells"])
+        for name, row in found["classes"].items()
+        for other, count in row["named"].items()
+        if other != name
+    ]
+    count, name, other, cells = max(mistakes)
+    return (
+        f"All cells are of one hospital. Of {found['cells']} cells of another laboratory ({found['name'].upper()}: "
+        f"other stain, camera and scale) these weights name {percent(found['accuracy'])}% rightly; most often {name} "
+        f"is taken for {other} ({count} of {cells})."
+    )
 
 
 def percent(value: float) -> str:
@@ -148,64 +188,9 @@ def recall_and_precision(row: dict) -> str:
     return f"{100 * row['recall']:.1f} / {precision}"
 
 
-def run() -> str:
-    """What the shipped weights' own manifest says of their training."""
-    return training(json.loads((HERE.parent / "weights" / "manifest.json").read_text(encoding="utf-8")))
-
-
-def ingredients(manifest: dict) -> list[dict]:
-    """What a soup or an ensemble is really made of; of a run, nothing."""
-    return [part for part in made_of(manifest) if part.get("used", True)]
-
-
-def runs_of(manifest: dict, share: float = 1.0) -> list[tuple[dict, float]]:
-    """The runs that weights are an average of, of averages too, each with its share."""
-    parts = ingredients(manifest)
-    return [found for part in parts for found in runs_of(part, share / len(parts))] or [(manifest, share)]
-
-
-def told(manifest: dict) -> str:
-    """A run, how long it was, and what it started from."""
-    only = ", on all cells that are not held out" if manifest["settings"].get("validation_too") else ""
-    only += f", at {manifest['pixels']} pixels" if manifest.get("pixels") else ""
-    text, before = f"`{manifest['settings']['recipe']}` ({manifest['epochs_done']} epochs{only}", manifest
-    while before := before.get("started_from"):
-        if ingredients(before):
-            return text + ", after the average so far)"
-        text += f", after {before['epochs_done']} of `{before['settings']['recipe']}`"
-    return text + ")"
-
-
-def named(parts: list[tuple[dict, float]]) -> str:
-    """Runs in words, with their shares where those differ."""
-    alike = len({share for _, share in parts}) == 1
-    each = [told(run) if alike else f"{share:.3g} of {told(run)}" for run, share in parts]
-    return f"{', '.join(each[:-1])}{' and ' * (len(each) > 1)}{each[-1]}"
-
-
-def training(manifest: dict) -> str:
-    """The runs that a manifest's weights are of, what each started from, and the score of the first unseen one."""
-    parts = runs_of(manifest)
-    alike = len({share for _, share in parts}) == 1
-    of = "those of " if len(parts) == 1 else "the average of " if alike else "an average: "
-    text = f"The weights in the repository are {of}{named(parts)}"
-    start = manifest.get("started_from") or {}
-    if len(parts) == 1 and ingredients(start):
-        parts = runs_of(start)
-        text += f". That average held {named(parts)}"
-    unseen = next((run for run, _ in parts if "validation" in run["scores"]), None)
-    if unseen:
-        clean, augmented = (percent(unseen["scores"][f"{kind}validation"]["accuracy"]) for kind in ("", "augmented_"))
-        text += (
-            f". On the cells split off for validation, `{unseen['settings']['recipe']}` scores {clean}% clean and "
-            f"{augmented}% augmented"
-        )
-    return f"{text}. {manifest.get('note', '')}".rstrip()
-
-
 def systems() -> str:
-    """Every system of the two reports and ours, as training.compare lists them."""
-    from training.compare import markdown
+    """Every system of the two reports and ours, as evaluation.compare lists them."""
+    from evaluation.compare import markdown
 
     return markdown(load("systems.json")["rows"])
 
@@ -226,31 +211,9 @@ def calibration() -> str:
         f"{predicted['strength']:g}{beyond}. A score moves by {100 * PHASE:g} points from phase to phase (one standard "
         "deviation), so that the best of calibrations would still leave the lower end at "
         f"{percent(predicted['score'] - PHASE_MARGIN)}. This one rests on {len(c['points'])} systems with known hidden "
-        "scores, trained anew here and scored on the same composite (`python -m training.calibrate "
+        "scores, trained anew here and scored on the same composite (`python -m evaluation.calibrate "
         "results/ladder/*.json`):\n\n" + "\n".join(lines)
     )
-
-
-def left_out() -> str:
-    """The gap of each family that training never saw, and what it was under narrower policies."""
-    found, noise, short, first = (load(f"left_out{name}.json") for name in ("", "_noise", "_3_epochs", "_before"))
-    lines = ["| family | seen in training % | left out % | gap in points (95% interval) |", "|---" * 4 + "|"]
-    lines += [f"| {family} | {gap_of(row)} |" for family, row in found["families"].items()]
-    rows = found["families"].values()
-    seen, left = (percent(sum(row[key] for row in rows) / len(rows)) for key in ("seen", "left_out"))
-    lines.append(f"| mean | {seen} | {left} | {100 * found['mean_gap']:+.2f} |")
-    lines.append(f"| noise, without patterns in either run | {gap_of(noise['families']['noise'])} |")
-    return "\n".join(lines) + (
-        f"\n\nRuns of {found['settings']['epochs']} epochs over {found['cells']['training']:,} cells, scored on "
-        f"{found['cells']['heldout']} held-out cells, the last row on {noise['cells']['heldout']}. After "
-        f"{short['settings']['epochs']} epochs the mean was {100 * short['mean_gap']:+.2f} without patterns, and "
-        f"{100 * first['mean_gap']:+.2f} without twelve more operations (on {first['cells']['heldout']} cells)."
-    )
-
-
-def gap_of(row: dict) -> str:
-    """A family's cells of the table: seen, left out and the gap."""
-    return f"{percent(row['seen'])} | {percent(row['left_out'])} | {points({**row, 'difference': row['gap']})}"
 
 
 def unforeseen() -> str:
@@ -304,18 +267,10 @@ def trials() -> str:
     )
 
 
-def codes() -> str:
-    """The code of each finding of build_submission.py, and what it means."""
-    from grader.codes import CODES
-
-    rows = [f"| {code} | {row.level} | {row.wrong.replace('|', chr(92) + '|')} |" for code, row in CODES.items()]
-    return "\n".join(["| code | level | what is wrong |", "|---|---|---|", *rows])
-
-
 BLOCKS = {
     block.__name__: block
-    for block in (report, codes, card, calibration, left_out, unforeseen, trials, benchmark, audit, run, systems,
-                  classes, corruptions, mistakes)
+    for block in (report, headline, summary, laboratory, card, calibration, unforeseen, trials, benchmark, audit,
+                  systems, classes, corruptions, mistakes)
 }  # fmt: skip
 
 
@@ -337,7 +292,7 @@ def main() -> None:
         if "--check" not in sys.argv[1:]:
             path.write_text(new, encoding="utf-8")
         elif new != old:
-            sys.exit(f"{path.name} is not what results/ gives: run python -m results.make_tables")
+            sys.exit(f"{path.name} is not what results/ gives: run python -m evaluation.tables")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""Draw one held-out cell under some of the card's corruptions, with the label that the weights give each picture.
+
+    python -m evaluation.strip --out results/strip.png
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import model
+from evaluation.corruptions import corrupt_batch
+from training import data
+from training.files import ROOT
+
+SHOWN = ("clean", "hue", "motion", "grid_mask", "gaussian_noise", "jpeg", "invert", "composite")
+SEVERITY, SIDE = 4, 144
+
+
+def strip(image: np.ndarray, predictor: model.Model) -> np.ndarray:
+    """The pictures side by side, above each its corruption, below it the label and its probability: RGB uint8."""
+    pictures = [image if name == "clean" else corrupt_batch(image[None], name, SEVERITY)[0] for name in SHOWN]
+    columns = []
+    for name, picture, row in zip(SHOWN, pictures, predictor.predict_proba(np.stack(pictures)), strict=True):
+        column = np.full((SIDE + 44, SIDE + 6, 3), 255, np.uint8)
+        column[22:-22, 3:-3] = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+        below = f"{data.CLASSES[row.argmax()]} {row.max():.0%}"
+        for text, y in ((name.replace("_", " "), 15), (below, SIDE + 37)):
+            cv2.putText(column, text, (4, y), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+        columns.append(column)
+    return np.hstack(columns)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m evaluation.strip", description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "heldout.npz", help="default: data/heldout.npz")
+    parser.add_argument("--cell", type=int, default=0, help="row of the file; default: 0")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "strip.png", help="default: results/strip.png")
+    args = parser.parse_args()
+    try:
+        cells = data.read(args.data)
+        picture = strip(cells.images[args.cell], model.Model())
+    except (ValueError, OSError, IndexError) as error:
+        sys.exit(f"error: {error}")
+    args.out.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+    print(f"{args.out}: a cell of class {data.CLASSES[cells.labels[args.cell]]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The Python that a rehearsal runs under: a given interpreter, less every package that the grader lacks.
+
+    environment.lay_out(folder, "/usr/bin/python3.11", packages=("cv2",))
+    folder/bin/python                  imports TensorFlow and cv2, and fails to find SciPy, as the grader's does
+
+The folder is a virtual environment whose site-packages hold links to the distributions that the grader's image has,
+and no others. Nothing is patched: what is not there fails to import in Python's own words, cannot be found by
+importlib.metadata, and stays away from the processes that a submission starts.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from grader.source import GRADER_PACKAGES
+
+# In tensorflow/tensorflow:2.17.0; each may be followed by more (1.26 agrees with 1.26.4).
+GRADER_VERSIONS = {"python": "3.11", "tensorflow": "2.17.0", "keras": "3.4.1", "numpy": "1.26"}
+SHOWN = {"python": "Python", "tensorflow": "TensorFlow", "keras": "Keras", "numpy": "numpy"}
+# `google` is a folder that many distributions share; the grader has protobuf's part of it.
+ALLOWED = (GRADER_PACKAGES - {"google"}) | {"google.protobuf", "clang", "pasta"}
+LOOK = """
+import importlib.metadata, json, os, platform, sys
+sys.path.remove("")
+found = []
+for dist in importlib.metadata.distributions():
+    place, entries = str(dist.locate_file("")), set()
+    record = dist.read_text("RECORD") or dist.read_text("top_level.txt") or ""
+    for line in record.splitlines():
+        first, *rest = line.split(",")[0].strip('"').split("/")
+        first = first if os.path.lexists(os.path.join(place, first)) else first + ".py"  # of a top_level.txt
+        shared = rest and not first.endswith("-info") and not os.path.exists(os.path.join(place, first, "__init__.py"))
+        entries.add(first + "/" + rest[0] if shared else first)
+    entries = sorted(e for e in entries if e.split("/")[0] not in ("..", "__pycache__", "bin"))
+    name, requires = dist.metadata["Name"] or "", dist.requires or []
+    found.append({"name": name, "version": dist.version, "place": place, "entries": entries, "requires": requires})
+print(json.dumps({"version": platform.python_version(), "distributions": found,
+                  "base": getattr(sys, "_base_executable", None) or sys.executable}))
+"""
+
+
+@functools.lru_cache(maxsize=4)
+def look(python: str) -> dict:
+    """Version, base executable and distributions of an interpreter. ValueError where it is none."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    try:
+        done = subprocess.run([python, "-c", LOOK], capture_output=True, text=True, timeout=60, env=clean)
+        return json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise ValueError(f"{python} is no Python that can be run ({error})") from None
+
+
+def modules(distribution: dict) -> set[str]:
+    """Names that `import` finds in a distribution; in a folder that several share, those below it."""
+    entries = [entry.split("/") for entry in distribution["entries"]]
+    entries = [parts for parts in entries if not parts[0].endswith(("-info", ".libs", ".pth"))]
+    return {".".join(part.split(".")[0] for part in parts) for parts in entries}
+
+
+def plain(name: str) -> str:
+    """A distribution's name as the index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def owners(python: str) -> dict[str, str]:
+    """{module: its distribution}, also by the first part of a module's name."""
+    distributions = look(python)["distributions"]
+    return {name: plain(d["name"]) for d in distributions for m in modules(d) for name in (m, m.split(".")[0])}
+
+
+def missing(python: str, packages: tuple[str, ...]) -> list[str]:
+    """Those of the modules `packages` that the interpreter does not have."""
+    return [name for name in packages if name not in owners(python)]
+
+
+def kept(python: str, packages: tuple[str, ...] = ()) -> list[dict]:
+    """Distributions that the grader has, and those of the modules `packages` with all that they require."""
+    distributions = look(python)["distributions"]
+    by_name = {plain(d["name"]): d for d in distributions}
+    found = {plain(d["name"]) for d in distributions if modules(d) & ALLOWED}
+    named = owners(python)
+    todo = [named[name] for name in packages if name in named]
+    while todo:
+        name = todo.pop()
+        if name in by_name and name not in found:
+            found.add(name)
+            required = [line for line in by_name[name]["requires"] if "extra ==" not in line]
+            todo += [plain(re.match(r"[\w.-]+", line)[0]) for line in required]
+    return [d for d in distributions if plain(d["name"]) in found]
+
+
+def hidden(python: str, packages: tuple[str, ...] = ()) -> list[str]:
+    """Names of the modules that the interpreter has and a rehearsal does not find."""
+    seen = {plain(d["name"]) for d in kept(python, packages)}
+    left = [d for d in look(python)["distributions"] if plain(d["name"]) not in seen]
+    names = {name for d in left for name in modules(d) if not name.startswith("_")}
+    return sorted(name for name in names if all(map(str.isidentifier, name.split("."))))
+
+
+def versions(python: str) -> dict[str, str | None]:
+    """Versions of Python, tensorflow, keras and numpy; None for what is not there."""
+    facts = look(python)
+    found = {name: d["version"] for d in facts["distributions"] for name in modules(d) if name in GRADER_VERSIONS}
+    return {name: {**found, "python": facts["version"]}.get(name) for name in GRADER_VERSIONS}
+
+
+def differing(found: dict[str, str | None]) -> list[str]:
+    """Names whose version is not the grader's."""
+    return [name for name, there in GRADER_VERSIONS.items() if not f"{found[name]}.".startswith(f"{there}.")]
+
+
+def phrase(found: dict[str, str | None], names: list[str] | None = None) -> str:
+    """'Python 3.11.7, TensorFlow 2.17.0, ...', or of these names only."""
+    return ", ".join(f"{SHOWN[name]} {found[name]}" if found[name] else f"no {SHOWN[name]}" for name in names or found)
+
+
+def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> list[str]:
+    """Make the environment in `folder`, which does not exist yet; returns the folders that its links lead to.
+
+    Links, not copies: libraries that look for others beside themselves find them where they truly lie.
+    """
+    facts = look(python)
+    site = folder / "lib" / f"python{facts['version'].rpartition('.')[0]}" / "site-packages"
+    site.mkdir(parents=True)
+    (folder / "bin").mkdir()
+    (folder / "bin/python").symlink_to(facts["base"])
+    home = os.path.dirname(facts["base"])
+    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
+    places = set()
+    for distribution in kept(python, packages):
+        for entry in distribution["entries"]:
+            link, target = site / entry, os.path.realpath(os.path.join(distribution["place"], entry))
+            link.parent.mkdir(exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(target)
+                places.add(os.path.dirname(target))
+    return sorted(places)

@@ -1,0 +1,43 @@
+"""Gradient accumulation and the check of memory."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from test_train import RECIPE, easy_cells
+
+from training import optimization
+from training.batches import Batches
+
+
+def network():
+    images = keras.Input((96, 96, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(images))
+    ones = keras.initializers.Constant(0.1)
+    return keras.Model(images, keras.layers.Dense(8, activation="softmax", kernel_initializer=ones, name="head")(x))
+
+
+def trained(accumulate: int):
+    """The head's weights after one batch of 16 in so many steps. Lion: Adam in Keras counts steps at its start."""
+    recipe = dataclasses.replace(
+        RECIPE, batch_size=16, accumulate=accumulate, optimizer="lion", schedule="constant", head_learning_rate=0.1,
+        policy="none", mixup=0, cutmix=0,
+    )  # fmt: skip
+    made, source = network(), Batches(easy_cells(16), recipe, 0)
+    optimization.compile_for(made, recipe, "head", source.steps)
+    assert source.steps == accumulate
+    for images, targets, _ in source.epoch(0):
+        made.train_on_batch(images.astype(np.float32), targets)
+    return made.get_weights()
+
+
+def test_a_batch_in_four_steps_is_the_batch_at_once():
+    start, once, four = network().get_weights()[0], trained(1)[0], trained(4)[0]
+    assert not np.allclose(start, once, atol=1e-3) and np.allclose(once, four, atol=1e-4)
+
+
+def test_too_large_a_step_is_refused_before_it_is_made():
+    optimization.check_memory(network(), 16)
+    with pytest.raises(ValueError, match=r"a step of 1000000000 images takes about .* GB.* --set accumulate="):
+        optimization.check_memory(network(), 10**9)

@@ -1,0 +1,60 @@
+"""Make one submission of several training runs: the average of their probabilities.
+
+    python -m training.ensemble runs/a runs/b --out runs/both
+
+The runs may be of any networks. At inference an ensemble costs the sum of its members.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import model
+from training.files import write_json
+
+FILES = ("model.weights.h5", "manifest.json")
+
+
+def combine(runs: list[Path], out: Path) -> None:
+    """Write folder `out`: the weights and manifest of each run in a folder of its own, and a manifest that names them.
+
+    Raises ValueError for fewer than two runs, or one whose files are missing or damaged; FileExistsError where `out`
+    is there.
+    """
+    if len(runs) < 2:
+        raise ValueError("an ensemble needs at least two runs: name their folders")
+    if out.exists():
+        raise FileExistsError(f"{out} is already there: choose another --out")
+    for run in runs:
+        if "members" in model.read_manifest(run):
+            raise ValueError(f"{run} is an ensemble: name its members")
+        model.Model(run)
+    temporary = out.with_name(f".{os.getpid()}-{out.name}")
+    try:
+        members = [f"member-{place}" for place in range(1, len(runs) + 1)]
+        for member, run in zip(members, runs, strict=True):
+            (temporary / member).mkdir(parents=True)
+            for name in FILES:
+                shutil.copyfile(run / name, temporary / member / name)
+        write_json(temporary / "manifest.json", {"members": members})
+        os.rename(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.ensemble", description=__doc__.split("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of training runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    args = parser.parse_args()
+    try:
+        combine(args.runs, args.out)
+    except (ValueError, ImportError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{args.out}: an ensemble of {len(args.runs)}")
+
+
+if __name__ == "__main__":
+    main()

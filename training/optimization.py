@@ -1,0 +1,105 @@
+"""What is trained, and how: frozen layers, optimizer, learning rate, loss, weight averaging."""
+
+import math
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from training import networks
+from training.recipes import Recipe
+
+
+def freeze(network, recipe: Recipe, stage: str) -> None:
+    """Set which layers are trained: in stage 'head' that alone, in 'all' what the recipe leaves of the backbone, too.
+
+    A frozen batch norm is in inference mode. Raises ValueError where more layers are to be frozen than there are, or
+    none is of the types to be trained.
+    """
+    backbone = networks.backbone_layers(network)
+    if recipe.frozen > len(backbone):
+        raise ValueError(f"frozen={recipe.frozen}, but the backbone of {recipe.network} has {len(backbone)} layers")
+    for place, layer in enumerate(backbone):
+        wanted = place >= recipe.frozen and (not recipe.only or type(layer).__name__ in recipe.only)
+        layer.trainable = stage == "all" and wanted
+    if recipe.only and stage == "all" and not any(layer.trainable for layer in backbone):
+        raise ValueError(f"no layer of {recipe.network} behind the first {recipe.frozen} is of {recipe.only}")
+
+
+def hasten_batch_norm(network, momentum: float = 0.99) -> None:
+    """Let batch norm's running statistics follow within hundreds of steps, for a network that starts at random.
+
+    MobileNetV3's momentum of 0.999 is for a hundred times as many steps: there, each layer's statistics lag behind,
+    and after four epochs it still named every cell alike.
+    """
+    for layer in networks.backbone_layers(network):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, momentum)
+
+
+def reseed(network, seed: int, epoch: int) -> None:
+    """Let dropout draw what this epoch of this seed draws: its generators' states are in no weights file."""
+    for layer in network.layers:
+        if generator := getattr(layer, "seed_generator", None):
+            generator.state.assign([seed, epoch])
+
+
+def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
+    """Set optimizer, learning rate (over `steps` an epoch) and loss for what is trained."""
+    rate = recipe.head_learning_rate if stage == "head" else recipe.learning_rate
+    if stage == "all" and recipe.schedule == "cosine":
+        warmup = int(min(recipe.warmup_epochs, recipe.epochs / 2) * steps)
+        decay = max(1, recipe.epochs * steps - warmup)
+        rate = keras.optimizers.schedules.CosineDecay(0.0, decay, warmup_target=rate, warmup_steps=warmup)
+    options = {"global_clipnorm": 1.0}
+    if recipe.accumulate > 1:
+        options["gradient_accumulation_steps"] = recipe.accumulate
+    if recipe.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(rate, **options)
+    else:
+        make = {"adamw": keras.optimizers.AdamW, "lion": keras.optimizers.Lion}[recipe.optimizer]
+        decay = recipe.weight_decay / recipe.accumulate  # Keras decays in each step
+        optimizer = make(rate, weight_decay=decay, **options)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+    network.compile(optimizer, loss, metrics=["accuracy"])
+    network.optimizer.build(network.trainable_variables)
+
+
+def check_memory(network, size: int) -> None:
+    """Raises ValueError where a step of `size` images would take more memory than is free; not on a GPU.
+
+    A step keeps what every layer puts out, float32, until the gradients are known.
+    """
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file() or keras.distribution.list_devices("gpu"):
+        return
+    shapes = [output.shape for layer in network.layers for output in keras.tree.flatten(layer.output)]
+    needed = 4 * size * sum(math.prod(shape[1:]) for shape in shapes) + 16 * network.count_params()
+    free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", meminfo.read_text())[1])
+    if needed > free:
+        raise ValueError(
+            f"a step of {size} images takes about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: spread a batch"
+            " over more steps, such as --set accumulate=8"
+        )
+
+
+class Average(keras.callbacks.Callback):
+    """Keeps `average`, in place, an exponential moving average of all weights over a horizon of steps.
+
+    Keras's own `use_ema` averages what the optimizer trains and so leaves batch norm's statistics behind. Whole
+    numbers among the weights, such as counters, are not averaged: the newest counts.
+    """
+
+    def __init__(self, average: list[np.ndarray], horizon: float, steps: int):
+        super().__init__()
+        self.average, self.every = average, min(8, steps)  # each reading of the weights costs a GPU a pause
+        self.share = min(1.0, self.every / horizon)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch % self.every == self.every - 1:
+            self.average[:] = [
+                now if now.dtype.kind in "iu" else mean + (now - mean) * self.share
+                for mean, now in zip(self.average, self.model.get_weights(), strict=True)
+            ]

@@ -1,0 +1,98 @@
+"""Where weights come from: their file, what a manifest says of code, data and versions, and whether a run can go on."""
+
+import hashlib
+import json
+import platform
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+from training import data, files
+from training.files import commit
+
+FOLDER = Path(__file__).resolve().parent
+SOURCES = (
+    "../model", "augment", "batches", "clean", "data", "enhance", "files", "networks", "optimization", "provenance",
+    "recipes", "reports", "scores", "settings", "train",
+)  # fmt: skip
+
+
+def save_half(network, path: Path) -> None:
+    """Save weights as `.weights.h5` with kernels in float16, which halves the file; the rest stays float32.
+
+    Batch norm's variances can leave float16's range, kernels do not. Loading needs nothing special: Keras casts.
+    """
+    import h5py
+
+    def write(temporary: Path) -> None:
+        whole = temporary.with_name(f".whole{temporary.name}")
+        try:
+            network.save_weights(whole)
+            with h5py.File(whole) as old, h5py.File(temporary, "w") as new:
+
+                def visit(name, item):
+                    if isinstance(item, h5py.Group):
+                        copy = new.require_group(name)
+                    else:
+                        copy = new.create_dataset(name, data=item[()].astype("f2" if item.ndim > 1 else item.dtype))
+                    copy.attrs.update(item.attrs)
+
+                new.attrs.update(old.attrs)
+                old.visititems(visit)
+        finally:
+            whole.unlink(missing_ok=True)
+
+    files.write_atomically(path, write)
+
+
+def sources() -> str:
+    """SHA-256 of the source files that a run depends on."""
+    return hashlib.sha256(b"".join((FOLDER / f"{name}.py").read_bytes() for name in SOURCES)).hexdigest()
+
+
+def provenance(cells: data.Cells, audit: dict) -> dict:
+    """What a manifest says of the code, the data and the versions, taken when a run starts."""
+    revision = commit() or ""
+    removed = np.array([entry["index"] for entry in audit["removed"]], int)
+    kept = np.setdiff1d(np.arange(len(cells)), removed).astype("<i8")
+    return {
+        "commit": revision.removesuffix("-dirty") or None,
+        "clean": bool(revision) and not revision.endswith("-dirty"),
+        "sources": sources(),
+        "data": data.digest(cells),
+        "kept": len(kept),
+        "kept_sha256": hashlib.sha256(kept.tobytes()).hexdigest(),
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+        },
+    }
+
+
+def find_checkpoint(out: Path, settings: dict, resume: bool) -> Path | None:
+    """The newest checkpoint of the run in `out`; None where it starts afresh.
+
+    Raises FileExistsError for a run that is not to be resumed; ValueError for one that cannot be: there is none, or
+    it has other settings or other code.
+    """
+    found = max(out.glob("checkpoint-*"), default=None)
+    if not resume:
+        if found or (out / "manifest.json").exists():
+            raise FileExistsError(f"{out} already holds a run: add --resume to go on with it, or choose another --out")
+        return None
+    if found is None:
+        raise ValueError(f"{out} holds no run that could be resumed: leave out --resume, or name the run's folder")
+    state = json.loads((found / "state.json").read_text(encoding="utf-8"))
+    free = {"epochs"} if settings["schedule"] == "constant" else set()  # nothing else depends on it there
+    changed = sorted(key for key in settings if key not in free and settings[key] != state["settings"].get(key))
+    if changed:
+        raise ValueError(f"{out} was started with another {', '.join(changed)}: use the same, or another --out")
+    if state["provenance"]["sources"] != sources():
+        began = state["provenance"]["commit"]
+        raise ValueError(f"{out} was started with other code (commit {began}): check that out, or choose another --out")
+    return found

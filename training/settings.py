@@ -1,0 +1,91 @@
+"""Settings of a run: what a recipe may hold, and the changes that the command line makes to one."""
+
+import ast
+import dataclasses
+
+from training import augment, data, enhance, networks
+from training.recipes import Recipe
+
+OPTIMIZERS = ("adamw", "adam", "lion")
+VIEWS = 4  # as many as model.py has
+
+
+def check(recipe: Recipe) -> None:
+    """Raises ValueError for settings that cannot run, before anything is read or built."""
+    wrong = []
+    for field, known in {
+        "network": networks.NETWORKS, "policy": augment.POLICIES, "optimizer": OPTIMIZERS,
+        "schedule": ("cosine", "constant"),
+    }.items():  # fmt: skip
+        if getattr(recipe, field) not in known:
+            wrong.append(f"{field} is {getattr(recipe, field)!r}; choose from {', '.join(known)}")
+    for knob, what in (("sizes", "(share of the epochs, pixels)"), ("class_policies", "(label, policy)")):
+        if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in getattr(recipe, knob)):
+            raise ValueError(f"{knob} must hold pairs {what}, such as {knob}=((0, ...),): {getattr(recipe, knob)!r}")
+    for label, policy in recipe.class_policies:
+        if label not in range(len(data.CLASSES)) or policy not in augment.POLICIES:
+            wrong.append(f"class_policies holds ({label!r}, {policy!r}); it takes labels 0-7 and names of policies")
+    for step in recipe.enhance:
+        if step not in enhance.STEPS:
+            wrong.append(f"enhance holds {step!r}; choose from {', '.join(enhance.STEPS)}")
+    if recipe.batch_size < 1 or recipe.epochs < 0 or recipe.head_epochs < 0 or recipe.epochs + recipe.head_epochs < 1:
+        wrong.append("batch_size must be at least 1, and head_epochs and epochs 1 together")
+    if recipe.accumulate < 1 or recipe.batch_size % recipe.accumulate:
+        wrong.append(f"accumulate must divide batch_size {recipe.batch_size}: {recipe.accumulate}")
+    shares = [share for share, _ in recipe.sizes]
+    if shares[:1] != [0] or shares != sorted(shares) or shares[-1] >= 1 or min(p for _, p in recipe.sizes) < 32:
+        wrong.append(f"sizes must begin at share 0, rise below 1 and have 32 pixels or more: {recipe.sizes}")
+    elif recipe.network != "EfficientNetV2B0" and recipe.sizes != ((0, data.IMAGE_SIZE),):
+        wrong.append(f"{recipe.network} has a size of its own: sizes must be ((0, {data.IMAGE_SIZE}),)")
+    if not 1 <= recipe.views <= VIEWS:
+        wrong.append(f"views must be 1 to {VIEWS}: {recipe.views}")
+    if not 0 < recipe.validation < 1:
+        wrong.append(f"validation must be between 0 and 1: {recipe.validation}")
+    if min(recipe.mixup, recipe.cutmix) < 0 or recipe.mixup + recipe.cutmix > 1:
+        wrong.append(f"the odds of mixup and cutmix must be at least 0 and at most 1 together: {recipe}")
+    if wrong:
+        raise ValueError("this recipe cannot run: " + "; ".join(wrong))
+
+
+def from_scratch(recipe: Recipe) -> Recipe:
+    """The recipe from random weights: there is nothing pretrained to keep, so no head goes first and no layer stays.
+
+    Raises ValueError for a recipe that trains nothing but the head.
+    """
+    if recipe.epochs == 0:
+        raise ValueError(
+            "this recipe trains nothing but the head, on pretrained features: take other --weights than none"
+        )
+    return dataclasses.replace(recipe, weights="none", head_epochs=0, frozen=0, only=())
+
+
+def override(recipe: Recipe, assignments: list[str]) -> Recipe:
+    """The recipe with `knob=value` changes; values as Python writes them, or bare words. ValueError for others."""
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    changes = {}
+    for assignment in assignments:
+        knob, _, value = assignment.partition("=")
+        if knob not in fields or not value:
+            raise ValueError(f"--set {assignment}: write knob=value, with a knob of {', '.join(sorted(fields))}")
+        if knob == "weights":
+            raise ValueError(f"--set {assignment}: write --weights {value}")
+        try:
+            changes[knob] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            changes[knob] = value
+        old = getattr(recipe, knob)
+        optional = knob == "patience"
+        kinds = (int, float) if isinstance(old, float) else (int, type(None)) if optional else type(old)
+        if not isinstance(changes[knob], kinds):
+            raise ValueError(f"--set {assignment}: {knob} is now {old!r}, the new value must be of that kind")
+    return dataclasses.replace(recipe, **changes)
+
+
+def shortened(recipe: Recipe, epochs: int | None) -> Recipe:
+    """The recipe with `epochs` in all, those of the head among them; None: its own. ValueError below 1."""
+    if epochs is None:
+        return recipe
+    if epochs < 1:
+        raise ValueError(f"--epochs is {epochs}; it must be at least 1")
+    head = min(recipe.head_epochs, epochs)
+    return dataclasses.replace(recipe, head_epochs=head, epochs=epochs - head)
