@@ -4,25 +4,32 @@
 
 `classes` maps the place where Keras looks (keras.layers.Dense) to its arguments in one line, or to null where it takes
 any or where that could not be tried. `functions` are places, too. `layers` are those that a whole-model .h5 names.
-`stuck` are losses and metrics that such an .h5 may hold as strings and that load_model of this version stops at.
+`names` are what code finds in public modules of Keras, tensorflow.keras, TensorFlow and numpy; those of the first two
+are all that can be imported there; a module of tensorflow.keras that is absent is as in keras. `stuck` are losses and metrics that such an .h5 may hold as strings and that
+load_model of this version stops at.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
+import pkgutil
+import sys
 import types
+from pathlib import Path
 
 # Values for arguments without a default, and arguments of older files that some classes still take.
 SAMPLES = {
-    "units": 2, "filters": 2, "kernel_size": 1, "rate": 0.1, "factor": 0.1, "height": 8, "width": 8, "height_factor": 0.1,
-    "width_factor": 0.1, "scale": 1.0, "stddev": 0.1, "num_heads": 1, "key_dim": 2, "input_dim": 2, "output_dim": 2, "n": 2,
-    "target_shape": [4], "dims": [1], "axes": 1, "learning_rate": 0.1, "initial_learning_rate": 0.1, "decay_steps": 2,
-    "decay_rate": 0.1, "name": "float32", "activation": "relu", "num_classes": 2, "precision": 0.5, "recall": 0.5,
-    "specificity": 0.5, "sensitivity": 0.5, "num_bins": 2, "num_tokens": 2, "function": "relu", "max_value": 1.0,
-    "batch_shape": [None, 2], "value": 0.1, "target_class_ids": [0], "factors": 0.1, "boundaries": [1], "values": [1.0, 2.0],
-    "end_learning_rate": 0.1, "alpha": 0.1, "first_decay_steps": 2, "bin_boundaries": [0.5], "groups": 1,
-    "pool_size": 2, "equation": "ab,bc->ac", "output_shape": [2], "mode": "int8", "source_name": "float32",
+    "units": 2, "filters": 2, "kernel_size": 1, "rate": 0.1, "factor": 0.1, "height": 8, "width": 8,
+    "height_factor": 0.1, "width_factor": 0.1, "scale": 1.0, "stddev": 0.1, "num_heads": 1, "key_dim": 2,
+    "input_dim": 2, "output_dim": 2, "n": 2, "target_shape": [4], "dims": [1], "axes": 1, "learning_rate": 0.1,
+    "initial_learning_rate": 0.1, "decay_steps": 2, "decay_rate": 0.1, "name": "float32", "activation": "relu",
+    "num_classes": 2, "precision": 0.5, "recall": 0.5, "specificity": 0.5, "sensitivity": 0.5, "num_bins": 2,
+    "num_tokens": 2, "function": "relu", "max_value": 1.0, "batch_shape": [None, 2], "value": 0.1,
+    "target_class_ids": [0], "factors": 0.1, "boundaries": [1], "values": [1.0, 2.0], "end_learning_rate": 0.1,
+    "alpha": 0.1, "first_decay_steps": 2, "bin_boundaries": [0.5], "groups": 1, "pool_size": 2,
+    "equation": "ab,bc->ac", "output_shape": [2], "mode": "int8", "source_name": "float32",
 }  # fmt: skip
 OLDER = ("decay", "is_legacy_optimizer", "jit_compile", "input_shape", "batch_input_shape", "input_dim", "ragged", "lr",
          "implementation", "time_major", "weights", "fn", "input_length", "epsilon")  # fmt: skip
@@ -71,8 +78,6 @@ def symbols() -> dict[str, object]:
     """Every class and function of the public API, and the models that a file names by their source module."""
     import keras
     from keras.src import api_export
-    from keras.src.models import cloning, functional, model, sequential  # noqa: F401
-    from keras.src.trainers import compile_utils
 
     found, todo, seen = dict(api_export.REGISTERED_NAMES_TO_OBJS), [("keras", keras)], set()
     while todo:
@@ -85,9 +90,11 @@ def symbols() -> dict[str, object]:
                 todo.append((f"{place}.{name}", value))
             elif isinstance(value, (type, types.FunctionType)) and not name.startswith("_") and ".api" not in place:
                 found.setdefault(f"{place}.{name}", value)
-    for module in (functional, model, sequential, compile_utils):
-        classes = {n: v for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__}
-        found |= {f"{module.__name__}.{name}": value for name, value in classes.items()}
+    public = set(map(id, found.values()))
+    for module in [m for name, m in sys.modules.items() if name.startswith("keras.src.")]:
+        for name, value in vars(module).items():
+            if isinstance(value, type) and value.__module__ == module.__name__ and id(value) not in public:
+                found[f"{module.__name__}.{name}"] = value
     return found
 
 
@@ -102,6 +109,25 @@ def stuck() -> list[str]:
             return True
 
     return sorted({n for m in (losses, metrics) for n in m.ALL_OBJECTS_DICT if isinstance(n, str) and stops(m, n)})
+
+
+def names() -> dict[str, str]:
+    """{module: its names}, as a program finds them that has imported no part of a package by itself."""
+    import keras
+    import numpy
+    import tensorflow
+
+    found = {}
+    for package in (numpy, tensorflow):
+        inside = {path.name.split(".")[0] for path in Path(package.__file__).parent.iterdir()}
+        found[package.__name__] = {*dir(package), *inside}
+    for alias, name in (("keras", "keras.api"), ("tensorflow.keras", "keras._tf_keras.keras")):
+        found[alias] = set(dir(keras if alias == "keras" else tensorflow.keras))
+        for module in pkgutil.walk_packages(importlib.import_module(name).__path__, name + "."):
+            found[alias + module.name.removeprefix(name)] = set(dir(importlib.import_module(module.name)))
+    same = {name for name in found if found[name] == found.get(name.removeprefix("tensorflow."))} - {"tensorflow"}
+    kept = {k: v for k, v in sorted(found.items()) if k not in same or not k.startswith("tensorflow.")}
+    return {k: " ".join(sorted(n for n in v if n[0] != "_" or n == "__version__")) for k, v in kept.items()}
 
 
 def table() -> dict:
@@ -120,6 +146,7 @@ def table() -> dict:
         "functions": sorted(functions),
         "layers": " ".join(sorted({*named, "InputLayer", "Functional", "Model", "Sequential"})),
         "stuck": " ".join(stuck()),
+        "names": names(),
         "classes": classes,
     }
 
