@@ -3,48 +3,43 @@
     from grader.checks import check_zip
     for finding in check_zip("submission.zip"): print(finding.code, finding)
 
-Three rooms: the container (names, sizes, compression), the Python sources (source.py, by their syntax tree) and the
-weights (what is inside a .keras file, whether an .h5 file is whole). The codes are in codes.py.
+Three rooms: the container (names, sizes, compression; here), the Python sources (source.py, by their syntax trees) and
+the weights (weights.py: what is inside, whether they are whole). The codes are in codes.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
+import os
 import re
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grader.codes import Finding, finding, refused
-from grader.source import MAX_SOURCE, check_sources
+from grader.source import KNOWN, check_sources
+from grader.syntax import MAX_SOURCE
+from grader.weights import check_weights
 
-GRADER_KERAS = "3.4.1"  # of tensorflow/tensorflow:2.17.0
 MAX_MB = 2048  # a larger zip breaks off on upload; the largest that is known to have passed had 1.3 GB
 COPY_MB = 100  # above this, a second copy of the submission in its own result is worth a word
 MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_PART_NAME, MAX_ENTRIES = 64, 200, 100, 10_000
 MAX_RATIO, MAX_UNPACKED = 200, 4 << 30  # bytes
-MAX_PYTHON, MAX_CONFIG = 32 << 20, 16 << 20  # bytes of all sources together, of a .keras file's config.json
+MAX_PYTHON = 32 << 20  # bytes of all sources together
+MAX_INNER, SMALL = 64 << 20, 10 << 20  # bytes of a zip inside that is looked into; what may be packed tightly
+DESCRIBED = "weights/model.weights.h5"  # by weights/manifest.json
+SHOWN = 5  # names of leftovers
 SHORT = 4096  # bytes kept of files that are not judged by their text
 
 # Everything that zipfile and zlib are known to raise on bytes that are not a healthy zip.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError, struct.error,
               NotImplementedError, RuntimeError, IndexError)  # fmt: skip
-# Losses, metrics and activations that a file may name without a module.
-KERAS_FUNCTIONS = frozenset(
-    "binary_accuracy binary_crossentropy binary_focal_crossentropy categorical_accuracy "
-    "categorical_crossentropy categorical_focal_crossentropy cosine_similarity dice elu exponential gelu "
-    "hard_sigmoid hard_silu hard_swish hinge huber kl_divergence kullback_leibler_divergence leaky_relu linear "
-    "log_cosh log_softmax logcosh mean_absolute_error mean_squared_error mish poisson relu relu6 selu sigmoid "
-    "silu softmax softplus softsign sparse_categorical_accuracy sparse_categorical_crossentropy "
-    "sparse_top_k_categorical_accuracy squared_hinge swish tanh top_k_categorical_accuracy tversky".split()
-)
 JUNK = re.compile(
     r"(^|/)(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(/|$)"
     r"|(^|/)(\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]*)$|\.py[co]$",
@@ -54,45 +49,70 @@ JUNK = re.compile(
 
 @dataclass
 class Entry:
-    """What one pass over a file in the zip leaves: its first bytes (of sources and JSON all), size and SHA-256."""
+    """What one pass over a file in the zip leaves: its first bytes (of sources and JSON all), its size, and a SHA-256."""
 
     head: bytes
     size: int
-    sha256: str
+    sha256: str | None  # of DESCRIBED alone
 
 
 def check_zip(
     path: str | Path, profile: str = "strict", packages: tuple[str, ...] = (), max_mb: float = MAX_MB
 ) -> list[Finding]:
-    """Findings of every kind, in the order of reading; empty for a healthy zip. `packages`: more that the grader has.
+    """Findings of every kind, in the order in which they would strike, each once; empty for a healthy zip.
 
-    Raises OSError where the file itself cannot be opened. Never raises on what is inside.
+    packages: more modules that the grader has. Raises OSError where the file itself cannot be opened, never for what is
+    inside.
     """
     path = Path(path)
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever, reading a device, too
+        return [finding("ZIP03", why="it is no regular file")]
     found = list(check_file(path, max_mb))
     if refused([f for f in found if f.code == "ZIP10"]):
         return found
     try:
         with zipfile.ZipFile(path) as file:
-            found += check_names(file)
-            if refused([f for f in found if f.code not in ("ZIP01", "ZIP05", "ZIP06")]):
+            found += check_names(file, path.stat().st_size)
+            if refused([f for f in found if f.code not in ("ZIP01", "ZIP06")]):
                 return found  # reading on could be unsafe
             entries = {info.filename: read_entry(file, info) for info in file.infolist() if not info.is_dir()}
             found += check_metadata(entries)
             if "model.py" in entries:
                 sources = {name: entry.head for name, entry in entries.items() if name.endswith(".py")}
-                names, code = set(entries), b"\n".join(sources.values()).decode("utf-8", "replace")
-                found += check_sources(sources, names, profile, packages)
-                found += check_weights(file, entries, code)
+                said, code = check_sources(sources, set(entries), profile, packages)
+                local = {part.removesuffix(".py") for name in sources for part in name.split("/")}
+                found += said
+                found += check_weights(file, entries, code, KNOWN | local | set(packages))
     except ZIP_ERRORS as error:
         found.append(finding("ZIP03", why=str(error) or type(error).__name__))
-    return found
+    return in_order(found)
+
+
+# What strikes first: the unpacking, the import of model.py (its syntax, what it imports), Model(), predict.
+ORDER = ("ZIP", "MET", "PY01", "IMP04", "IMP01", "IMP02", "IMP05", "PY02", "PY03", "PATH", "KER08", "KER05", "KER01",
+         "KER", "PY05", "PY06", "PY04", "NET", "IMP03")  # fmt: skip
+
+
+def in_order(found: list[Finding]) -> list[Finding]:
+    """Findings in the order in which they would strike; of those that differ by a line number alone one, with a count."""
+    kinds, first = Counter(), {}
+    for f in found:
+        kind = (f.code, re.sub(r" line \d+", "", f.wrong))
+        kinds[kind] += 1
+        first.setdefault(kind, f)
+    once = [f if kinds[k] == 1 else replace(f, wrong=f"{f.wrong} ({kinds[k]} times)") for k, f in first.items()]
+
+    def rank(f: Finding) -> int:
+        exact = [i for i, start in enumerate(ORDER) if f.code == start]
+        return (exact or [i for i, start in enumerate(ORDER) if f.code.startswith(start)] or [len(ORDER)])[0]
+
+    return sorted(once, key=rank)
 
 
 def check_file(path: Path, max_mb: float) -> Iterator[Finding]:
     with open(path, "rb") as file:
         size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - (1 << 16) - 22))
+        file.seek(max(0, size - (1 << 16) - 98))
         tail = file.read()
     if len(path.name) > MAX_FILE_NAME:
         yield finding(
@@ -104,49 +124,38 @@ def check_file(path: Path, max_mb: float) -> Iterator[Finding]:
         yield finding("ZIP11", size=f"{size / 1e6:.0f}", limit=f"{max_mb:.0f}")
     at = len(tail) - 22 if tail[-22:-18] == b"PK\x05\x06" else tail.rfind(b"PK\x05\x06")
     directory = struct.unpack_from("<L", tail, at + 12)[0] if 0 <= at <= len(tail) - 22 else 0
+    if at >= 76 and tail[at - 20 : at - 16] == b"PK\x06\x07" and tail[at - 76 : at - 72] == b"PK\x06\x06":  # zip64
+        directory = struct.unpack_from("<Q", tail, at - 76 + 40)[0]
     if directory > MAX_ENTRIES * (46 + 2 * MAX_ENTRY_NAME):  # before zipfile makes an object of every entry
         yield finding("ZIP10", name="the zip", claim=f"a directory of {directory / 1e6:.0f} MB")
 
 
-def check_names(file: zipfile.ZipFile) -> Iterator[Finding]:
-    """Judge the directory of the zip: names, kinds, sizes and methods as they are claimed."""
+def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
+    """Judge the directory of a zip of `size` bytes: names, kinds, sizes and methods as they are claimed."""
     infos = file.infolist()
     if len(infos) > MAX_ENTRIES:
         yield finding("ZIP10", name="the zip", claim=f"{len(infos)} entries (at most {MAX_ENTRIES})")
         return
     unpacked = sum(info.file_size for info in infos)
-    if unpacked > MAX_UNPACKED:
-        yield finding("ZIP10", name="the zip", claim=f"{unpacked / 1e9:.1f} GB once unpacked")
+    if unpacked > MAX_UNPACKED or (unpacked > SMALL and unpacked > MAX_RATIO * size):
+        yield finding("ZIP10", name="the zip", claim=f"{unpacked / 1e9:.1f} GB once unpacked, from {size / 1e6:.1f} MB")
     python = sum(info.file_size for info in infos if info.filename.endswith(".py"))
     if python > MAX_PYTHON:
         yield finding("ZIP10", name="the zip", claim=f"{python / 1e6:.0f} MB of Python sources")
     seen: dict[str, str] = {}
     for info in infos:
         name = info.filename
-        mode = info.external_attr >> 16
         how = odd_name(info)
         if how:
             yield finding("ZIP07", name=name, how=how)
             continue
-        if JUNK.search(name):
-            yield finding("ZIP05", name=name, pattern=JUNK.search(name)[0].strip("/") + "*")
-        if len(name) > MAX_ENTRY_NAME or max(map(len, name.split("/"))) > MAX_PART_NAME:
-            yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} characters, or is longer "
-                                                  f"than {MAX_ENTRY_NAME}")  # fmt: skip
-        if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            yield finding("ZIP08", name=name)
+        yield from check_entry(info)
         key = name.rstrip("/").casefold()
         if key in seen:
             yield finding("ZIP09", name=name, other=seen[key])
         seen[key] = name
-        if info.file_size > 10 << 20 and info.file_size > MAX_RATIO * max(info.compress_size, 1):
-            yield finding("ZIP10", name=name, claim=f"{info.file_size / 1e6:.0f} MB from {info.compress_size} bytes")
-        if info.flag_bits & 0x1:
-            yield finding("ZIP04", name=name, how="encrypted")
-        elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            method = {9: "Deflate64", 12: "BZIP2", 14: "LZMA", 93: "Zstandard"}.get(info.compress_type)
-            yield finding("ZIP04", name=name, how=f"compressed with {method or f'method {info.compress_type}'}")
     files = {info.filename for info in infos if not info.is_dir()}
+    yield from check_leftovers(sorted(info.filename for info in infos))
     for name in files:  # a file where another entry needs a folder
         parts = name.casefold().split("/")
         for depth in range(1, len(parts)):
@@ -158,7 +167,54 @@ def check_names(file: zipfile.ZipFile) -> Iterator[Finding]:
         if nested:
             yield finding("ZIP01", where=nested[0].rpartition("/")[0] + "/")
         else:
-            yield finding("ZIP02")
+            yield finding("ZIP02", where=inside_another(file, infos))
+
+
+def check_entry(info: zipfile.ZipInfo) -> Iterator[Finding]:
+    """Length of name, kind, claimed size and method of one entry."""
+    name = info.filename
+    if len(name) > MAX_ENTRY_NAME or max(map(len, name.split("/"))) > MAX_PART_NAME:
+        yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} characters, or is longer "
+                                              f"than {MAX_ENTRY_NAME}")  # fmt: skip
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        yield finding("ZIP08", name=name)
+    if info.file_size > SMALL and info.file_size > MAX_RATIO * max(info.compress_size, 1):
+        yield finding("ZIP10", name=name, claim=f"{info.file_size / 1e6:.0f} MB from {info.compress_size} bytes")
+    if info.flag_bits & 0x1:
+        yield finding("ZIP04", name=name, how="encrypted")
+    elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        method = {9: "Deflate64", 12: "BZIP2", 14: "LZMA", 93: "Zstandard"}.get(info.compress_type)
+        yield finding("ZIP04", name=name, how=f"compressed with {method or f'method {info.compress_type}'}")
+
+
+def check_leftovers(names: list[str]) -> Iterator[Finding]:
+    """Junk, in one finding, with what `zip -d` takes to delete all of it: its * stands for slashes, too."""
+    junk = [name for name in names if JUNK.search(name)]
+    if junk:
+        patterns = sorted({leftover_pattern(name) for name in junk})
+        shown = ", ".join(junk[:SHOWN]) + (", ..." if len(junk) > SHOWN else "")
+        yield finding("ZIP05", n=len(junk), name=shown, patterns=" ".join(f"'{pattern}'" for pattern in patterns))
+
+
+def leftover_pattern(name: str) -> str:
+    """What `zip -d` takes for the kind of leftover that a file is."""
+    found = JUNK.search(name)
+    if found[2]:
+        return f"*{found[2]}/*"
+    return "*" + ("._*" if (found[5] or "").startswith("._") else found[5] or found[0])
+
+
+def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
+    """Where model.py lies in a zip inside the zip, in words; empty if in none."""
+    for info in [i for i in infos if i.filename.lower().endswith(".zip") and i.file_size <= MAX_INNER][:3]:
+        try:
+            with zipfile.ZipFile(io.BytesIO(file.read(info))) as inner:
+                names = [name for name in inner.namelist()[:MAX_ENTRIES] if name.split("/")[-1] == "model.py"]
+        except ZIP_ERRORS:
+            continue
+        if names:
+            return f": it lies in {info.filename}, a zip inside the zip; upload that one"
+    return ""
 
 
 def odd_name(info: zipfile.ZipInfo) -> str | None:
@@ -179,18 +235,19 @@ def odd_name(info: zipfile.ZipInfo) -> str | None:
 
 def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     """Read one file to its end, so that its CRC is checked; never more than it claims, and in small pieces."""
-    digest, head, size = hashlib.sha256(), b"", 0
+    digest, head, size = hashlib.sha256() if info.filename == DESCRIBED else None, b"", 0
     keep = MAX_SOURCE + 1 if info.filename.endswith((".py", ".json", "metadata", "metadata.yaml")) else SHORT
     with file.open(info) as stream:
         while chunk := stream.read(1 << 20):
             size += len(chunk)
             if size > info.file_size:
                 raise zipfile.BadZipFile(f"{info.filename} is larger than it claims")
-            digest.update(chunk)
+            if digest:
+                digest.update(chunk)
             head += chunk[: keep - len(head)]
     if size != info.file_size:
         raise zipfile.BadZipFile(f"{info.filename} is shorter than it claims")
-    return Entry(head, size, digest.hexdigest())
+    return Entry(head, size, digest and digest.hexdigest())
 
 
 def check_metadata(entries: dict[str, Entry]) -> Iterator[Finding]:
@@ -201,124 +258,3 @@ def check_metadata(entries: dict[str, Entry]) -> Iterator[Finding]:
     size = sum(entry.size for entry in entries.values()) / 1e6
     if not named and size > COPY_MB:
         yield finding("ZIP12", size=f"{size:.0f}")
-
-
-def check_weights(file: zipfile.ZipFile, entries: dict[str, Entry], code: str) -> Iterator[Finding]:
-    for name, entry in entries.items():
-        why = None
-        if entry.head.startswith(b"version https://git-lfs"):
-            why = "it is a Git LFS pointer; run git lfs pull"
-        elif name.endswith((".h5", ".hdf5")):
-            why = broken_hdf5(entry)
-        elif name.endswith(".keras"):
-            with tempfile.TemporaryFile() as copy:
-                with file.open(name) as stream:
-                    while chunk := stream.read(1 << 20):
-                        copy.write(chunk)
-                try:
-                    yield from check_keras_file(copy, name, code)
-                except ZIP_ERRORS as error:
-                    why = str(error) or type(error).__name__
-        if why:
-            yield finding("KER05", file=name, why=why)
-    try:
-        manifest = json.loads(entries["weights/manifest.json"].head)
-        said, weights = manifest["sha256"], entries["weights/model.weights.h5"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return
-    if said != weights.sha256:
-        yield finding("KER06", file="weights/model.weights.h5")
-
-
-def broken_hdf5(entry: Entry) -> str | None:
-    """Why an HDF5 file is not whole, from its superblock (HDF5 File Format Specification, section II.A), or None."""
-    if not entry.head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "it is empty" if not entry.size else "it is not HDF5"
-    version = entry.head[8] if entry.size > 8 else 255
-    at = {0: 40, 1: 44, 2: 28, 3: 28}.get(version)
-    if at is None or entry.size < at + 8:
-        return "its beginning is damaged"
-    end = struct.unpack_from("<Q", entry.head, at)[0]
-    return f"it has {entry.size} of {end} bytes" if entry.size < end else None
-
-
-def check_keras_file(stream: io.IOBase, name: str, code: str) -> Iterator[Finding]:
-    """Look into a .keras file, itself a zip: who saved it, and what its network is made of."""
-    with zipfile.ZipFile(stream) as file:
-        for member in ("metadata.json", "config.json", "model.weights.h5"):
-            if member not in file.namelist():
-                raise zipfile.BadZipFile(f"it has no {member}")
-        for member in ("metadata.json", "config.json"):
-            if file.getinfo(member).file_size > MAX_CONFIG:
-                raise zipfile.BadZipFile(f"its {member} is too large to be one")
-        try:
-            version = str(json.loads(file.read("metadata.json"))["keras_version"])
-            config = json.loads(file.read("config.json"))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise zipfile.BadZipFile("its metadata.json or config.json is damaged") from error
-    if release(version) > release(GRADER_KERAS):
-        yield finding("KER01", file=name, version=version, grader=GRADER_KERAS)
-    compiled = config.pop("compile_config", None) if isinstance(config, dict) else None
-    registers = re.search(r"custom_object|register_keras_serializable", code)
-    seen = set()
-    for part in objects(config):
-        what = part["class_name"]
-        if what in ("Lambda", "__lambda__"):
-            what = "Lambda"
-        if what in seen:
-            continue
-        seen.add(what)
-        if what == "Lambda":
-            yield finding("KER03", file=name)
-        elif is_foreign(part) and not (registers and defines(code, part)):
-            yield finding("KER02", file=name, name=title(part))
-    if not re.search(r"compile\s*=\s*False", code):
-        custom = next((part for part in objects(compiled) if is_foreign(part)), None)
-        if custom and not (registers and defines(code, custom)):
-            yield finding("KER04", file=name, name=title(custom))
-
-
-def release(version: str) -> tuple[int, ...]:
-    """(3, 4) of "3.4.1": files change between minor releases, not within one."""
-    return tuple(int(n) for n in re.findall(r"\d+", version)[:2])
-
-
-def objects(config) -> Iterator[dict]:
-    """Every serialised object in a Keras config, at any depth."""
-    todo = [config]
-    while todo:
-        part = todo.pop()
-        if isinstance(part, dict):
-            if isinstance(part.get("class_name"), str) and "config" in part:
-                yield part
-            todo += reversed(part.values())
-        elif isinstance(part, list):
-            todo += reversed(part)
-
-
-def title(part: dict) -> str:
-    """The name under which Keras would look for an object: a function's own, else as it was registered."""
-    return str(
-        part["config"] if part["class_name"] == "function" else part.get("registered_name") or part["class_name"]
-    )
-
-
-def defines(code: str, part: dict) -> bool:
-    name = title(part).rpartition(">")[2]
-    return bool(re.search(rf"\b(class|def)\s+{re.escape(name)}\b", code))
-
-
-def is_foreign(part: dict) -> bool:
-    """True for an object that Keras 3 on TensorFlow does not find by itself.
-
-    Keras writes its own classes with their module, custom ones without one or registered as package>name, functions
-    as class "function" with the bare name, and under another backend some of its own with that backend's module.
-    """
-    module, registered = part.get("module"), str(part.get("registered_name") or "")
-    if part["class_name"] == "function":
-        return str(part["config"]) not in KERAS_FUNCTIONS
-    if module is None:
-        return bool(registered) or part["class_name"] == "__lambda__"
-    return str(module).split(".")[0] not in ("keras", "builtins") or bool(
-        re.search(r"\.backend\.(torch|jax)", str(module))
-    )

@@ -5,8 +5,8 @@
 `classes` maps the place where Keras looks (keras.layers.Dense) to its arguments in one line, or to null where it takes
 any or where that could not be tried. `functions` are places, too. `layers` are those that a whole-model .h5 names.
 `names` are what code finds in public modules of Keras, tensorflow.keras, TensorFlow and numpy; those of the first two
-are all that can be imported there; a module of tensorflow.keras that is absent is as in keras. `stuck` are losses and metrics that such an .h5 may hold as strings and that
-load_model of this version stops at.
+are all that can be imported there; a module of tensorflow.keras that is absent is as in keras. `stuck` are losses and
+metrics that such an .h5 may hold as strings and that load_model of this version stops at.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def names() -> dict[str, str]:
     found = {}
     for package in (numpy, tensorflow):
         inside = {path.name.split(".")[0] for path in Path(package.__file__).parent.iterdir()}
-        found[package.__name__] = {*dir(package), *inside}
+        lazy = {name for name in ("math", "testing", "Tester", "estimator") if hasattr(package, name)}
+        found[package.__name__] = {*dir(package), *inside, *lazy}
     for alias, name in (("keras", "keras.api"), ("tensorflow.keras", "keras._tf_keras.keras")):
         found[alias] = set(dir(keras if alias == "keras" else tensorflow.keras))
         for module in pkgutil.walk_packages(importlib.import_module(name).__path__, name + "."):

@@ -2,23 +2,38 @@
 
     check_sources({"model.py": b"..."}, names_in_the_zip, profile="strict", packages=())
 
-Starts at model.py and follows its imports into the zip: other scripts in the zip are nobody's business, and neither
-are functions that nothing calls and `if __name__ == "__main__"`. What is inside `try` with an `except` is taken for
-a fallback and left alone, too; the rehearsal runs it.
+Starts at model.py and follows its imports into the zip: other scripts in the zip are nobody's business. What of a
+source counts as run says syntax.py.
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
 import posixpath
 import re
-import symtable
 import sys
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from grader.codes import Finding, finding
+from grader.keras_files import held
+from grader.registry import Code
+from grader.syntax import (
+    IN_ZIP,
+    Nodes,
+    called,
+    constants,
+    decorators,
+    definitions,
+    dotted,
+    fallbacks,
+    imports,
+    module_files,
+    parameters,
+    parse,
+    required,
+    walk,
+    work_out,
+)
 
 # What `import` finds in tensorflow/tensorflow:2.17.0 besides the standard library of its Python 3.11.
 GRADER_PACKAGES = frozenset(
@@ -30,148 +45,171 @@ GRADER_PACKAGES = frozenset(
 STANDARD = sys.stdlib_module_names | {"distutils", "imp", "asyncore", "asynchat", "smtpd"}
 GRADER_MODULES = frozenset({"ingestion"})  # beside the ingestion program, hence first on sys.path
 LIKELY_MODULES = frozenset("utils util helpers common score scoring evaluate data_io data_manager libscores".split())
-MAX_SOURCE = 256 << 10  # bytes of one file
-MODULE_NAMES = frozenset(dir(builtins)) | {"__file__", "__path__", "__builtins__", "__annotations__", "__class__"}
+KNOWN = STANDARD | GRADER_PACKAGES
+PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
+NEED_PILLOW = frozenset({"array_to_img", "load_img", "save_img"})
+MAX_REACHED = 1 << 20  # bytes of sources that are read
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
     "read_bytes loadmat restore".split()
 )
-IN_ZIP = "<zip>/"  # where __file__ is, while paths are worked out
-Nodes = list[tuple[ast.AST, bool]]  # what walk gives
 ELSEWHERE = ("/tmp", "/dev", "/proc", "/sys", "/app", "/etc")  # absolute, and there on any Linux machine
 
 
-def check_sources(sources: dict[str, bytes], names: set[str], profile: str, packages: tuple[str, ...]) -> list[Finding]:
-    """Findings for model.py and every module of the zip that it reaches. `names`: all files in the zip."""
-    found, todo, done = [], ["model.py"], set()
-    local = {name.split("/")[0].removesuffix(".py") for name in sources}
-    known = STANDARD | GRADER_PACKAGES | local | set(packages)
-    while todo:
-        file = todo.pop()
-        if file in done:
-            continue
-        done.add(file)
+def check_sources(
+    sources: dict[str, bytes], names: set[str], profile: str, packages: tuple[str, ...]
+) -> tuple[list[Finding], Code]:
+    """Findings for model.py and every module of the zip that it reaches, and what they give Keras.
+
+    names: all files in the zip.
+    """
+    found, reached, code = [], {}, Code()
+    for file, source in reach(sources):
         try:
-            tree = parse(sources[file])
-            nodes = list(walk(tree))
-            if any(dotted(node) == "sys.path" for node, _ in nodes):  # any folder of the zip may be on it
-                known |= {part.removesuffix(".py") for name in sources for part in name.split("/")}
-            spare = fallbacks(nodes, known)
-            for module, line, guarded in imports([pair for pair in nodes if pair[0] not in spare]):
-                root = module.split(".")[0]
-                if module.startswith("."):
-                    if file == "model.py" and not guarded:
-                        found.append(finding("IMP04", file=file, line=line))
-                elif root not in known and not guarded:
-                    found.append(finding("IMP01", file=file, at=f" line {line}", name=root))
-                elif root in local:
-                    found += check_shadow(root)
-                todo += [path for path in module_files(module, file) if path in sources]
-            if file == "model.py":
-                found += check_model(tree)
-            found += check_names(sources[file], nodes, file)
-            found += check_calls(nodes, file)
-            found += check_paths(nodes, file, names, profile)
+            reached[file] = list(walk(parse(source)))
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
             found.append(finding("PY01", file=file, why=where or "nested too deeply"))
-    return list(dict.fromkeys(found))
+    values = share(reached)
+    imported = {module for nodes in reached.values() for module, _, _ in imports(nodes)}
+    known = KNOWN | local_modules(sources, reached) | set(packages)
+    for file, nodes in reached.items():
+        found += check_imports(nodes, file, known, packages, sources)
+        found += check_attributes(nodes, file, imported, packages)
+        if file == "model.py":
+            found += check_model(nodes[0][0])
+        found += check_names(nodes, file)
+        found += check_calls(nodes, file)
+        found += check_paths(nodes, values[file], file, names, profile)
+        code.add(file, nodes, values[file])
+    code.unread({file: source for file, source in sources.items() if file not in reached})
+    return list(dict.fromkeys(found)), code
 
 
-def parse(source: bytes) -> ast.Module:
-    if len(source) > MAX_SOURCE:
-        raise ValueError(f"larger than {MAX_SOURCE} bytes")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escapes in foreign code are not our reader's concern
-        return ast.parse(source)
-
-
-def mentions(nodes: Iterable[ast.AST]) -> set[str]:
-    """Names of variables and attributes that occur in the nodes."""
-    inner = [n for node in nodes for n in ast.walk(node)]
-    return {n.id for n in inner if isinstance(n, ast.Name)} | {n.attr for n in inner if isinstance(n, ast.Attribute)}
-
-
-def uncalled(tree: ast.Module) -> set[ast.AST]:
-    """Functions that neither the import nor Model nor anything they mention names, such as left-over training code."""
-    functions = {node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
-    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    run = [node for node in tree.body if not isinstance(node, ast.ClassDef) and not is_main(node)]
-    run += [node for owner in classes for node in [*owner.bases, *owner.body]]
-    todo = mentions(node for node in run if node not in functions)
-    todo |= mentions(decorator for f in functions for decorator in f.decorator_list)
-    todo |= {f.name for f in functions if f.name == "predict" or f.name.startswith("__")}
-    # Keras calls the methods of a layer (call, build, get_config) by itself
-    todo |= {f.name for owner in classes if owner.name != "Model" for f in owner.body if f in functions}
-    by_name: dict[str, list[ast.AST]] = {}
-    for function in functions:
-        by_name.setdefault(function.name, []).append(function)
+def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """model.py and the modules of the zip that it imports, directly or not, up to MAX_REACHED bytes."""
+    todo, done, left = ["model.py"], set(), MAX_REACHED
     while todo:
-        todo |= mentions(by_name.pop(todo.pop(), []))
-    return {function for left in by_name.values() for function in left}
+        file = todo.pop(0)
+        if file in done or len(sources[file]) > left and done:
+            continue
+        done.add(file)
+        left -= len(sources[file])
+        yield file, sources[file]
+        try:
+            nodes = [(node, False) for node in ast.walk(parse(sources[file]))]
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        for module, _, _ in imports(nodes):
+            todo += [path for path in module_files(module, file) if path in sources]
+            if moves_path(nodes):
+                last = tuple("/" + path for path in module_files(module.lstrip("."), ""))
+                todo += [path for path in sources if last and path.endswith(last)]
 
 
-def is_main(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "__name__" in {getattr(n, "id", "") for n in ast.walk(node.test)}
+def moves_path(nodes: Nodes) -> bool:
+    """Whether any folder of the zip may be on sys.path."""
+    return any(dotted(node) == "sys.path" for node, _ in nodes)
 
 
-def unsure(node: ast.AST) -> str | None:
-    """The branch of an `if` that runs only where some file was found to be there, or never, as for TYPE_CHECKING."""
-    if isinstance(node, ast.If) and dotted(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-        return "body"
-    if isinstance(node, (ast.If, ast.IfExp)) and mentions([node.test]) & {"exists", "isfile", "isdir", "is_file"}:
-        return "orelse" if isinstance(node.test, ast.UnaryOp) else "body"
-    return None
+def local_modules(sources: dict[str, bytes], reached: dict[str, Nodes]) -> set[str]:
+    """Names of modules that the zip brings along."""
+    if any(moves_path(nodes) for nodes in reached.values()):
+        return {part.removesuffix(".py") for name in sources for part in name.split("/")}
+    return {name.split("/")[0].removesuffix(".py") for name in sources}
 
 
-def walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
-    """Every node, and whether nothing will run it, or an `except` stands by in case it fails."""
-    todo, idle = [(tree, False)], uncalled(tree)
-    while todo:
-        node, guarded = todo.pop()
-        yield node, guarded
-        for field, value in ast.iter_fields(node):
-            children = value if isinstance(value, list) else [value]
-            tried = isinstance(node, ast.Try) and node.handlers and field == "body"
-            inside = guarded or bool(tried) or node in idle or is_main(node) or field == unsure(node)
-            todo += [(child, inside) for child in children if isinstance(child, ast.AST)]
+def share(reached: dict[str, Nodes]) -> dict[str, dict[str, ast.expr]]:
+    """For each file its names with one value only (see constants), those that it imports from other files, too."""
+    values = {file: constants(nodes) for file, nodes in reached.items()}
+    for file, nodes in reversed(reached.items()):
+        for node, _ in nodes:
+            for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else []:
+                module = alias.name if isinstance(node, ast.Import) else "." * node.level + (node.module or "")
+                other = next((path for path in module_files(module, file)[::-1] if path in values), None)
+                if other is None or other == file:
+                    continue
+                wanted = values[other] if isinstance(node, ast.Import) else {alias.name} & values[other].keys()
+                for name in wanted:
+                    text = work_out(values[other][name], values[other], other)
+                    here = alias.asname or alias.name
+                    here = f"{here}.{name}" if isinstance(node, ast.Import) else here
+                    if text is not None:
+                        values[file].setdefault(here, ast.Constant(text))
+    return values
 
 
-def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
-    """(module, line, guarded) of every import, those through importlib with a constant name too."""
+def check_imports(
+    nodes: Nodes, file: str, known: set[str], packages: tuple[str, ...], sources: dict[str, bytes]
+) -> Iterator[Finding]:
+    """Modules that neither the grader nor the zip has, or that both have."""
+    spare = fallbacks(nodes, known)
+    local = {name.split("/")[0].removesuffix(".py") for name in sources}
+    for module, line, guarded in imports([pair for pair in nodes if pair[0] not in spare]):
+        root, *inner = module.split(".")
+        lacks = root in PARTS and root not in local and inner and inner[0] not in PARTS[root] and inner[0] != "*"
+        if module.startswith("."):
+            if file == "model.py" and not guarded:
+                yield finding("IMP04", file=file, line=line)
+        elif (root not in known or lacks) and not guarded and ".".join([root, *inner[:1]]) not in packages:
+            yield finding("IMP01", file=file, at=f" line {line}", name=".".join([root, *inner[:1]]) if lacks else root)
+        elif root in local:
+            yield from check_shadow(root)
+
+
+def check_attributes(nodes: Nodes, file: str, imported: set[str], packages: tuple[str, ...]) -> Iterator[Finding]:
+    """Names of Keras, TensorFlow and numpy that code uses and that the grader's versions lack."""
+    modules, rebound = aliases(nodes), rebindings(nodes)
+    inner = {node.value for node, _ in nodes if isinstance(node, ast.Attribute)}
     for node, guarded in nodes:
+        if guarded:
+            continue
+        used = []
+        if isinstance(node, ast.Attribute) and node not in inner and dotted(node):
+            root, _, rest = dotted(node).partition(".")
+            used = [f"{modules[root]}.{rest}"] if root in modules and root not in rebound else []
+        elif isinstance(node, ast.Import):
+            used = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            used = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in used:
+            lacks = lacking(name, imported if isinstance(node, ast.Attribute) else None)
+            if lacks:
+                other = lacks.removeprefix("tensorflow.")
+                instead = f"say {other}" if other != lacks and not lacking(other, None) else "do without it"
+                yield finding("IMP05", file=file, line=node.lineno, name=lacks, instead=instead)
+            elif name.split(".")[-1] in NEED_PILLOW and name.split(".")[0] in ("keras", "tensorflow"):
+                if "PIL" not in packages and not isinstance(node, ast.ImportFrom):
+                    yield finding("IMP01", file=file, at=f" line {node.lineno}: {name}", name="PIL")
+
+
+def aliases(nodes: Nodes) -> dict[str, str]:
+    """{name in this file: the public module that it stands for}"""
+    found = {}
+    for node, _ in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, node.lineno, guarded
-        elif isinstance(node, ast.ImportFrom):
-            dots, module = "." * node.level, node.module or ""
-            yield dots + module, node.lineno, guarded
-            for alias in node.names:  # `from package import module`
-                yield f"{dots}{module}.{alias.name}" if module else f"{dots}{alias.name}", node.lineno, guarded
-        elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__") and node.args:
-            if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-                yield node.args[0].value, node.lineno, guarded
+                root = alias.name if alias.asname else alias.name.split(".")[0]
+                found[alias.asname or root] = root
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return {name: module for name, module in found.items() if held(module) is not None}
 
 
-def fallbacks(nodes: Nodes, known: set[str]) -> set[ast.AST]:
-    """What stands by, under an `except`, in case imports fail that all succeed at the grader."""
-    found = set()
-    for node, _ in nodes:
-        if isinstance(node, ast.Try):
-            tried = list(imports([(inner, True) for part in node.body for inner in ast.walk(part)]))
-            if tried and all(module.split(".")[0] in known for module, _, _ in tried):
-                found |= {inner for handler in node.handlers for inner in ast.walk(handler)}
-    return found
-
-
-def module_files(module: str, importer: str) -> list[str]:
-    """Where in the zip a module could be: its file, its package, the packages above it."""
-    dots = len(module) - len(module.lstrip("."))
-    base = posixpath.dirname(importer).split("/") if dots else []
-    base = [part for part in base[: len(base) - dots + 1] if part]
-    parts = base + [part for part in module.lstrip(".").split(".") if part]
-    paths = ["/".join(parts[: n + 1]) + "/__init__.py" for n in range(len(parts))]
-    return [*paths, "/".join(parts) + ".py"] if parts else []
+def lacking(name: str, imported: set[str] | None) -> str | None:
+    """The part of a dotted name at which the grader's version ends, or None. imported: submodules that are loaded;
+    None: `name` stands in an import, which finds submodules by itself."""
+    parts, module = name.split("."), name.split(".")[0]
+    for part in parts[1:]:
+        inside, here = held(module), f"{module}.{part}"
+        if inside is None or part in ("*", "src", "api", "_tf_keras") or part.startswith("__"):
+            return None
+        loaded = held(here) is not None if imported is None else any(f"{m}.".startswith(f"{here}.") for m in imported)
+        if part not in inside and not loaded:
+            return here
+        module = here
+    return None
 
 
 def check_shadow(root: str) -> Iterator[Finding]:
@@ -179,29 +217,6 @@ def check_shadow(root: str) -> Iterator[Finding]:
         yield finding("IMP02", name=f"{root}.py")
     elif root in LIKELY_MODULES:
         yield finding("IMP03", name=f"{root}.py")
-
-
-def dotted(node: ast.AST) -> str:
-    """ "os.path.join" of that expression; "" of what is more than names and dots."""
-    names = []
-    while isinstance(node, ast.Attribute):
-        names.append(node.attr)
-        node = node.value
-    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
-
-
-def called(node: ast.Call) -> str:
-    """The last name of what is called: load_model of keras.models.load_model(...)."""
-    return getattr(node.func, "attr", getattr(node.func, "id", ""))
-
-
-def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements at the level of the module, those under `if`, `try` and `with` too."""
-    for node in body:
-        yield node
-        for field in ("body", "orelse", "finalbody"):
-            if isinstance(node, (ast.If, ast.Try, ast.With)):
-                yield from definitions(getattr(node, field, []))
 
 
 def check_model(tree: ast.Module) -> Iterator[Finding]:
@@ -239,49 +254,38 @@ def check_model(tree: ast.Module) -> Iterator[Finding]:
         yield finding("PY04", how="has no method predict")
 
 
-def parameters(node: ast.FunctionDef) -> list[str]:
-    return [a.arg for a in node.args.posonlyargs + node.args.args + node.args.kwonlyargs]
+def check_names(nodes: Nodes, file: str) -> Iterator[Finding]:
+    """Names that are used and that nothing defines, by pyflakes, where they stand in code that runs."""
+    from pyflakes import checker, messages
 
-
-def required(node: ast.FunctionDef) -> list[str]:
-    """Names of the parameters without a default, `self` included."""
-    args = node.args
-    positional = [a.arg for a in args.posonlyargs + args.args]
-    positional = positional[: len(positional) - len(args.defaults)]
-    return positional + [a.arg for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d is None]
-
-
-def decorators(node: ast.FunctionDef) -> list[str]:
-    return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list]
-
-
-def check_names(source: bytes, nodes: Nodes, file: str) -> Iterator[Finding]:
-    """Names that are used and that nothing defines, by the compiler's own symbol table."""
-    if any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n, _ in nodes):
+    try:
+        said = checker.Checker(nodes[0][0], file).messages
+    except RecursionError:  # of a tree that compiles all the same
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        top = symtable.symtable(source.decode("utf-8", "replace").lstrip("\ufeff"), file, "exec")
-    tables = [top]
-    for table in tables:
-        tables += table.get_children()
-    defined = set(MODULE_NAMES)
-    for table in tables:
-        for symbol in table.get_symbols():
-            here = symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
-            if here and (table is top or symbol.is_declared_global()):
-                defined.add(symbol.get_name())
-    missing = set()
-    for table in tables:
-        for symbol in table.get_symbols():
-            if symbol.is_referenced() and (symbol.is_global() or table is top) and symbol.get_name() not in defined:
-                missing.add(symbol.get_name())
+    places = {(m.lineno, m.col, m.message_args[0]) for m in said if isinstance(m, messages.UndefinedName)}
+    spare = annotations(nodes)
     lines: dict[str, int] = {}
     for node, guarded in nodes:
-        if isinstance(node, ast.Name) and node.id in missing and not guarded:
-            lines[node.id] = min(node.lineno, lines.get(node.id, node.lineno))
+        if isinstance(node, ast.Name) and not guarded and node not in spare:
+            if (node.lineno, node.col_offset, node.id) in places:
+                lines[node.id] = min(node.lineno, lines.get(node.id, node.lineno))
     for name, line in sorted(lines.items(), key=lambda item: item[1]):
         yield finding("PY05", file=file, line=line, name=name)
+
+
+def annotations(nodes: Nodes) -> set[ast.AST]:
+    """What stands in annotations that Python does not evaluate."""
+    if not any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n, _ in nodes):
+        return set()
+    given = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n, _ in nodes]
+    return {inner for node in given if node for inner in ast.walk(node)}
+
+
+def rebindings(nodes: Nodes) -> set[str]:
+    """Names that are assigned, or are parameters: whatever an import or a `def` gave them may be gone."""
+    every = [node for node, _ in nodes]
+    stored = {n.id for n in every if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return stored | {n.arg for n in every if isinstance(n, ast.arg)}
 
 
 def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
@@ -289,9 +293,7 @@ def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
     every = [node for node, _ in nodes]
     module = every[0]
     functions = {n.name: n for n in module.body if isinstance(n, ast.FunctionDef) and not n.decorator_list}
-    rebound = {n.id for n in every if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    rebound |= {n.arg for n in every if isinstance(n, ast.arg)}
-    rebound |= {  # as a function within another one, or defined under a condition
+    rebound = rebindings(nodes) | {  # as a function within another one, or defined under a condition
         inner.name
         for n in every
         if not isinstance(n, (ast.Module, ast.ClassDef))
@@ -302,15 +304,20 @@ def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
     for call in calls:
         if isinstance(call.func, ast.Name) and call.func.id in functions and call.func.id not in rebound:
             yield from fits(call, functions[call.func.id], 0, file)
-    for owner in (n for n in every if isinstance(n, ast.ClassDef)):
-        methods = {n.name: n for n in owner.body if isinstance(n, ast.FunctionDef)}
-        inside = set(ast.walk(owner))
-        for call in calls:
-            method = methods.get(called(call)) if call in inside else None
-            if method and dotted(call.func) == f"self.{method.name}":
-                own = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(tuple(decorators(method)))
-                if own is not None:
-                    yield from fits(call, method, own, file)
+    methods = {}  # of each call, by the innermost class around it
+    todo = [(module, {})]
+    while todo:
+        node, inside = todo.pop()
+        if isinstance(node, ast.ClassDef):
+            inside = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
+        methods[node] = inside
+        todo += [(child, inside) for child in ast.iter_child_nodes(node)]
+    for call in calls:
+        method = methods[call].get(called(call))
+        if method and dotted(call.func) == f"self.{method.name}":
+            own = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(tuple(decorators(method)))
+            if own is not None:
+                yield from fits(call, method, own, file)
 
 
 def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> Iterator[Finding]:
@@ -335,11 +342,11 @@ def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> It
         yield finding("PY06", file=file, line=call.lineno, name=definition.name, how=how)
 
 
-def check_paths(nodes: Nodes, file: str, names: set[str], profile: str) -> Iterator[Finding]:
+def check_paths(
+    nodes: Nodes, values: dict[str, ast.expr], file: str, names: set[str], profile: str
+) -> Iterator[Finding]:
     """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip."""
-    values = constants(nodes)
-
-    def held(path: str) -> bool:  # a checkpoint is named by what its files' names begin with
+    def within(path: str) -> bool:  # a checkpoint is named by what its files' names begin with
         ends = ("/", ".") if called(node) == "restore" else ("/",)
         return path in names or any(name.startswith(tuple(path + end for end in ends)) for name in names)
 
@@ -369,74 +376,16 @@ def check_paths(nodes: Nodes, file: str, names: set[str], profile: str) -> Itera
         line = node.lineno
         if path.startswith(IN_ZIP):
             path = posixpath.normpath(path[len(IN_ZIP) :])
-            if not held(path):
+            if not within(path):
                 yield finding("PATH03", file=file, line=line, name=path)
         elif path.startswith(("/", "~")) or re.match(r"[A-Za-z]:[\\/]", path):
             if not path.startswith(ELSEWHERE):
                 yield finding("PATH02", file=file, at=f" line {line}", name=path)
         elif not re.match(r"\w+://", path):
-            if not held(posixpath.normpath(path)):
+            if not within(posixpath.normpath(path)):
                 yield finding("PATH03", file=file, line=line, name=path)
             elif not moves:
                 level = "error" if profile == "strict" else "warning"
                 yield finding("PATH01", level, file=file, at=f" line {line}", name=path)
 
 
-def constants(nodes: Nodes) -> dict[str, ast.expr]:
-    """{name: expression} of variables, attributes of self and parameters that are given one value only."""
-    values: dict[str, list[ast.expr]] = {}
-    given = {called(n) for n, _ in nodes if isinstance(n, ast.Call) and (n.args or n.keywords)}
-    for node, _ in nodes:
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                values.setdefault(dotted(target), []).append(node.value)
-        elif isinstance(node, (ast.FunctionDef, ast.Lambda)):
-            args = node.args.posonlyargs + node.args.args
-            defaults = [None] * (len(args) - len(node.args.defaults)) + list(node.args.defaults)
-            if getattr(node, "name", None) in given:  # its callers may give something else
-                defaults = [None] * len(args)
-            for arg, default in zip(args, defaults, strict=True):
-                values.setdefault(arg.arg, []).append(default)
-    return {name: found[0] for name, found in values.items() if len(found) == 1 and found[0] is not None}
-
-
-def work_out(node: ast.expr, values: dict[str, ast.expr], file: str, depth: int = 0) -> str | None:
-    """The path that an expression of constants, os.path, pathlib and __file__ comes to; None where it is open."""
-    if depth > 20:
-        return None
-
-    def part(n: ast.expr) -> str | None:
-        return work_out(n, values, file, depth + 1)
-
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else None
-    if isinstance(node, ast.Name) and node.id == "__file__":
-        return IN_ZIP + file
-    if dotted(node) and dotted(node) in values:
-        return part(values[dotted(node)])
-    if isinstance(node, ast.Attribute) and node.attr == "parent":
-        base = part(node.value)
-        return None if base is None else posixpath.dirname(base) or IN_ZIP
-    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Div, ast.Add)):
-        left, right = part(node.left), part(node.right)
-        if left is None or right is None:
-            return None
-        return posixpath.join(left, right) if isinstance(node.op, ast.Div) else left + right
-    if isinstance(node, ast.Call) and not node.keywords:
-        name, args = called(node), [part(a) for a in node.args]
-        if name in ("resolve", "absolute") and isinstance(node.func, ast.Attribute):
-            return part(node.func.value)
-        if name == "getcwd" or (name == "cwd" and not args):
-            return "."
-        if not args or None in args:
-            return None
-        if name in ("Path", "PurePath") or dotted(node.func) in ("join", "path.join", "os.path.join"):
-            return posixpath.join(*args)
-        if name == "with_name" and isinstance(node.func, ast.Attribute):
-            base = part(node.func.value)
-            return None if base is None else posixpath.join(posixpath.dirname(base), args[0])
-        if name in ("abspath", "realpath", "str", "fspath", "normpath", "expanduser"):
-            return args[0]
-        if name == "dirname":
-            return posixpath.dirname(args[0])
-    return None

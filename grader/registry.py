@@ -1,0 +1,165 @@
+"""What the sources of a zip give Keras when it loads a file: registered classes, custom objects, options.
+
+    code = registry.Code(); code.add("model.py", nodes, values)     for each file that model.py reaches
+    code.unread(sources)                                          for the others
+    code.loads("net.keras")                                         how model.py loads it
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass, field
+
+from grader.syntax import Nodes, called, dotted, work_out
+
+SCOPES = ("custom_object_scope", "CustomObjectScope")
+
+
+@dataclass
+class Load:
+    """One call of load_model: of which file (None: unknown), and its options."""
+
+    path: str | None
+    line: int
+    file: str
+    compiles: bool
+    safe: bool
+
+
+@dataclass
+class Code:
+    registered: set[str] = field(default_factory=set)  # "package>name"
+    passed: set[str] = field(default_factory=set)  # keys of custom_objects
+    open: bool = False  # custom objects are passed that cannot be read here
+    safe: bool = True  # no enable_unsafe_deserialization()
+    defined: dict[str, set[str]] = field(default_factory=dict)  # {module: names at its top level}
+    idle: dict[str, str] = field(default_factory=dict)  # {class or function: the file that model.py never imports}
+    models: list[Load] = field(default_factory=list)
+    texts: set[str] = field(default_factory=set)  # every constant text, to tell which files are spoken of
+    calls: set[str] = field(default_factory=set)  # last names of all that is called, where it runs
+
+    def add(self, file: str, nodes: Nodes, values: dict[str, ast.expr]) -> None:
+        module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        self.defined[module] = top_names(nodes[0][0].body)
+        own = {node.name for node, _ in nodes if isinstance(node, ast.FunctionDef)}
+        for node, guarded in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                self.texts.add(node.value)
+            elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                for decorator in node.decorator_list:
+                    self.register(decorator, node.name, values)
+            elif isinstance(node, ast.Assign):
+                self.assign(node, values)
+            elif isinstance(node, ast.Call):
+                self.call(node, guarded or dotted(node.func).removeprefix("self.") in own, file, values)
+
+    def unread(self, sources: dict[str, bytes]) -> None:
+        """The files that model.py does not reach."""
+        for file, source in sources.items():
+            for name in re.findall(rb"^(?:class|def)\s+(\w+)", source, re.MULTILINE):
+                self.idle.setdefault(name.decode("utf-8", "replace"), file)
+
+    def register(self, decorator: ast.expr, name: str, values: dict[str, ast.expr]) -> None:
+        call = decorator if isinstance(decorator, ast.Call) else None
+        if not call or called(call) != "register_keras_serializable":
+            return
+        given = {k.arg: k.value for k in call.keywords}
+        given = dict(zip(("package", "name"), call.args, strict=False)) | given
+        package = text(given["package"], values) if "package" in given else "Custom"
+        own = text(given["name"], values) if "name" in given else name
+        if package is None or own is None:
+            self.open = True
+        else:
+            self.registered.add(f"{package}>{own}")
+
+    def assign(self, node: ast.Assign, values: dict[str, ast.expr]) -> None:
+        """get_custom_objects()["Plain"] = Plain"""
+        for target in node.targets:
+            if isinstance(target, ast.Subscript) and isinstance(target.value, ast.Call):
+                if called(target.value) == "get_custom_objects":
+                    self.take(ast.Dict([target.slice], [node.value]), values)
+
+    def call(self, node: ast.Call, guarded: bool, file: str, values: dict[str, ast.expr]) -> None:
+        name, given = called(node), {k.arg: k.value for k in node.keywords}
+        if not guarded:
+            self.calls.add(name)
+        if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
+            self.register(node.func, dotted(node.args[0]), values)
+        owner = getattr(node.func, "value", None)
+        if name == "update" and isinstance(owner, ast.Call) and called(owner) == "get_custom_objects":
+            self.take(node.args[0] if node.args else None, values)
+        if name in SCOPES and node.args:
+            self.take(node.args[0], values)
+        if "custom_objects" in given:
+            self.take(given["custom_objects"], values)
+        if name == "enable_unsafe_deserialization":
+            self.safe = False
+        if name != "load_model" or guarded:
+            return
+        arguments = dict(zip(("filepath", "custom_objects", "compile", "safe_mode"), node.args, strict=False)) | given
+        if len(node.args) > 1:
+            self.take(node.args[1], values)
+        path = arguments.get("filepath")
+        self.models.append(Load(
+            path and work_out(path, values, file), node.lineno, file,
+            is_true(arguments.get("compile"), values), is_true(arguments.get("safe_mode"), values)))  # fmt: skip
+
+    def take(self, given: ast.expr | None, values: dict[str, ast.expr]) -> None:
+        """Custom objects, as a dict that can be read here or as anything else."""
+        given = values.get(dotted(given), given) if given is not None and dotted(given) else given
+        if isinstance(given, ast.Constant) and given.value is None:
+            return
+        if isinstance(given, ast.Call) and dotted(given.func) == "dict" and not given.args:
+            self.passed |= {k.arg for k in given.keywords if k.arg}
+            self.open = self.open or any(k.arg is None for k in given.keywords)
+        elif isinstance(given, ast.Dict):
+            names = [key is not None and text(key, values) for key in given.keys]
+            self.passed |= {name for name in names if name}
+            self.open = self.open or not all(names)
+        else:
+            self.open = True
+
+    def loads(self, file: str) -> list[Load]:
+        """The calls of load_model that do or may open this file of the zip."""
+        sure = [load for load in self.models if load.path is not None and same(load.path, file)]
+        return sure or [load for load in self.models if load.path is None and self.speaks_of(file)]
+
+    def speaks_of(self, file: str) -> bool:
+        """Whether a text in the sources could be the file's name or the end or stem of it."""
+        name = file.split("/")[-1]
+        stem, dot, suffix = name.rpartition(".")
+        return any(t and (t.endswith(name) or (stem and t.split("/")[-1] == stem) or t in ("." + suffix, "*." + suffix))
+                   for t in self.texts)  # fmt: skip
+
+
+def same(path: str, file: str) -> bool:
+    return path.removeprefix("<zip>/").removeprefix("./") == file
+
+
+def top_names(body: list[ast.stmt]) -> set[str]:
+    """Names that a module has once it is imported, those under if, try and with too."""
+    found = set()
+    for node in body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        for part in ("body", "orelse", "finalbody", "handlers"):
+            if isinstance(node, (ast.If, ast.Try, ast.With, ast.ExceptHandler)):
+                found |= top_names(getattr(node, part, []))
+    return found
+
+
+def text(node: ast.expr, values: dict[str, ast.expr]) -> str | None:
+    if isinstance(node, ast.Attribute) and node.attr == "__name__":
+        return dotted(node.value) or None
+    return work_out(node, values, "model.py")
+
+
+def is_true(node: ast.expr | None, values: dict[str, ast.expr]) -> bool:
+    """Whether an option is on, as it is where it is not given or not known."""
+    node = values.get(dotted(node), node) if node is not None and dotted(node) else node
+    return not (isinstance(node, ast.Constant) and node.value is False)

@@ -1,0 +1,237 @@
+"""Syntax trees of foreign sources, and what can be told from them: what runs, what is imported, what a path comes to.
+
+Functions that nothing calls and `if __name__ == "__main__"` count as not run. What is inside `try` with an `except` is
+taken for a fallback and left alone, too; the rehearsal runs it.
+"""
+
+from __future__ import annotations
+
+import ast
+import posixpath
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+
+MAX_SOURCE = 256 << 10  # bytes of one file
+LONG = 4096  # characters of a path
+IN_ZIP = "<zip>/"  # where __file__ is, while paths are worked out
+Nodes = list[tuple[ast.AST, bool]]  # what walk gives
+
+
+def parse(source: bytes) -> ast.Module:
+    """The tree of a source that compiles; SyntaxError, ValueError, RecursionError or MemoryError of any other."""
+    if len(source) > MAX_SOURCE:
+        raise ValueError(f"larger than {MAX_SOURCE} bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes in foreign code are not our reader's concern
+        tree = ast.parse(source)
+        compile(tree, "model.py", "exec", dont_inherit=True)  # finds what parses and cannot run: a `return` outside
+        return tree
+
+
+def mentions(nodes: Iterable[ast.AST]) -> set[str]:
+    """Names of variables and attributes that occur in the nodes."""
+    inner = [n for node in nodes for n in ast.walk(node)]
+    return {n.id for n in inner if isinstance(n, ast.Name)} | {n.attr for n in inner if isinstance(n, ast.Attribute)}
+
+
+def uncalled(tree: ast.Module) -> set[ast.AST]:
+    """Functions that neither the import nor Model nor anything they mention names, such as left-over training code."""
+    functions = {node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    run = [node for node in tree.body if not isinstance(node, ast.ClassDef) and not is_main(node)]
+    run += [node for owner in classes for node in [*owner.bases, *owner.body]]
+    todo = mentions(node for node in run if node not in functions)
+    todo |= mentions(decorator for f in functions for decorator in f.decorator_list)
+    todo |= {f.name for f in functions if f.name == "predict" or f.name.startswith("__")}
+    # Keras calls the methods of a layer (call, build, get_config) by itself
+    todo |= {f.name for owner in classes if owner.name != "Model" for f in owner.body if f in functions}
+    by_name: dict[str, list[ast.AST]] = {}
+    for function in functions:
+        by_name.setdefault(function.name, []).append(function)
+    while todo:
+        todo |= mentions(by_name.pop(todo.pop(), []))
+    return {function for left in by_name.values() for function in left}
+
+
+def is_main(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "__name__" in {getattr(n, "id", "") for n in ast.walk(node.test)}
+
+
+def unsure(node: ast.AST) -> str | None:
+    """The branch of an `if` that runs only where some file was found to be there, or never, as for TYPE_CHECKING."""
+    if isinstance(node, ast.If) and dotted(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        return "body"
+    if isinstance(node, (ast.If, ast.IfExp)) and mentions([node.test]) & {"exists", "isfile", "isdir", "is_file"}:
+        return "orelse" if isinstance(node.test, ast.UnaryOp) else "body"
+    return None
+
+
+def asks_version(node: ast.AST) -> bool:
+    """An `if` on what versions or names are there: only one of its branches fits each machine."""
+    asked = isinstance(node, (ast.If, ast.IfExp)) and mentions([node.test])
+    return bool(asked) and any(name in ("hasattr", "find_spec") or "version" in name.lower() for name in asked)
+
+
+def walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node, and whether nothing will run it, or an `except` stands by in case it fails."""
+    todo, idle = [(tree, False)], uncalled(tree)
+    while todo:
+        node, guarded = todo.pop()
+        yield node, guarded
+        for field, value in ast.iter_fields(node):
+            children = value if isinstance(value, list) else [value]
+            tried = isinstance(node, ast.Try) and node.handlers and field == "body"
+            inside = guarded or bool(tried) or node in idle or is_main(node) or field == unsure(node)
+            inside = inside or (field != "test" and asks_version(node))
+            todo += [(child, inside) for child in children if isinstance(child, ast.AST)]
+
+
+def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
+    """(module, line, guarded) of every import, those through importlib with a constant name too."""
+    for node, guarded in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno, guarded
+        elif isinstance(node, ast.ImportFrom):
+            dots, module = "." * node.level, node.module or ""
+            yield dots + module, node.lineno, guarded
+            for alias in node.names:  # `from package import module`
+                yield f"{dots}{module}.{alias.name}" if module else f"{dots}{alias.name}", node.lineno, guarded
+        elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__") and node.args:
+            if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
+                yield node.args[0].value, node.lineno, guarded
+
+
+def fallbacks(nodes: Nodes, known: set[str]) -> set[ast.AST]:
+    """What stands by, under an `except`, in case imports fail that all succeed at the grader."""
+    found = set()
+    for node, _ in nodes:
+        if isinstance(node, ast.Try):
+            tried = list(imports([(inner, True) for part in node.body for inner in ast.walk(part)]))
+            if tried and all(module.split(".")[0] in known for module, _, _ in tried):
+                found |= {inner for handler in node.handlers for inner in ast.walk(handler)}
+    return found
+
+
+def module_files(module: str, importer: str) -> list[str]:
+    """Where in the zip a module could be: its file, its package, the packages above it."""
+    dots = len(module) - len(module.lstrip("."))
+    base = posixpath.dirname(importer).split("/") if dots else []
+    base = [part for part in base[: len(base) - dots + 1] if part]
+    parts = base + [part for part in module.lstrip(".").split(".") if part]
+    paths = ["/".join(parts[: n + 1]) + "/__init__.py" for n in range(len(parts))]
+    return [*paths, "/".join(parts) + ".py"] if parts else []
+
+
+def dotted(node: ast.AST) -> str:
+    """ "os.path.join" of that expression; "" of what is more than names and dots."""
+    names = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
+
+
+def called(node: ast.Call) -> str:
+    """The last name of what is called: load_model of keras.models.load_model(...)."""
+    return getattr(node.func, "attr", getattr(node.func, "id", ""))
+
+
+def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements at the level of the module, those under `if`, `try` and `with` too."""
+    for node in body:
+        yield node
+        for field in ("body", "orelse", "finalbody"):
+            if isinstance(node, (ast.If, ast.Try, ast.With)):
+                yield from definitions(getattr(node, field, []))
+
+
+def parameters(node: ast.FunctionDef) -> list[str]:
+    return [a.arg for a in node.args.posonlyargs + node.args.args + node.args.kwonlyargs]
+
+
+def required(node: ast.FunctionDef) -> list[str]:
+    """Names of the parameters without a default, `self` included."""
+    args = node.args
+    positional = [a.arg for a in args.posonlyargs + args.args]
+    positional = positional[: len(positional) - len(args.defaults)]
+    return positional + [a.arg for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d is None]
+
+
+def decorators(node: ast.FunctionDef) -> list[str]:
+    return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list]
+
+
+def constants(nodes: Nodes) -> dict[str, ast.expr]:
+    """{name: expression} of variables, attributes of self and parameters that are given one value only."""
+    values: dict[str, list[ast.expr]] = {}
+    given = {called(n) for n, _ in nodes if isinstance(n, ast.Call) and (n.args or n.keywords)}
+    for node, _ in nodes:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                values.setdefault(dotted(target), []).append(node.value)
+        elif isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            args = node.args.posonlyargs + node.args.args
+            defaults = [None] * (len(args) - len(node.args.defaults)) + list(node.args.defaults)
+            if getattr(node, "name", None) in given:  # its callers may give something else
+                defaults = [None] * len(args)
+            for arg, default in zip(args, defaults, strict=True):
+                values.setdefault(arg.arg, []).append(default)
+    return {name: found[0] for name, found in values.items() if len(found) == 1 and found[0] is not None}
+
+
+def work_out(node: ast.expr, values: dict[str, ast.expr], file: str, fuel: list[int] | None = None) -> str | None:
+    """The path that an expression of constants, os.path, pathlib and __file__ comes to; None where it is open.
+
+    `fuel`: steps left, so that no expression takes long.
+    """
+    fuel = [300] if fuel is None else fuel
+    fuel[0] -= 1
+    if fuel[0] < 0:
+        return None
+
+    def part(n: ast.expr) -> str | None:
+        return work_out(n, values, file, fuel)
+
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) and len(node.value) < LONG else None
+    if isinstance(node, ast.Name) and node.id == "__file__":
+        return IN_ZIP + file
+    if dotted(node) and dotted(node) in values:
+        return part(values[dotted(node)])
+    if isinstance(node, ast.Attribute) and node.attr == "parent":
+        base = part(node.value)
+        return None if base is None else posixpath.dirname(base) or IN_ZIP
+    if isinstance(node, ast.FormattedValue):
+        return part(node.value) if node.conversion == -1 and node.format_spec is None else None
+    if isinstance(node, ast.JoinedStr):
+        return joined([part(value) for value in node.values], "".join)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Div, ast.Add)):
+        join = posixpath.join if isinstance(node.op, ast.Div) else "{}{}".format
+        return joined([part(node.left), part(node.right)], lambda parts: join(*parts))
+    return call_out(node, part) if isinstance(node, ast.Call) and not node.keywords else None
+
+
+def joined(parts: list[str | None], join: Callable[[list[str]], str]) -> str | None:
+    """What `join` makes of the parts; None where one is open or they are too long to be a path."""
+    return None if None in parts or sum(map(len, parts)) > LONG else join(parts)
+
+
+def call_out(node: ast.Call, part: Callable[[ast.expr], str | None]) -> str | None:
+    """The path that a call of os.path or pathlib comes to; part(expression) is that of its parts."""
+    name, args = called(node), [part(a) for a in node.args]
+    if name in ("resolve", "absolute") and isinstance(node.func, ast.Attribute):
+        return part(node.func.value)
+    if name == "getcwd" or (name == "cwd" and not args):
+        return "."
+    if not args or None in args:
+        return None
+    if name in ("Path", "PurePath") or dotted(node.func) in ("join", "path.join", "os.path.join"):
+        return joined(args, lambda parts: posixpath.join(*parts))
+    if name in ("with_name", "joinpath") and isinstance(node.func, ast.Attribute):
+        base = part(node.func.value)
+        return joined([base and posixpath.dirname(base) if name == "with_name" else base, *args],
+                      lambda parts: posixpath.join(*parts))  # fmt: skip
+    if name in ("abspath", "realpath", "str", "fspath", "normpath", "expanduser"):
+        return args[0]
+    return posixpath.dirname(args[0]) if name == "dirname" else None
