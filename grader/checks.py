@@ -49,7 +49,7 @@ JUNK = re.compile(
 
 @dataclass
 class Entry:
-    """What one pass over a file in the zip leaves: its first bytes (of sources and JSON all), its size, and a SHA-256."""
+    """What one pass over a file in the zip leaves: its first bytes (of sources and JSON all), size and SHA-256."""
 
     head: bytes
     size: int
@@ -94,7 +94,7 @@ ORDER = ("ZIP", "MET", "PY01", "IMP04", "IMP01", "IMP02", "IMP05", "PY02", "PY03
 
 
 def in_order(found: list[Finding]) -> list[Finding]:
-    """Findings in the order in which they would strike; of those that differ by a line number alone one, with a count."""
+    """Findings in the order in which they would strike, those that differ by a line number alone once with a count."""
     kinds, first = Counter(), {}
     for f in found:
         kind = (f.code, re.sub(r" line \d+", "", f.wrong))

@@ -120,7 +120,7 @@ def names() -> dict[str, str]:
     found = {}
     for package in (numpy, tensorflow):
         inside = {path.name.split(".")[0] for path in Path(package.__file__).parent.iterdir()}
-        lazy = {name for name in ("math", "testing", "Tester", "estimator") if hasattr(package, name)}
+        lazy = {name for name in ("math", "testing") if hasattr(package, name)}
         found[package.__name__] = {*dir(package), *inside, *lazy}
     for alias, name in (("keras", "keras.api"), ("tensorflow.keras", "keras._tf_keras.keras")):
         found[alias] = set(dir(keras if alias == "keras" else tensorflow.keras))
