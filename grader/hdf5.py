@@ -39,21 +39,20 @@ def read(stream: BinaryIO, at: int, n: int) -> bytes:
     return data
 
 
-def root_texts(stream: BinaryIO) -> dict[str, str]:
-    """{name: text} of the attributes of the root group that hold one text each; {} where they cannot be read."""
+def root_texts(stream: BinaryIO) -> dict[str, str] | None:
+    """{name: text} of the root group's attributes, "" where one holds no single text; None if they cannot be read."""
     found = {}
     try:
         start = read(stream, 0, 96)
         version = start[8]
         if version > 1 or start[13:15] != b"\x08\x08":  # addresses and lengths of 8 bytes
-            return {}
+            return None
         for kind, body in messages(stream, struct.unpack_from("<Q", start, 64 if version == 0 else 68)[0]):
             if kind == ATTRIBUTE:
                 name, text = attribute(stream, body)
-                if text is not None:
-                    found[name] = text
+                found[name] = text or ""
     except (ValueError, struct.error, IndexError, OverflowError, OSError):
-        pass  # what was read so far counts
+        return None
     return found
 
 
@@ -61,7 +60,7 @@ def messages(stream: BinaryIO, at: int):
     """(kind, contents) of each message of the version 1 object header at an address."""
     version, _, count, _, size = struct.unpack("<BBHII", read(stream, at, 12))
     if version != 1:
-        return
+        raise ValueError("another version")
     blocks, seen = [(at + 16, size)], 0
     for begin, length in blocks:
         block, here = read(stream, begin, length), 0

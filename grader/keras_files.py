@@ -40,6 +40,8 @@ def by_name() -> dict[str, list[str | None]]:
     """{class name: the arguments of every class of that name}, as a whole-model .h5 looks them up."""
     found: dict[str, list[str | None]] = {name: [] for name in table()["layers"].split()}
     for place, arguments in table()["classes"].items():
+        if place.startswith("keras.src."):
+            continue
         found.setdefault(place.split(".")[-1], []).append(arguments)
     return found
 
@@ -90,10 +92,9 @@ def stuck(compiled: object, code: Code, legacy: bool) -> Doubt | None:
     if not legacy or not isinstance(compiled, dict):
         return None
     loss, metrics = compiled.get("loss"), compiled.get("metrics")
-    given = [loss] if isinstance(loss, str) else []
-    given += [m for m in metrics if isinstance(m, str)] if isinstance(metrics, list) else []
-    for name in given:
-        if name in table()["stuck"].split() and name not in code.passed:
+    given = [("loss", loss)] + [("metrics", name) for name in metrics or [] if isinstance(metrics, list)]
+    for kind, name in given:
+        if isinstance(name, str) and name in table()["stuck"][kind].split() and name not in code.passed:
             return Doubt("KER04", name, "Keras 3.4.1 does not find by its short name in an .h5 file")
     if isinstance(loss, str) and not (loss in functions() or loss in by_name() or known(loss, code)):
         return Doubt("KER04", loss, "neither the grader's Keras has nor the sources pass as custom_objects")

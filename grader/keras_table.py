@@ -98,7 +98,7 @@ def symbols() -> dict[str, object]:
     return found
 
 
-def stuck() -> list[str]:
+def stuck() -> dict[str, str]:
     from keras.src import losses, metrics
 
     def stops(module, name) -> bool:
@@ -108,7 +108,11 @@ def stuck() -> list[str]:
         except Exception:
             return True
 
-    return sorted({n for m in (losses, metrics) for n in m.ALL_OBJECTS_DICT if isinstance(n, str) and stops(m, n)})
+    tried = {"loss": losses, "metrics": metrics}
+    return {
+        key: " ".join(sorted(n for n in module.ALL_OBJECTS_DICT if isinstance(n, str) and stops(module, n)))
+        for key, module in tried.items()
+    }
 
 
 def names() -> dict[str, str]:
@@ -146,7 +150,7 @@ def table() -> dict:
         "keras": keras.__version__,
         "functions": sorted(functions),
         "layers": " ".join(sorted({*named, "InputLayer", "Functional", "Model", "Sequential"})),
-        "stuck": " ".join(stuck()),
+        "stuck": stuck(),
         "names": names(),
         "classes": classes,
     }

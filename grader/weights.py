@@ -33,7 +33,7 @@ def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: froze
                 why = "it is a Git LFS pointer; run git lfs pull"
             elif name.endswith((".h5", ".hdf5")):
                 why = hdf5.broken(entry.head, entry.size)
-                if not why and not name.endswith(".weights.h5") and code.loads(name):
+                if not why and code.loads(name):
                     with copied(file, name) as stream:
                         yield from check_h5(stream, name, code)
             elif name.endswith(".keras"):
@@ -113,12 +113,16 @@ def check_inner(file: zipfile.ZipFile, weights: str) -> None:
 def check_h5(stream: io.IOBase, name: str, code: Code) -> Iterator[Finding]:
     """A whole model in an .h5 file, by the attributes of its root; a file of weights alone has none."""
     said = hdf5.root_texts(stream)
-    if "model_config" not in said:
-        return
     loads = code.loads(name)
+    if said is None:
+        return
+    if not said.get("model_config"):
+        sure = [load for load in loads if load.path]
+        yield from (not_loadable(load, name, "a file of weights without the network") for load in sure)
+        return
     yield from keras_files.versions(name, said.get("keras_version", ""), loads)
     config = parsed(said["model_config"], "model_config")
-    compiled = parsed(said["training_config"], "training_config") if "training_config" in said else None
+    compiled = parsed(said["training_config"], "training_config") if said.get("training_config") else None
     yield from keras_files.check_model(name, config, compiled, code, loads, legacy=True)
 
 
