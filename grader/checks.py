@@ -28,6 +28,7 @@ from grader.source import MAX_SOURCE, check_sources
 GRADER_KERAS = "3.4.1"  # of tensorflow/tensorflow:2.17.0
 MAX_MB = 2048  # a larger zip breaks off on upload; the largest that is known to have passed had 1.3 GB
 COPY_MB = 100  # above this, a second copy of the submission in its own result is worth a word
+PREDICTIONS = ("predictions.npy", "progress.json")  # what the ingestion program writes
 MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_PART_NAME, MAX_ENTRIES = 64, 200, 100, 10_000
 MAX_RATIO, MAX_UNPACKED = 200, 4 << 30  # bytes
 MAX_PYTHON, MAX_CONFIG = 32 << 20, 16 << 20  # bytes of all sources together, of a .keras file's config.json
@@ -129,7 +130,9 @@ def check_names(file: zipfile.ZipFile) -> Iterator[Finding]:
             yield finding("ZIP07", name=name, how=how)
             continue
         if JUNK.search(name):
-            yield finding("ZIP05", name=name, pattern=JUNK.search(name)[0].strip("/") + "*")
+            yield finding("ZIP05", name=name, pattern=f"*{JUNK.search(name)[0].strip('/')}*")
+        if name in PREDICTIONS:
+            yield finding("ZIP13", name=name)
         if len(name) > MAX_ENTRY_NAME or max(map(len, name.split("/"))) > MAX_PART_NAME:
             yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} characters, or is longer "
                                                   f"than {MAX_ENTRY_NAME}")  # fmt: skip

@@ -52,7 +52,7 @@ CODES = {
     "ZIP04": Code(5, "error", "{name} is {how}",
                   "Python's zipfile could not unpack it and the submission would hang in Preparing",
                   "zip with plain Deflate or Stored and without a password (not Windows Explorer above 2 GB)"),
-    "ZIP05": Code(12, "error", "{name} is a leftover of the operating system or of Python",
+    "ZIP05": Code(12, "warning", "{name} is a leftover of the operating system or of Python",
                   "it would unpack it beside your files, where it wastes quota and can be taken for code",
                   "delete it from the zip (zip -d FILE.zip '{pattern}')"),
     "ZIP06": Code(12, "error", "the name {name!r} {how}",
@@ -72,6 +72,9 @@ CODES = {
     "ZIP12": Code(10, "warning", "the zip has no metadata file",
                   "its files would be copied into the result as well and count twice against the quota ({size} MB)",
                   "add --metadata 'a short description'"),
+    "ZIP13": Code(0, "error", "{name} in the zip has the name of a file that the ingestion program writes",
+                  "it copies the submission over the predictions before they are scored, so that this file would be "
+                  "scored in their place", "delete it from the zip (zip -d FILE.zip {name})"),
     "MET01": Code(3, "error", "{name} holds a command",
                   "it would run that command in place of leaving your code to the ingestion program",
                   "leave only a description in it, or delete it"),

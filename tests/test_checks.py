@@ -102,6 +102,8 @@ FAULTS = [
     ("ZIP04", raw(*ENCRYPTED), raw()),
     ("ZIP05", {"model.py": GOOD, "__MACOSX/._model.py": "x"}, {"model.py": GOOD, "MACOSX/model.txt": "x"}),
     ("ZIP05", {"model.py": GOOD, "weights/.DS_Store": "x"}, {"model.py": GOOD, "weights/DS_Store.txt": "x"}),
+    ("ZIP13", {"model.py": GOOD, "predictions.npy": "x"}, {"model.py": GOOD, "weights/predictions.npy": "x"}),
+    ("ZIP13", {"model.py": GOOD, "progress.json": "{}"}, {"model.py": GOOD, "my_progress.json": "{}"}),
     ("ZIP05", {"model.py": GOOD, "__pycache__/model.cpython-311.pyc": "x"}, {"model.py": GOOD, "cache/model.txt": "x"}),
     ("ZIP06", raw(name="s" * 61 + ".zip"), raw(name="s" * 60 + ".zip")),
     ("ZIP06", raw(name="model.rar"), raw(name="model.zip")),
