@@ -132,6 +132,15 @@ FAULTS = [
         {"model.py": GOOD, "metadata": "command: python3 model.py"},
         {"model.py": GOOD, "metadata": "description: ours"},
     ),
+    *(
+        ("MET01", {"model.py": GOOD, "metadata": command}, {"model.py": GOOD, "metadata": none})
+        for command, none in (
+            ("{command: python3 model.py}", "{command: ''}"),
+            ("\ufeffcommand: python3 model.py", "\ufeffdescription: ours"),
+            ("description: ours\ncommand: ls", "description: |\n  ours\n  command: ls"),
+            ("'command': ls", "commands: ls"),
+        )
+    ),
     ("PY01", GOOD + "\n  def", GOOD + "\ndef f(): pass"),
     ("PY01", GOOD + "\n" + "-" * 100_000 + "1", GOOD + "\n" + "-" * 10 + "1"),
     ("PY02", GOOD.replace("class Model", "class model"), GOOD.replace("class Model:", "class Model(object):")),
