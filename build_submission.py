@@ -238,6 +238,8 @@ def generated_images(n: int):
 
 def describe(path: Path) -> dict:
     """Path (relative where it is below the working directory), bytes and SHA-256 of a file."""
+    if path.exists() and not path.is_file():  # reading a pipe or a device would never end
+        raise OSError(f"{path} is no regular file")
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):

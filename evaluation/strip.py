@@ -16,7 +16,7 @@ from training import data
 from training.files import ROOT
 
 SHOWN = ("clean", "hue", "motion", "grid_mask", "gaussian_noise", "jpeg", "invert", "composite")
-SEVERITY, SIDE = 4, 144
+SEVERITY, SIDE = 4, 96
 
 
 def strip(image: np.ndarray, predictor: model.Model) -> np.ndarray:
@@ -24,11 +24,11 @@ def strip(image: np.ndarray, predictor: model.Model) -> np.ndarray:
     pictures = [image if name == "clean" else corrupt_batch(image[None], name, SEVERITY)[0] for name in SHOWN]
     columns = []
     for name, picture, row in zip(SHOWN, pictures, predictor.predict_proba(np.stack(pictures)), strict=True):
-        column = np.full((SIDE + 44, SIDE + 6, 3), 255, np.uint8)
-        column[22:-22, 3:-3] = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+        column = np.full((SIDE + 44, SIDE + 10, 3), 255, np.uint8)
+        column[22:-22, 5:-5] = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
         below = f"{data.CLASSES[row.argmax()]} {row.max():.0%}"
         for text, y in ((name.replace("_", " "), 15), (below, SIDE + 37)):
-            cv2.putText(column, text, (4, y), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+            cv2.putText(column, text, (5, y), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (40, 40, 40), 1, cv2.LINE_AA)
         columns.append(column)
     return np.hstack(columns)
 
@@ -44,7 +44,7 @@ def main() -> None:
         picture = strip(cells.images[args.cell], model.Model())
     except (ValueError, OSError, IndexError) as error:
         sys.exit(f"error: {error}")
-    args.out.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+    args.out.write_bytes(cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
     print(f"{args.out}: a cell of class {data.CLASSES[cells.labels[args.cell]]}")
 
 

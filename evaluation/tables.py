@@ -4,10 +4,9 @@
     python -m evaluation.tables --check    exit 1 if that would change anything
 
 report.json is what build_submission.py wrote, card.json what evaluation.evaluate, calibration.json what
-evaluation.calibrate, unforeseen.json what evaluation.unforeseen,
-ledger.json what evaluation.ledger, systems.json what evaluation.compare, benchmark.json what evaluation.benchmark,
-laboratory.json what
-evaluation.laboratory, audit_benchmark.json what tests.dirty.
+evaluation.calibrate, unforeseen.json what evaluation.unforeseen, ledger.json what evaluation.ledger, systems.json what
+evaluation.compare, benchmark.json what evaluation.benchmark, laboratory.json what evaluation.laboratory,
+audit_benchmark.json what tests.dirty.
 """
 
 import json
@@ -26,27 +25,34 @@ def load(name: str) -> dict:
     return json.loads((HERE / name).read_text(encoding="utf-8"))
 
 
+REPORTED = ("ran under", "zip", "rehearsal", "shut in", "prediction", "scoring", "forecast", "accuracy", "balanced")
+
+
 def report() -> str:
-    """The last lines of the terminal report, as build_submission.py prints it."""
+    """Some lines of the terminal report, as build_submission.py prints it, and the last one, the verdict."""
     from rich.console import Console
 
     from grader.report import terminal
 
-    console = Console(width=80, highlight=False, force_terminal=False)
+    console = Console(width=110, highlight=False, force_terminal=False)
     with console.capture() as capture:
         terminal(load("report.json"), console)
-    return "```text\n" + "\n".join(line.rstrip() for line in capture.get().strip().splitlines()[-10:]) + "\n```"
+    lines = [line.rstrip() for line in capture.get().strip().splitlines()]
+    shown = [line for line in lines if line.startswith(REPORTED)] + lines[-1:]
+    return "```text\n" + "\n".join(shown) + "\n```"
 
 
 def headline() -> str:
     """One line of results."""
     found, cost = load("card.json")["summary"], load("benchmark.json")
     clean, corrupted = (percent(found[part]["accuracy"]) for part in ("clean", "corrupted"))
-    score, low, high = (percent(found["predicted_hidden"][key]) for key in ("score", "low", "high"))
+    predicted = found["predicted_hidden"]
+    score, low, high = (percent(predicted[key]) for key in ("score", "low", "high"))
+    beyond = ", extrapolated" if predicted["extrapolated"] else ""
     return (
         f"**{clean}% of clean held-out cells, {corrupted}% under {len(found['corruptions'])} corruptions; predicted "
-        f"hidden score {score} ({low} to {high}).** A zip of {cost['zip_mb']:.0f} MB; {cost['images']:,} pictures in "
-        f"{cost['seconds']['total']:.0f} s on {cost['cores']} cores."
+        f"hidden score {score} (95% interval {low} to {high}{beyond}).** A zip of {cost['zip_mb']:.0f} MB; "
+        f"{cost['images']:,} pictures in {cost['seconds']['total']:.0f} s on {cost['cores']} cores."
     )
 
 
@@ -76,6 +82,15 @@ def laboratory() -> str:
         f"other stain, camera and scale) these weights name {percent(found['accuracy'])}% rightly; most often {name} "
         f"is taken for {other} ({count} of {cells})."
     )
+
+
+def laboratory_classes() -> str:
+    """Each class of the other laboratory's cells, and the label it is given most often."""
+    lines = ["| class | cells | recall % | labels given most often |", "|---|---|---|---|"]
+    for name, row in load("laboratory.json")["classes"].items():
+        given = ", ".join(f"{other} {count}" for other, count in list(row["named"].items())[:3])
+        lines.append(f"| {name} | {row['cells']} | {percent(row['recall'])} | {given} |")
+    return "\n".join(lines)
 
 
 def percent(value: float) -> str:
@@ -269,8 +284,8 @@ def trials() -> str:
 
 BLOCKS = {
     block.__name__: block
-    for block in (report, headline, summary, laboratory, card, calibration, unforeseen, trials, benchmark, audit,
-                  systems, classes, corruptions, mistakes)
+    for block in (report, headline, summary, laboratory, laboratory_classes, card, calibration, unforeseen, trials,
+                  benchmark, audit, systems, classes, corruptions, mistakes)
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from grader.weights import check_weights
 
 MAX_MB = 2048  # a larger zip breaks off on upload; the largest that is known to have passed had 1.3 GB
 COPY_MB = 100  # above this, a second copy of the submission in its own result is worth a word
+PREDICTIONS = ("predictions.npy", "progress.json")  # what the ingestion program writes
 MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_PART_NAME, MAX_ENTRIES = 64, 200, 100, 10_000
 MAX_RATIO, MAX_UNPACKED = 200, 4 << 30  # bytes
 MAX_PYTHON = 32 << 20  # bytes of all sources together
@@ -150,6 +151,8 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
             yield finding("ZIP07", name=name, how=how)
             continue
         yield from check_entry(info)
+        if name in PREDICTIONS:
+            yield finding("ZIP13", name=name)
         key = name.rstrip("/").casefold()
         if key in seen:
             yield finding("ZIP09", name=name, other=seen[key])
@@ -250,10 +253,21 @@ def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     return Entry(head, size, digest and digest.hexdigest())
 
 
+def has_command(metadata: bytes) -> bool:
+    """Whether a metadata file, read as YAML as the worker reads it, holds a command that is not empty."""
+    import yaml  # here, so that a zip can be built by a Python that has the standard library alone
+
+    try:
+        content = yaml.safe_load(metadata[: 1 << 16].decode("utf-8-sig"))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and bool(content.get("command"))
+
+
 def check_metadata(entries: dict[str, Entry]) -> Iterator[Finding]:
     named = [name for name in ("metadata", "metadata.yaml") if name in entries]
     for name in named:
-        if re.search(rb"^\s*['\"]?command['\"]?\s*:", entries[name].head, re.MULTILINE):
+        if has_command(entries[name].head):
             yield finding("MET01", name=name)
     size = sum(entry.size for entry in entries.values()) / 1e6
     if not named and size > COPY_MB:

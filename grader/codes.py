@@ -72,6 +72,9 @@ CODES = {
     "ZIP12": Code(10, "warning", "the zip has no metadata file",
                   "its files would be copied into the result as well and count twice against the quota ({size} MB)",
                   "add --metadata 'a short description'"),
+    "ZIP13": Code(0, "error", "{name} in the zip has the name of a file that the ingestion program writes",
+                  "it copies the submission over the predictions before they are scored, so that this file would be "
+                  "scored in their place", "delete it from the zip (zip -d FILE.zip {name})"),
     "MET01": Code(3, "error", "{name} holds a command",
                   "it would run that command in place of leaving your code to the ingestion program",
                   "leave only a description in it, or delete it"),

@@ -69,7 +69,9 @@ def layer(class_name: str, module: str | None = "keras.layers", registered: str 
     return {"module": module, "class_name": class_name, "config": config, "registered_name": registered}
 
 
-def keras_file(*layers: dict, version: str = "3.4.1", compiled: dict | None = None) -> bytes:
+def keras_file(
+    *layers: dict, version: str = "3.4.1", compiled: dict | None = None, weights: bytes | None = None
+) -> bytes:
     """A .keras file with these layers: a zip of metadata.json, config.json and model.weights.h5."""
     config = layer("Functional", "keras.src.models.functional", "Functional", layers=[layer("Dense", units=8), *layers])
     config["compile_config"] = compiled or {"optimizer": layer("Adam", "keras.optimizers"), "loss": "mse"}
@@ -77,5 +79,22 @@ def keras_file(*layers: dict, version: str = "3.4.1", compiled: dict | None = No
     with zipfile.ZipFile(buffer, "w") as file:
         file.writestr("metadata.json", json.dumps({"keras_version": version, "date_saved": "2024-11-20@10:00:00"}))
         file.writestr("config.json", json.dumps(config))
-        file.writestr("model.weights.h5", hdf5())
+        file.writestr("model.weights.h5", hdf5() if weights is None else weights)
+    return buffer.getvalue()
+
+
+def whole_h5(*layers: dict, version: str = "3.4.1", loss: str | None = None) -> bytes:
+    """A whole model in an .h5 file, as Keras writes it: its layers have no module."""
+    import h5py
+
+    layers = [{key: part[key] for key in ("class_name", "config")} for part in (layer("Dense", units=8), *layers)]
+    attributes = {"keras_version": version, "model_config": {"class_name": "Sequential", "config": {"layers": layers}}}
+    if loss:
+        optimizer = {"class_name": "Adam", "config": {"learning_rate": 0.001}}
+        attributes["training_config"] = {"loss": loss, "metrics": None, "optimizer_config": optimizer}
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.create_group("model_weights")
+        for name, value in attributes.items():
+            file.attrs[name] = value if isinstance(value, str) else json.dumps(value)
     return buffer.getvalue()

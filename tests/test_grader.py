@@ -54,6 +54,18 @@ def run_scoring(tmp_path: Path, labels, predictions: bytes | None) -> int:
     return scoring.main(str(tmp_path / "in"), str(tmp_path / "out"))
 
 
+def test_a_submission_that_ships_predictions_is_not_scored(tmp_path, capsys):
+    labels = np.arange(8)
+    (tmp_path / "submission" / "weights").mkdir(parents=True)
+    (tmp_path / "submission" / "weights" / "predictions.npy").write_bytes(b"")  # a name that does no harm
+    assert run_scoring(tmp_path, labels, submissions.npy(labels)) == 0
+    folders = [str(tmp_path / name) for name in ("in", "out", "submission")]
+    assert scoring.main(*folders) == 0
+    (tmp_path / "submission" / "predictions.npy").write_bytes(submissions.npy(labels))
+    assert scoring.main(*folders) == 1
+    assert "would replace its predictions" in capsys.readouterr().err
+
+
 def test_scoring_writes_flat_scores_under_the_leaderboards_keys_and_a_page(tmp_path):
     labels = np.arange(8).repeat(2)
     assert run_scoring(tmp_path, labels, submissions.npy(np.roll(labels, 1))) == 0

@@ -29,20 +29,46 @@ def test_a_number_changed_by_hand_is_put_right():
     assert tables.render(text.replace(number, "12.34")) == text
 
 
-def links(path) -> list[str]:
-    """The relative targets of a page's links and pictures."""
-    return re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+def links(path) -> list[tuple[str, str]]:
+    """(file, anchor) of a page's relative links and pictures; either may be empty."""
+    return re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8"))
+
+
+def headings(path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    found = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def broken(path) -> list[str]:
+    """The relative links of a page that lead to no file, or to no heading in it."""
+    wrong = []
+    for target, anchor in links(path):
+        page = path.parent / target if target else path
+        if not page.exists() or (anchor and anchor not in headings(page)):
+            wrong.append(f"{target}#{anchor}" if anchor else target)
+    return wrong
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
-    for target in links(path):
-        assert (path.parent / target).exists(), target
+    assert not broken(path)
 
 
-def test_links_are_found(tmp_path):
-    (tmp_path / "page.md").write_text("[a](b.md) ![c](d/e.png) [f](https://g.h) [i](j.md#k)")
-    assert links(tmp_path / "page.md") == ["b.md", "d/e.png", "j.md"]
+def test_broken_links_are_found(tmp_path):
+    (tmp_path / "there.md").write_text("# One heading, here\n")
+    page = tmp_path / "page.md"
+    page.write_text("[a](there.md) [b](there.md#one-heading-here) [c](https://not.checked/x) ## d\n")
+    assert links(page) and not broken(page)
+    page.write_text("[a](gone.md) ![b](no/picture.png) [c](there.md#no-such) [d](#nor-this) [e](there.md)")
+    assert broken(page) == ["gone.md", "no/picture.png", "there.md#no-such", "#nor-this"]
+
+
+def test_each_table_stands_once_and_its_marks_stand_alone():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+    for name in tables.BLOCKS:
+        assert len(re.findall(rf"^<!-- {name} -->$", text, re.MULTILINE)) == 1, name
+        assert len(re.findall(rf"^<!-- /{name} -->$", text, re.MULTILINE)) == 1, name  # text after it is no Markdown
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

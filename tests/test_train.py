@@ -456,3 +456,17 @@ def test_the_command_explains_bad_data(command, tmp_path):
     output = process.communicate()[0]
     assert process.returncode == 1 and "Traceback" not in output
     assert "none.npz" in output or "missing" in output
+
+
+@pytest.mark.slow
+def test_a_trial_of_what_ships(command, tmp_path):
+    """The recipe `ours` at every size, from the ImageNet backbone, in under four minutes on two cores."""
+    if not (ROOT / "data" / "training_set.npz").exists() or not networks.PRETRAINED.is_dir():
+        pytest.skip("needs data/training_set.npz and data/pretrained (see docs/DATA.md)")
+    started = time.monotonic()
+    output = command("--limit", 400, "--epochs", 3, "--out", tmp_path / "run").communicate(timeout=600)[0]
+    assert time.monotonic() - started < 240, output
+    assert [entry["size"] for entry in history_of(tmp_path / "run")] == [64, 96, 112], output
+    assert "epoch   3 of 3" in output and "Traceback" not in output and "cuInit" not in output
+    made = model.Model(tmp_path / "run")
+    assert made.manifest["pixels"] == 112 and len(made.views) == 4 and made.manifest["recipe"] == "ours"

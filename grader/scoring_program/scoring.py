@@ -1,10 +1,11 @@
 """Scoring program: compares the labels predicted with the true ones.
 
-    python3 scoring.py INPUT OUTPUT
+    python3 scoring.py INPUT OUTPUT [SUBMISSION]
 
 INPUT/ref/labels.npy (n,) int and INPUT/res/predictions.npy (n,) int in 0-7 -> OUTPUT/scores.json (accuracy, balanced
 accuracy, macro precision, recall and F1, each 0-1) and OUTPUT/detailed_results.html (a confusion matrix). Predictions
-that break the contract are refused with one sentence and exit status 1. Needs numpy alone.
+that break the contract are refused with one sentence and exit status 1. So is a SUBMISSION (the folder where the
+platform mounts it, since v1.27) that holds a predictions.npy: it is copied over INPUT/res. Needs numpy alone.
 
 The macro means are taken over the classes found among the true or the predicted labels, and a ratio with nothing
 below the line is 0, as scikit-learn does it; balanced accuracy is the mean recall of the classes that are there.
@@ -120,10 +121,12 @@ def page(matrix: np.ndarray, scores: dict[str, float]) -> str:
     )
 
 
-def main(input_folder: str, output: str) -> int:
+def main(input_folder: str, output: str, submission: str = "/app/ingested_program") -> int:
     labels = np.load(os.path.join(input_folder, "ref", "labels.npy"))
     path = os.path.join(input_folder, "res", "predictions.npy")
     try:
+        if os.path.lexists(os.path.join(submission, "predictions.npy")):
+            raise ValueError("the submission holds a predictions.npy, which would replace its predictions: remove it")
         if not os.path.isfile(path):
             raise ValueError("there are no predictions: the submission failed before it could return any (see its log)")
         predictions = np.load(path, allow_pickle=False)
@@ -142,4 +145,4 @@ def main(input_folder: str, output: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    sys.exit(main(*sys.argv[1:4]))
