@@ -48,7 +48,7 @@ LIKELY_MODULES = frozenset("utils util helpers common score scoring evaluate dat
 KNOWN = STANDARD | GRADER_PACKAGES
 PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
 NEED_PILLOW = frozenset({"array_to_img", "load_img", "save_img"})
-MAX_REACHED = 1 << 20  # bytes of sources that are read
+MAX_NODES = 200_000  # of the syntax trees that are read
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
     "read_bytes loadmat restore".split()
@@ -64,11 +64,11 @@ def check_sources(
     names: all files in the zip.
     """
     found, reached, code = [], {}, Code()
-    for file, source in reach(sources):
-        try:
-            reached[file] = list(walk(parse(source)))
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
+    for file, read in reach(sources):
+        if isinstance(read, ast.Module):
+            reached[file] = list(walk(read))
+        else:
+            where = f"line {read.lineno}: {read.msg}" if isinstance(read, SyntaxError) else str(read)
             found.append(finding("PY01", file=file, why=where or "nested too deeply"))
     values = share(reached)
     imported = {module for nodes in reached.values() for module, _, _ in imports(nodes)}
@@ -86,20 +86,25 @@ def check_sources(
     return list(dict.fromkeys(found)), code
 
 
-def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """model.py and the modules of the zip that it imports, directly or not, up to MAX_REACHED bytes."""
-    todo, done, left = ["model.py"], set(), MAX_REACHED
-    while todo:
+def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Exception]]:
+    """model.py and the modules of the zip that it imports, directly or not: their trees, or why they have none.
+
+    Stops after MAX_NODES nodes, so that no zip takes long.
+    """
+    todo, done, left = ["model.py"], set(), MAX_NODES
+    while todo and left > 0:
         file = todo.pop(0)
-        if file in done or len(sources[file]) > left and done:
+        if file in done:
             continue
         done.add(file)
-        left -= len(sources[file])
-        yield file, sources[file]
         try:
-            nodes = [(node, False) for node in ast.walk(parse(sources[file]))]
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            tree = parse(sources[file])
+            nodes = [(node, False) for node in ast.walk(tree)]
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            yield file, error
             continue
+        left -= len(nodes)
+        yield file, tree
         for module, _, _ in imports(nodes):
             todo += [path for path in module_files(module, file) if path in sources]
             if moves_path(nodes):

@@ -141,7 +141,7 @@ KINDS = [
      stored(loads("n.h5"), n_h5=whole_h5(loss="mean_squared_error"))),
     ("KER04", stored(loads("n.h5"), n_h5=whole_h5(loss="my_loss")),
      stored(loads("n.h5", ", compile=False"), n_h5=whole_h5(loss="my_loss"))),
-    ("KER08", stored(loads("n.h5"), n_h5=hdf5()), 
+    ("KER08", stored(loads("n.h5"), n_h5=hdf5()),
      stored(loads("n.h5").replace("saving.load_model", "Sequential().load_weights"), n_h5=hdf5())),
     ("KER08", {"model.py": loads("net"), "net/saved_model.pb": "x"},
      {"model.py": loads("net").replace("keras.saving.load_model", "keras.layers.TFSMLayer"),
