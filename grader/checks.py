@@ -131,7 +131,7 @@ def check_names(file: zipfile.ZipFile) -> Iterator[Finding]:
             continue
         if JUNK.search(name):
             yield finding("ZIP05", name=name, pattern=f"*{JUNK.search(name)[0].strip('/')}*")
-        if name in PREDICTIONS:
+        if name.split("/")[0] in PREDICTIONS:
             yield finding("ZIP13", name=name)
         if len(name) > MAX_ENTRY_NAME or max(map(len, name.split("/"))) > MAX_PART_NAME:
             yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} characters, or is longer "
@@ -201,7 +201,7 @@ def has_command(metadata: bytes) -> bool:
     import yaml  # here, so that a zip can be built by a Python that has the standard library alone
 
     try:
-        content = yaml.safe_load(metadata[: 1 << 16].decode("utf-8-sig"))
+        content = yaml.safe_load(metadata[: 1 << 16].decode("utf-8-sig", errors="ignore"))
     except (yaml.YAMLError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and bool(content.get("command"))
