@@ -151,7 +151,7 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
             yield finding("ZIP07", name=name, how=how)
             continue
         yield from check_entry(info)
-        if name in PREDICTIONS:
+        if name.split("/")[0] in PREDICTIONS:
             yield finding("ZIP13", name=name)
         key = name.rstrip("/").casefold()
         if key in seen:
@@ -258,7 +258,7 @@ def has_command(metadata: bytes) -> bool:
     import yaml  # here, so that a zip can be built by a Python that has the standard library alone
 
     try:
-        content = yaml.safe_load(metadata[: 1 << 16].decode("utf-8-sig"))
+        content = yaml.safe_load(metadata[: 1 << 16].decode("utf-8-sig", errors="ignore"))
     except (yaml.YAMLError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and bool(content.get("command"))

@@ -187,6 +187,7 @@ FAULTS = [
     ("ZIP05", {"model.py": GOOD, "__MACOSX/._model.py": "x"}, {"model.py": GOOD, "MACOSX/model.txt": "x"}),
     ("ZIP05", {"model.py": GOOD, "weights/.DS_Store": "x"}, {"model.py": GOOD, "weights/DS_Store.txt": "x"}),
     ("ZIP13", {"model.py": GOOD, "predictions.npy": "x"}, {"model.py": GOOD, "weights/predictions.npy": "x"}),
+    ("ZIP13", {"model.py": GOOD, "predictions.npy/a": "x"}, {"model.py": GOOD, "predictions/a": "x"}),
     ("ZIP13", {"model.py": GOOD, "progress.json": "{}"}, {"model.py": GOOD, "my_progress.json": "{}"}),
     ("ZIP05", {"model.py": GOOD, "__pycache__/model.cpython-311.pyc": "x"}, {"model.py": GOOD, "cache/model.txt": "x"}),
     ("ZIP06", raw(name="s" * 61 + ".zip"), raw(name="s" * 60 + ".zip")),
@@ -223,6 +224,7 @@ FAULTS = [
             ("\ufeffcommand: python3 model.py", "\ufeffdescription: ours"),
             ("description: ours\ncommand: ls", "description: |\n  ours\n  command: ls"),
             ("'command': ls", "commands: ls"),
+            ("command: ls\n# " + "é" * 40_000, "description: ls\n# " + "é" * 40_000),
         )
     ),
     ("PY01", GOOD + "\n  def", GOOD + "\ndef f(): pass"),
