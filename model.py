@@ -3,15 +3,22 @@
     from model import Model
     labels = Model().predict(X)        # X (n, 96, 96, 3) in 0-255  ->  (n,) int64
 
+    python model.py PATHS... [--csv OUT] [--html OUT] [--weights FOLDER]     # names the cells of your own pictures
+
 Labels: 0 basophil, 1 eosinophil, 2 erythroblast, 3 immature granulocyte, 4 lymphocyte, 5 monocyte, 6 neutrophil,
 7 platelet. Training imports `preprocess` and `build_network` from here, so that both sides are one piece of code.
 """
 
 import hashlib
 import json
+import os
 import re
+import sys
 import warnings
 from pathlib import Path
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # whoever names cells from a shell needs no log of TensorFlow's
 
 import keras
 import numpy as np
@@ -21,6 +28,10 @@ NUM_CLASSES = 8
 SURE = 0.7  # an image whose likeliest class has less than this after the first view gets the other views, too
 BATCH_SIZE = 64  # every batch is filled up to this size, so that an image meets the same arithmetic in any company
 FOLDER = Path(__file__).resolve().parent / "weights"
+CLASSES = (
+    "basophil", "eosinophil", "erythroblast", "immature granulocyte",
+    "lymphocyte", "monocyte", "neutrophil", "platelet",
+)  # fmt: skip
 
 
 def as_images(X) -> np.ndarray:
@@ -220,3 +231,172 @@ class Model:
                 turned = np.ascontiguousarray(view(images))
                 probabilities[start : start + n] += np.asarray(self.network.predict_on_batch(turned))[:n]
         return probabilities / np.float32(len(views))
+
+
+# Pictures named from a shell. Nothing below runs in the grader; only this part needs OpenCV.
+
+READABLE = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".npz")
+COLUMNS = ("file", "class", "confidence", "second", "second_confidence", "unsure")
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Cells, named</title>
+<meta name="viewport" content="width=device-width"><style>:root{color-scheme:light dark}body{font:14px sans-serif}
+main{display:grid;grid-template-columns:repeat(auto-fill,minmax(130px,1fr));gap:12px}figure{margin:0;padding:6px}
+img{width:96px}figcaption{overflow-wrap:anywhere}.unsure{outline:2px solid #d33}small{opacity:.75}</style>
+<h1>%d cells, %d unsure</h1><p>The least sure come first; a frame marks those below %.0f%%.</p><main>%s</main></html>
+"""
+FIGURE = """<figure class="%s"><img src="data:image/png;base64,%s" alt=""><figcaption>
+<b>%s</b> %.0f%%<br>or %s %.0f%%<br><small>%s</small></figcaption></figure>"""
+
+
+def read_picture(source: Path | np.ndarray) -> np.ndarray:
+    """A picture of any size as the model takes it: (96, 96, 3) uint8, RGB, its centred square, resized.
+
+    source: a file that OpenCV reads, or an array (height, width, 3), RGB, in 0-255 or in [0, 1]. Raises ValueError or
+    OSError where it is neither.
+    """
+    import cv2
+
+    if isinstance(source, Path):
+        content = np.frombuffer(source.read_bytes(), np.uint8)  # imread would not open every name on Windows
+        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+        if pixels is None:
+            raise ValueError("no picture that can be read")
+        source = pixels[..., ::-1]
+    side = min(source.shape[:2])
+    top, left = ((length - side) // 2 for length in source.shape[:2])
+    square = np.rint(_clean(source[None, top : top + side, left : left + side])[0]).astype(np.uint8)
+    way = cv2.INTER_AREA if side > IMAGE_SIZE else cv2.INTER_CUBIC
+    return square if side == IMAGE_SIZE else cv2.resize(square, (IMAGE_SIZE, IMAGE_SIZE), interpolation=way)
+
+
+def _opened(file: Path) -> dict[str, Path | np.ndarray]:
+    """{name: what `read_picture` takes} of a picture's file, or of each cell in an .npz file."""
+    if file.is_dir():
+        raise ValueError("a folder without pictures")
+    if file.suffix.lower() != ".npz":
+        return {str(file): file}
+    with np.load(file) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    stacks = {name: a for name, a in arrays.items() if a.ndim == 4 and a.shape[3] == 3 and a.dtype.kind in "uif"}
+    if not stacks:
+        raise ValueError("holds no array of pictures (n, height, width, 3)")
+    return {f"{file}:{name}[{i}]": image for name, stack in stacks.items() for i, image in enumerate(stack)}
+
+
+def _each(function, named: dict, failed: dict) -> dict:
+    """{name: function(value)}; a name whose value fails goes to `failed`, with the reason, instead."""
+    made = {}
+    for name, value in named.items():
+        try:
+            made[name] = function(value)
+        except Exception as error:  # a foreign file can fail in many ways
+            failed[name] = getattr(error, "strerror", None) or str(error)
+    return made
+
+
+def name_pictures(model: Model, paths: list[Path], failed: dict[str, str]):
+    """Yields for each picture in `paths`, files or folders, a dictionary: COLUMNS, and `picture` (96, 96, 3) uint8.
+
+    Of what cannot be read, `failed` gets {name: reason}. On a terminal a bar shows how far many pictures have come.
+    """
+    files = {}
+    for path in paths:
+        inside = path.rglob("*") if path.is_dir() else ()
+        inside = sorted(f for f in inside if f.suffix.lower() in READABLE and not f.name.startswith("."))
+        files |= {str(file): file for file in inside or [path]}
+    found = [item for opened in _each(_opened, files, failed).values() for item in opened.items()]
+    for start in range(0, len(found), BATCH_SIZE):
+        pictures = _each(read_picture, dict(found[start : start + BATCH_SIZE]), failed)
+        chances = model.predict_proba(np.stack(list(pictures.values()))) if pictures else ()
+        for (name, picture), chance in zip(pictures.items(), chances, strict=True):
+            second, first = np.argsort(chance, kind="stable")[-2:]
+            sure = chance[[first, second]].astype(float).round(4).tolist()
+            values = (name, CLASSES[first], sure[0], CLASSES[second], sure[1], "unsure" if chance[first] < SURE else "")
+            yield {**dict(zip(COLUMNS, values, strict=True)), "picture": picture}
+        if len(found) > BATCH_SIZE and sys.stderr.isatty():
+            done = min(start + BATCH_SIZE, len(found))
+            end = "\n" if done == len(found) else ""
+            print(f"\r[{'#' * (30 * done // len(found)):30}] {done} of {len(found)}", end=end, file=sys.stderr)
+
+
+def as_csv(rows: list[dict]) -> str:
+    """A table with COLUMNS as its first line."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def as_html(rows: list[dict]) -> str:
+    """A page that shows the pictures with what they were named, the least sure first."""
+    import base64
+    from html import escape
+
+    import cv2
+
+    figures = []
+    for row in sorted(rows, key=lambda row: row["confidence"]):
+        picture = base64.b64encode(cv2.imencode(".png", row["picture"][..., ::-1])[1]).decode()
+        sure = row["class"], 100 * row["confidence"], row["second"], 100 * row["second_confidence"]
+        figures.append(FIGURE % (row["unsure"], picture, *sure, escape(row["file"])))
+    return PAGE % (len(rows), sum(bool(row["unsure"]) for row in rows), 100 * SURE, "\n".join(figures))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _options():
+    """The command's options; ends with status 2 where they cannot be used."""
+    import argparse
+    from importlib.util import find_spec
+
+    parser = argparse.ArgumentParser(description="Name the cells in pictures: one cell a picture, of any size.")
+    parser.add_argument("paths", nargs="+", type=Path, help="pictures, folders of them, or .npz files")
+    parser.add_argument("--csv", type=Path, help="table to write")
+    parser.add_argument("--html", type=Path, help="page to write, with the pictures on it")
+    parser.add_argument("--weights", type=Path, default=FOLDER, help="folder of weights; default: weights")
+    args = parser.parse_args()
+    if not find_spec("cv2"):
+        parser.error("OpenCV reads the pictures and is missing: python -m pip install opencv-python")
+    for out in filter(None, (args.csv, args.html)):
+        if not out.resolve().parent.is_dir():
+            parser.error(f"{out.parent} is no folder: make it first, or write elsewhere")
+        if out.is_dir() or out.suffix.lower() in READABLE:
+            parser.error(f"{out} is a folder, or named like a picture: write elsewhere")
+    return args
+
+
+def main() -> int:
+    """Name pictures as the options say. Returns 0; 1 where some could not be read; 2 where nothing can be done."""
+    args, rows, failed = _options(), [], {}
+    sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        for row in name_pictures(Model(args.weights), args.paths, failed):
+            rows.append(row)
+            second = f"or {row['second']} {row['second_confidence']:.0%}"
+            print(f"{row['class']:21} {row['confidence']:4.0%}  {second:28}{row['unsure']:8}{row['file']}")
+        for path, written in ((args.csv, as_csv), (args.html, as_html)):
+            if rows and path:
+                _write(path, written(rows))
+    except (ImportError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, reason in failed.items():
+        print(f"skipped: {name}: {reason}", file=sys.stderr)
+    unsure = sum(bool(row["unsure"]) for row in rows)
+    print(f"{len(rows)} named, {unsure} of them unsure (below {SURE:.0%}); {len(failed)} could not be read")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""model.py from a shell: pictures of any kind and size, named."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import model
+from training import data
+
+
+def shell(*arguments, cwd=ROOT) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "model.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, encoding="utf-8")
+
+
+def read(path) -> list[dict]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def save(path, image: np.ndarray) -> None:
+    """Save RGB pixels with OpenCV's codec for the name's ending."""
+    path.write_bytes(cv2.imencode(path.suffix, image[..., ::-1])[1].tobytes())
+
+
+@pytest.fixture(scope="module")
+def pictures(heldout, tmp_path_factory):
+    """(folder of 20 held-out cells as files of four kinds and many sizes and shapes, {file name: label})."""
+    folder, expected = tmp_path_factory.mktemp("cells"), {}
+    rng = np.random.default_rng(3)
+    for i, k in enumerate(rng.permutation(len(heldout[0]))[:20]):
+        side = int(rng.integers(80, 400))
+        image = cv2.resize(heldout[0][k], (side, side), interpolation=cv2.INTER_CUBIC)
+        beside = ((0, 0), (side // 3, side // 3), (0, 0)) if i % 2 else ((side // 4, side // 4), (0, 0), (0, 0))
+        image = np.pad(image, beside, "reflect") if i % 4 else image
+        path = folder / f"in {i % 3}" / f"zelle-ä{i}{('.jpg', '.png', '.TIFF', '.bmp')[(i // 2) % 4]}"
+        path.parent.mkdir(exist_ok=True)
+        save(path, image)
+        expected[path.name] = data.CLASSES[heldout[1][k, 0]]
+    return folder, expected
+
+
+@pytest.fixture(scope="module")
+def labelled(pictures, tmp_path_factory):
+    """The command on the folder and two files that cannot be read: (what it said, its CSV's rows, its page)."""
+    out = tmp_path_factory.mktemp("out")
+    (out / "torn.png").write_bytes(b"\x89PNG, or not")
+    said = shell(pictures[0], out / "torn.png", out / "gone.jpg", "--csv", out / "a.csv", "--html", out / "a.html")
+    assert {path.name for path in out.iterdir()} == {"torn.png", "a.csv", "a.html"}
+    return said, read(out / "a.csv"), (out / "a.html").read_text(encoding="utf-8")
+
+
+def test_at_least_19_of_20_cells_are_named_rightly(pictures, labelled):
+    found = {os.path.basename(row["file"]): row["class"] for row in labelled[1]}
+    assert found.keys() == pictures[1].keys()
+    assert sum(found[name] == label for name, label in pictures[1].items()) >= 19
+
+
+def test_what_cannot_be_read_is_named_and_skipped(labelled):
+    said = labelled[0]
+    assert said.returncode == 1
+    assert "torn.png: no picture that can be read" in said.stderr and "gone.jpg: No such file" in said.stderr
+    assert "20 named" in said.stdout and "2 could not be read" in said.stdout
+
+
+def test_every_row_is_printed_and_shown(labelled):
+    said, rows, page = labelled
+    assert page.count("<figure") == page.count("data:image/png;base64,") == 20
+    for row in rows:
+        assert row["file"] in said.stdout and row["file"] in page
+        assert 0 <= float(row["second_confidence"]) <= float(row["confidence"]) <= 1 and row["class"] != row["second"]
+
+
+def test_an_npz_is_named_as_the_graded_path_names_it(heldout, tmp_path):
+    images = heldout[0][:70]
+    np.savez(tmp_path / "cells.npz", images=images, labels=heldout[1][:70])
+    np.savez(tmp_path / "none.npz", labels=heldout[1][:70])
+    said = shell("cells.npz", "none.npz", "--csv", "a.csv", cwd=tmp_path)
+    rows = read(tmp_path / "a.csv")
+    assert [row["class"] for row in rows] == [data.CLASSES[k] for k in model.Model().predict(images)]
+    assert rows[69]["file"] == "cells.npz:images[69]"
+    assert said.returncode == 1 and "none.npz: holds no array of pictures" in said.stderr
+
+
+class Half:
+    """A model that gives class 1 half or all, by the first pixel's red."""
+
+    def predict_proba(self, X):
+        sure = np.where(X[:, 0, 0, 0] > 100, 1.0, 0.6)
+        return np.column_stack([1 - sure, sure, *[0 * sure] * 6]).astype(np.float32)
+
+
+def test_the_unsure_are_marked_and_come_first(tmp_path):
+    images = np.zeros((2, 96, 96, 3), np.uint8)
+    images[0] = 200
+    np.savez(tmp_path / "x.npz", images=images)
+    rows = list(model.name_pictures(Half(), [tmp_path / "x.npz"], {}))
+    assert [row["unsure"] for row in rows] == ["", "unsure"] and rows[1]["second"] == "basophil"
+    assert [row["confidence"] for row in rows] == [1.0, 0.6]
+    page = model.as_html([{**row, "file": f"<{i}>"} for i, row in enumerate(rows)])
+    assert page.index("&lt;1&gt;") < page.index("&lt;0&gt;") and page.count('class="unsure"') == 1
+    assert "2 cells, 1 unsure" in page
+
+
+def test_a_picture_is_read_as_rgb_and_cut_to_its_centre(tmp_path):
+    image = np.zeros((40, 100, 3), np.uint8)
+    image[:, 30:70] = 250, 120, 10
+    for name in ("a.png", "a.bmp", "a.tif"):
+        save(tmp_path / name, image)
+        assert (model.read_picture(tmp_path / name) == (250, 120, 10)).all()
+    assert (model.read_picture(image.transpose(1, 0, 2) / 255) == (250, 120, 10)).all()
+    fine = np.indices((192, 192)).sum(0)[..., None] % 2 * np.full(3, 200)
+    assert (model.read_picture(fine) == 100).all()  # the mean over an area
+    deep = np.full((96, 96), 40000, np.uint16)
+    (tmp_path / "deep.png").write_bytes(cv2.imencode(".png", deep)[1].tobytes())
+    assert (model.read_picture(tmp_path / "deep.png") == 40000 // 256).all()  # 16 bits, grey
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["."], "a folder without pictures"),
+        (["x.png", "--csv", "no/a.csv"], "no is no folder"),
+        (["x.png", "--csv", "x.png"], "named like a picture"),
+        (["x.png", "--weights", "."], "manifest.json is missing"),
+        ([], "paths"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(tmp_path, arguments, said):
+    done = shell(*arguments, cwd=tmp_path)
+    assert done.returncode in (1, 2) and said in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_graded_path_needs_no_opencv():
+    script = "import sys; sys.modules['cv2'] = None\n"
+    script += "import model, numpy; model.Model().predict(numpy.zeros((1, 96, 96, 3)))"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_classes_have_one_order():
+    assert model.CLASSES == data.CLASSES

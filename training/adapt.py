@@ -1,0 +1,231 @@
+"""Fit trained weights to the cells of another laboratory: its stain, camera and scale.
+
+    python -m training.adapt --data CELLS --out runs/mine [--weights weights] [--keep data/training_set.npz]
+
+CELLS is a folder with a folder of pictures per class, or an .npz with images and labels; any two or more of the
+classes, 25 cells at least. The network stays as it is; its last layer, a multinomial logistic regression on the
+network's features, is fitted anew and is held back towards the one there was. So that the classes and the looks that
+the new cells lack are not forgotten, each class is stood for by the mean features of a few cells to keep. How strongly
+the layer is held back is chosen by cross-validation. `python model.py PATHS --weights runs/mine` uses the result.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from scipy.stats import binomtest
+from sklearn.model_selection import StratifiedGroupKFold
+
+import model
+from training import data
+from training.files import ROOT, commit, write_json
+from training.provenance import save_half
+
+LEAST, PARTS = 25, 5  # cells to begin with; parts of the cross-validation
+STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)  # of the pull towards the old head, on features of mean square 1
+KEPT, KEPT_WEIGHT = 25, 3.0  # cells to keep, of each class; what their mean weighs, in new cells
+LENGTH = 2.0  # of a pseudo-cell's features beyond the mean, where there are no cells to keep
+
+
+class Head(NamedTuple):
+    """The last layer at temperature 1: kernel (features, 8), bias (8,)."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
+
+
+def read_cells(path: Path) -> data.Cells:
+    """Labelled cells of an .npz (`data.read`), or of a folder per class, each picture read as `model.py` reads it.
+
+    Raises ValueError that says what is wrong.
+    """
+    if not path.is_dir():
+        return data.read(path)
+    images, labels = [], []
+    for folder in sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".")):
+        label = data.FOLDERS.get(folder.name.lower().replace("_", " "))
+        if label is None:
+            raise ValueError(f"{folder} is no class: name the folders {', '.join(data.CLASSES)}")
+        for file in sorted(f for f in folder.iterdir() if f.suffix.lower() in data.PICTURES and f.name[0] != "."):
+            try:
+                images.append(model.read_picture(file))
+            except (ValueError, OSError) as error:
+                raise ValueError(f"{file}: {error}; remove it or fetch it again") from error
+            labels.append(label)
+    if not images:
+        raise ValueError(f"{path} holds no pictures: make a folder per class in it, named {', '.join(data.CLASSES)}")
+    return data.Cells(np.stack(images), np.array(labels, np.int64))
+
+
+def features_of(predictor: model.Model, images: np.ndarray, views: tuple = model.VIEWS) -> np.ndarray:
+    """What the head gets to see of images (n, 96, 96, 3) in each view: (n, views, features) float64."""
+    network = keras.Model(predictor.network.input, predictor.network.get_layer("head").input)
+    images = model.preprocess(images, predictor.steps)
+    turned = [np.ascontiguousarray(view(images)) for view in views]
+    return np.stack([network.predict(x, batch_size=model.BATCH_SIZE, verbose=0) for x in turned], 1).astype(float)
+
+
+def to_keep(predictor: model.Model, cells: data.Cells | None, head: Head, features: np.ndarray) -> np.ndarray:
+    """Features (8, features) that stand for what the head knows, one row a class.
+
+    The mean over some of `cells`, of those that `head` names as they are labelled (labels can be wrong). Without
+    cells: from the mean of the new `features` along the head's own weights.
+    """
+    if cells is None:
+        ways = (head.kernel - head.kernel.mean(1, keepdims=True)).T
+        return features.mean((0, 1)) + LENGTH * ways / np.linalg.norm(ways, axis=1, keepdims=True)
+    rng = np.random.default_rng(0)
+    some = np.concatenate([rng.permutation(np.flatnonzero(cells.labels == k))[:KEPT] for k in range(len(data.CLASSES))])
+    found, labels = features_of(predictor, cells.images[some], model.VIEWS[:1])[:, 0], cells.labels[some]
+    right = (found @ head.kernel + head.bias).argmax(1) == labels
+    if len(np.unique(labels[right])) < len(data.CLASSES):
+        raise ValueError("the cells to keep lack a class that these weights know: name others by --keep, or none")
+    return np.stack([found[right & (labels == k)].mean(0) for k in range(len(data.CLASSES))])
+
+
+def fit(features: np.ndarray, labels: np.ndarray, head: Head, kept: np.ndarray, temperature: float) -> list[Head]:
+    """A head for each of STRENGTHS: the likeliest given the cells, with a normal prior around `head` (MAP).
+
+    features (n, views, d), labels (n,); a cell weighs 1, spread over its views. kept: see `to_keep`.
+    """
+    n, views, d = features.shape
+    X = np.concatenate([features.reshape(n * views, d), kept])
+    Y = np.eye(model.NUM_CLASSES)[np.concatenate([np.repeat(labels, views), np.arange(len(kept))])]
+    weights = np.concatenate([np.full(n * views, 1 / views), np.full(len(kept), KEPT_WEIGHT)])[:, None]
+    before = (X @ head.kernel + head.bias) / temperature
+    scale = np.sqrt((X**2).sum(1).mean())
+    basis, inner = np.linalg.qr(np.column_stack([X / scale, np.ones(len(X))]).T)  # the change lies in the cells' span
+    inner = np.ascontiguousarray(inner.T)
+
+    def loss(flat, strength):
+        change = flat.reshape(-1, model.NUM_CLASSES)
+        logs = log_softmax(before + inner @ change, axis=1)
+        slope = inner.T @ (weights * (np.exp(logs) - Y)) + strength * change
+        return -(weights * Y * logs).sum() + strength / 2 * (flat**2).sum(), slope.ravel()
+
+    heads, flat = [], np.zeros(inner.shape[1] * model.NUM_CLASSES)
+    for strength in STRENGTHS:  # from strong to weak, each from where the last one ended
+        flat = minimize(loss, flat, (strength,), "L-BFGS-B", jac=True, options={"maxiter": 300}).x
+        change = temperature * (basis @ flat.reshape(-1, model.NUM_CLASSES))
+        heads.append(Head(head.kernel + change[:-1] / scale, head.bias + change[-1]))
+    return heads
+
+
+def chances(features: np.ndarray, head: Head, views: int) -> np.ndarray:
+    """Probabilities (n, 8) at temperature 1 as `model.Model` gives them: of the unsure, the mean over `views`."""
+    every = softmax(features[:, :views] @ head.kernel + head.bias, axis=2)
+    return np.where(every[:, :1].max(2) < model.SURE, every.mean(1), every[:, 0])
+
+
+def cross_validate(features, labels, groups, head: Head, kept, temperature, views) -> tuple[int, np.ndarray]:
+    """(place in STRENGTHS of the likeliest, (n,) whether its heads, fitted without a cell's part, name it rightly).
+
+    views: how many the model looks at where it is unsure. groups: (n,); cells of one group, copies of one picture,
+    fall into one part.
+    """
+    losses, right = np.zeros((2, len(STRENGTHS), len(labels)))
+    parts = StratifiedGroupKFold(PARTS, shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class of fewer cells than parts is no fault
+        parts = list(parts.split(labels, labels, groups))
+    for rest, part in parts:
+        for place, fitted in enumerate(fit(features[rest], labels[rest], head, kept, temperature)):
+            found = chances(features[part], fitted, views)
+            logs = log_softmax(np.log(found + 1e-30) / temperature, axis=1)
+            losses[place, part] = -logs[np.arange(len(part)), labels[part]]
+            right[place, part] = found.argmax(1) == labels[part]
+    best = int(losses.sum(1).argmin())
+    return best, right[best] == 1
+
+
+def adapt(predictor: model.Model, cells: data.Cells, keep: data.Cells | None) -> tuple[Head, np.ndarray, np.ndarray]:
+    """(head fitted to `cells`, (n,) whether each cell is named rightly before, the same after, cross-validated).
+
+    Raises ValueError for fewer than LEAST cells, fewer than two classes, or an ensemble.
+    """
+    if predictor.members:
+        raise ValueError("these weights are an ensemble: adapt one of its members")
+    if len(cells) < LEAST or len(np.unique(cells.labels)) < 2:
+        found = f"{len(cells)} cells of {len(np.unique(cells.labels))} classes"
+        raise ValueError(f"{found} are too few to fit anything: label at least {LEAST}, of two classes or more")
+    old = Head(*(np.asarray(w, float) for w in predictor.network.get_layer("head").get_weights()))
+    views, temperature = len(predictor.views), predictor.temperature
+    features = features_of(predictor, cells.images)
+    kept = to_keep(predictor, keep, old, features)
+    groups = np.unique(cells.images.reshape(len(cells), -1), axis=0, return_inverse=True)[1].ravel()
+    best, after = cross_validate(features, cells.labels, groups, old, kept, temperature, views)
+    before = chances(features, old, views).argmax(1) == cells.labels
+    return fit(features, cells.labels, old, kept, temperature)[best], before, after
+
+
+def write_run(predictor: model.Model, head: Head, cells: data.Cells, out: Path) -> None:
+    """Write folder `out`, whole or not at all: model.weights.h5 with that head, manifest.json. Changes `predictor`."""
+    revision = commit() or ""
+    manifest = {key: value for key, value in predictor.manifest.items() if key != "note"} | {
+        "adapted_from": predictor.manifest["sha256"], "adapted_to": data.digest(cells), "cells": len(cells),
+        "commit": revision.removesuffix("-dirty") or None, "clean": bool(revision) and not revision.endswith("-dirty"),
+    }  # fmt: skip
+    predictor.network.get_layer("head").set_weights(list(head))
+    temporary = out.with_name(f".{os.getpid()}-{out.name}")
+    try:
+        temporary.mkdir(parents=True)
+        save_half(predictor.network, temporary / "model.weights.h5")
+        manifest["sha256"] = hashlib.sha256((temporary / "model.weights.h5").read_bytes()).hexdigest()
+        write_json(temporary / "manifest.json", manifest)
+        os.rename(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def share(right: np.ndarray) -> str:
+    """Accuracy with its 95% interval (Wilson 1927), in words."""
+    low, high = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    return f"{right.mean():.1%} (95% interval {low:.1%} to {high:.1%})"
+
+
+def verdict(before: np.ndarray, after: np.ndarray) -> str:
+    """Whether the new head is better, by a sign test on the cells that one of the two names wrongly."""
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    if gained + lost == 0 or binomtest(gained, gained + lost).pvalue > 0.05:
+        return f"{gained} cells gained, {lost} lost: too few to tell whether it helps; label more"
+    return f"{gained} cells gained, {lost} lost: {'better' if gained > lost else 'worse, keep the old weights'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.adapt", description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="your labelled cells: a folder per class, or .npz")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--weights", type=Path, default=ROOT / "weights", help="what to begin with; default: weights")
+    parser.add_argument("--keep", help="cells that must stay known, .npz or folder, or none;"
+                        " default: data/training_set.npz where it is there")  # fmt: skip
+    args = parser.parse_args()
+    usual = ROOT / "data" / "training_set.npz"
+    path = args.keep or (str(usual) if usual.exists() else "none")
+    try:
+        if args.out.exists():
+            raise FileExistsError(f"{args.out} is already there: choose another --out")
+        cells, keep = read_cells(args.data), None if path == "none" else data.read(path)
+        predictor = model.Model(args.weights)
+        head, before, after = adapt(predictor, cells, keep)
+        write_run(predictor, head, cells, args.out)
+    except (ValueError, ImportError, OSError) as error:
+        sys.exit(f"error: {error}")
+    counts = np.bincount(cells.labels, minlength=model.NUM_CLASSES)
+    named = ", ".join(f"{n} {name}" for n, name in zip(counts, data.CLASSES, strict=True) if n)
+    print(f"{len(cells)} cells: {named}")
+    print(f"kept: {'what the old head stands for; cells, by --keep, would keep more' if keep is None else path}")
+    print(f"before  {share(before)}\nafter   {share(after)}, cross-validated\n{verdict(before, after)}")
+    print(f"{args.out} is written. Next: python model.py PATHS --weights {args.out}")
+
+
+if __name__ == "__main__":
+    main()
