@@ -37,7 +37,6 @@ GRADER = ROOT / "grader"
 MANIFEST = "weights/manifest.json"
 BUNDLE = ("competition.yaml", "logo.png", "pages", "ingestion_program", "scoring_program", "starting_kit")
 OWN = "build_submission.py"  # a folder that holds it is a copy of this project
-LEFTOVERS = ("__pycache__", "__MACOSX", "node_modules", "Thumbs.db", "desktop.ini")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 PROBED = 128  # images for the probes
 FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden test
@@ -154,7 +153,7 @@ def unwanted(path: Path) -> str | None:
     """Why a file or folder never belongs into a submission; None where it may."""
     if path.name.startswith("."):
         return "hidden"
-    if path.name in LEFTOVERS or path.suffix in (".pyc", ".pyo"):
+    if checks.JUNK.search(path.name) or path.name == "node_modules":
         return "a leftover of a tool"
     if path.is_dir():
         if path.is_symlink():

@@ -265,7 +265,8 @@ def draw(path: Path, strength: float, heldout: Path, names: bool) -> None:
     """`sheet` of 60 held-out cells, the classes in proportion, in a fixed shuffled order, as a PNG."""
     from PIL import Image  # comes with matplotlib
 
-    from evaluation.evaluate import SHORT, read_heldout, stratified_order
+    from evaluation.evaluate import SHORT, read_heldout
+    from training.data import stratified_order
 
     cells = read_heldout(heldout)
     order = np.random.default_rng(0).permutation(stratified_order(cells.labels)[:60])

@@ -219,16 +219,6 @@ def score(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray |
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-def stratified_order(labels: np.ndarray) -> np.ndarray:
-    """All indices (n,) in a fixed order whose every beginning holds the classes in proportion."""
-    rng = np.random.default_rng(0)
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.argsort(place, kind="stable")
-
-
 def conditions_of(total: int, images: int, quick: bool, composite: bool = False) -> list[tuple[str, str, int, int]]:
     """What a card measures: (corruption, family, severity, cells), clean first. `images`: cells of one corruption.
 
@@ -309,7 +299,7 @@ def evaluate(
     check_agreement(model, cells.images[:64])
     origin = provenance(hashes, cells)
     finished = Partial(partial, {"schema": SCHEMA, **{k: v for k, v in origin.items() if k != "commit"}})
-    order = stratified_order(cells.labels)
+    order = data.stratified_order(cells.labels)
     ordered = cells.take(order)
     plan = conditions_of(len(cells), images, quick, composite)
     entries = []

@@ -183,7 +183,7 @@ def main() -> None:
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)  # before the long part
         cells = evaluate.read_heldout(args.heldout)
-        cells = cells.take(evaluate.stratified_order(cells.labels)[: args.images])
+        cells = cells.take(data.stratified_order(cells.labels)[: args.images])
         if args.sheet:
             sheet(cells, args.sheet)
         found = [hits(target, cells) for target in args.targets]

@@ -25,15 +25,15 @@ from pathlib import Path
 from grader.codes import Finding, finding, refused
 from grader.source import KNOWN, check_sources
 from grader.syntax import MAX_SOURCE
-from grader.weights import check_weights
+from grader.weights import MAX_RATIO, SMALL, check_weights, packed_tightly
 
 MAX_MB = 2048  # a larger zip breaks off on upload; the largest that is known to have passed had 1.3 GB
 COPY_MB = 100  # above this, a second copy of the submission in its own result is worth a word
 PREDICTIONS = ("predictions.npy", "progress.json")  # what the ingestion program writes
 MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_PART_NAME, MAX_ENTRIES = 64, 200, 100, 10_000
-MAX_RATIO, MAX_UNPACKED = 200, 4 << 30  # bytes
+MAX_UNPACKED = 4 << 30  # bytes
 MAX_PYTHON = 32 << 20  # bytes of all sources together
-MAX_INNER, SMALL = 64 << 20, 10 << 20  # bytes of a zip inside that is looked into; what may be packed tightly
+MAX_INNER = 64 << 20  # bytes of a zip inside that is looked into
 DESCRIBED = "weights/model.weights.h5"  # by weights/manifest.json
 SHOWN = 5  # names of leftovers
 SHORT = 4096  # bytes kept of files that are not judged by their text
@@ -181,7 +181,7 @@ def check_entry(info: zipfile.ZipInfo) -> Iterator[Finding]:
                                               f"than {MAX_ENTRY_NAME}")  # fmt: skip
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         yield finding("ZIP08", name=name)
-    if info.file_size > SMALL and info.file_size > MAX_RATIO * max(info.compress_size, 1):
+    if packed_tightly(info):
         yield finding("ZIP10", name=name, claim=f"{info.file_size / 1e6:.0f} MB from {info.compress_size} bytes")
     if info.flag_bits & 0x1:
         yield finding("ZIP04", name=name, how="encrypted")

@@ -15,10 +15,15 @@ MAX_TEXT, MAX_MESSAGES = 64 << 20, 10_000  # bytes of one attribute, messages of
 ATTRIBUTE, CONTINUATION, TEXT, VARIABLE = 0x0C, 0x10, 3, 9
 
 
+def pointer(head: bytes) -> str | None:
+    """What is wrong with a file that Git LFS has yet to fetch, by its first bytes; None of any other."""
+    return "it is a Git LFS pointer; run git lfs pull" if head.startswith(b"version https://git-lfs") else None
+
+
 def broken(head: bytes, size: int) -> str | None:
     """Why a file of `size` bytes that begins with `head` is no whole HDF5 file, by its superblock, or None."""
-    if head.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer; run git lfs pull"
+    if why := pointer(head):
+        return why
     if not head.startswith(b"\x89HDF\r\n\x1a\n"):
         return "it is empty" if not size else "it is not HDF5"
     version = head[8] if size > 8 else 255

@@ -18,7 +18,7 @@ from grader.codes import Finding, finding
 from grader.registry import Code, Load
 
 MAX_CONFIG = 16 << 20  # bytes of a .keras file's config.json
-MAX_RATIO = 200
+MAX_RATIO, SMALL = 200, 10 << 20  # how tightly a file may be packed; bytes below which it may be any
 PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill", ".npy")
 UNPICKLE = {"load", "Unpickler", "loads", "read_pickle"}
 MODELS = (".keras", ".h5", ".hdf5")
@@ -27,19 +27,17 @@ MODELS = (".keras", ".h5", ".hdf5")
 def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: frozenset[str]) -> Iterator[Finding]:
     """Findings on every file of the zip that holds weights. known: modules that an import finds at the grader."""
     for name, entry in entries.items():
-        why = None
+        why = hdf5.pointer(entry.head)
         try:
-            if entry.head.startswith(b"version https://git-lfs"):
-                why = "it is a Git LFS pointer; run git lfs pull"
-            elif name.endswith((".h5", ".hdf5")):
+            if not why and name.endswith((".h5", ".hdf5")):
                 why = hdf5.broken(entry.head, entry.size)
                 if not why and code.loads(name):
                     with copied(file, name) as stream:
                         yield from check_h5(stream, name, code)
-            elif name.endswith(".keras"):
+            elif not why and name.endswith(".keras"):
                 with copied(file, name) as stream:
                     yield from check_keras(stream, name, code)
-            elif name.endswith(PICKLES) and code.calls & UNPICKLE and code.speaks_of(name):
+            elif not why and name.endswith(PICKLES) and code.calls & UNPICKLE and code.speaks_of(name):
                 yield from check_pickle(file, name, entry.head, known)
         except (*READ_ERRORS, zipfile.BadZipFile) as error:
             why = str(error) or type(error).__name__
@@ -61,6 +59,11 @@ def copied(file: zipfile.ZipFile, name: str):
                 copy.write(chunk)
         copy.seek(0)
         yield copy
+
+
+def packed_tightly(info: zipfile.ZipInfo) -> bool:
+    """Whether a file claims to be far larger than what it is packed into: what fills a disk."""
+    return info.file_size > SMALL and info.file_size > MAX_RATIO * max(info.compress_size, 1)
 
 
 def parsed(data: bytes | str, what: str) -> dict:
@@ -97,7 +100,7 @@ def check_keras(stream: io.IOBase, name: str, code: Code) -> Iterator[Finding]:
 def check_inner(file: zipfile.ZipFile, weights: str) -> None:
     """Read the weights inside a .keras file to their end; BadZipFile says what is wrong with them."""
     info, size, head = file.getinfo(weights), 0, b""
-    if info.file_size > 10 << 20 and info.file_size > MAX_RATIO * max(info.compress_size, 1):
+    if packed_tightly(info):
         raise zipfile.BadZipFile(f"its {weights} claims {info.file_size / 1e6:.0f} MB")
     try:
         with file.open(info) as stream:

@@ -159,8 +159,8 @@ def test_confusion_counts_rows_true():
 
 def test_the_order_is_stratified_everywhere():
     labels = np.random.default_rng(0).choice(8, 1712, p=[0.07, 0.18, 0.09, 0.17, 0.07, 0.08, 0.2, 0.14])
-    order = evaluate.stratified_order(labels)
-    assert sorted(order) == list(range(1712)) and np.array_equal(order, evaluate.stratified_order(labels))
+    order = data.stratified_order(labels)
+    assert sorted(order) == list(range(1712)) and np.array_equal(order, data.stratified_order(labels))
     share = np.bincount(labels) / 1712
     for n in (40, 200, 500, 1500):
         assert np.abs(np.bincount(labels[order[:n]], minlength=8) - n * share).max() <= 1.01

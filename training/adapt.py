@@ -11,8 +11,6 @@ the layer is held back is chosen by cross-validation. `python model.py PATHS --w
 
 import argparse
 import hashlib
-import os
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -27,7 +25,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 import model
 from training import data
-from training.files import ROOT, commit, write_json
+from training.files import ROOT, new_folder, revision, write_json
 from training.provenance import save_half
 
 LEAST, PARTS = 25, 5  # cells to begin with; parts of the cross-validation
@@ -169,21 +167,15 @@ def adapt(predictor: model.Model, cells: data.Cells, keep: data.Cells | None) ->
 
 def write_run(predictor: model.Model, head: Head, cells: data.Cells, out: Path) -> None:
     """Write folder `out`, whole or not at all: model.weights.h5 with that head, manifest.json. Changes `predictor`."""
-    revision = commit() or ""
     manifest = {key: value for key, value in predictor.manifest.items() if key != "note"} | {
         "adapted_from": predictor.manifest["sha256"], "adapted_to": data.digest(cells), "cells": len(cells),
-        "commit": revision.removesuffix("-dirty") or None, "clean": bool(revision) and not revision.endswith("-dirty"),
+        **revision(),
     }  # fmt: skip
     predictor.network.get_layer("head").set_weights(list(head))
-    temporary = out.with_name(f".{os.getpid()}-{out.name}")
-    try:
-        temporary.mkdir(parents=True)
-        save_half(predictor.network, temporary / "model.weights.h5")
-        manifest["sha256"] = hashlib.sha256((temporary / "model.weights.h5").read_bytes()).hexdigest()
-        write_json(temporary / "manifest.json", manifest)
-        os.rename(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(out) as folder:
+        save_half(predictor.network, folder / "model.weights.h5")
+        manifest["sha256"] = hashlib.sha256((folder / "model.weights.h5").read_bytes()).hexdigest()
+        write_json(folder / "manifest.json", manifest)
 
 
 def share(right: np.ndarray) -> str:

@@ -192,6 +192,16 @@ def split(
     return np.flatnonzero(~validation), np.flatnonzero(validation)
 
 
+def stratified_order(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """All indices (n,) in a fixed order whose every beginning holds the classes in proportion."""
+    rng = np.random.default_rng(seed)
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.argsort(place, kind="stable")
+
+
 def digest(cells: Cells) -> str:
     """SHA-256, in hex, of the images' and the labels' shapes and contents: the same cells in the same order."""
     sha = hashlib.sha256()

@@ -6,13 +6,12 @@ The runs may be of any networks. At inference an ensemble costs the sum of its m
 """
 
 import argparse
-import os
 import shutil
 import sys
 from pathlib import Path
 
 import model
-from training.files import write_json
+from training.files import new_folder, write_json
 
 FILES = ("model.weights.h5", "manifest.json")
 
@@ -31,17 +30,13 @@ def combine(runs: list[Path], out: Path) -> None:
         if "members" in model.read_manifest(run):
             raise ValueError(f"{run} is an ensemble: name its members")
         model.Model(run)
-    temporary = out.with_name(f".{os.getpid()}-{out.name}")
-    try:
-        members = [f"member-{place}" for place in range(1, len(runs) + 1)]
+    members = [f"member-{place}" for place in range(1, len(runs) + 1)]
+    with new_folder(out) as folder:
         for member, run in zip(members, runs, strict=True):
-            (temporary / member).mkdir(parents=True)
+            (folder / member).mkdir()
             for name in FILES:
-                shutil.copyfile(run / name, temporary / member / name)
-        write_json(temporary / "manifest.json", {"members": members})
-        os.rename(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                shutil.copyfile(run / name, folder / member / name)
+        write_json(folder / "manifest.json", {"members": members})
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from training import data, files
-from training.files import commit
 
 FOLDER = Path(__file__).resolve().parent
 SOURCES = (
@@ -54,12 +53,10 @@ def sources() -> str:
 
 def provenance(cells: data.Cells, audit: dict) -> dict:
     """What a manifest says of the code, the data and the versions, taken when a run starts."""
-    revision = commit() or ""
     removed = np.array([entry["index"] for entry in audit["removed"]], int)
     kept = np.setdiff1d(np.arange(len(cells)), removed).astype("<i8")
     return {
-        "commit": revision.removesuffix("-dirty") or None,
-        "clean": bool(revision) and not revision.endswith("-dirty"),
+        **files.revision(),
         "sources": sources(),
         "data": data.digest(cells),
         "kept": len(kept),

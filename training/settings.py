@@ -3,11 +3,11 @@
 import ast
 import dataclasses
 
+import model
 from training import augment, data, enhance, networks
 from training.recipes import Recipe
 
 OPTIMIZERS = ("adamw", "adam", "lion")
-VIEWS = 4  # as many as model.py has
 
 
 def check(recipe: Recipe) -> None:
@@ -37,8 +37,8 @@ def check(recipe: Recipe) -> None:
         wrong.append(f"sizes must begin at share 0, rise below 1 and have 32 pixels or more: {recipe.sizes}")
     elif recipe.network != "EfficientNetV2B0" and recipe.sizes != ((0, data.IMAGE_SIZE),):
         wrong.append(f"{recipe.network} has a size of its own: sizes must be ((0, {data.IMAGE_SIZE}),)")
-    if not 1 <= recipe.views <= VIEWS:
-        wrong.append(f"views must be 1 to {VIEWS}: {recipe.views}")
+    if not 1 <= recipe.views <= len(model.VIEWS):
+        wrong.append(f"views must be 1 to {len(model.VIEWS)}: {recipe.views}")
     if not 0 < recipe.validation < 1:
         wrong.append(f"validation must be between 0 and 1: {recipe.validation}")
     if min(recipe.mixup, recipe.cutmix) < 0 or recipe.mixup + recipe.cutmix > 1:

@@ -66,11 +66,7 @@ def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
         return cells
     if limit < 1:
         raise ValueError(f"--limit is {limit}; it must be at least 1")
-    rng, place = np.random.default_rng(seed), np.empty(len(cells))
-    for label in np.unique(cells.labels):
-        members = rng.permutation(np.flatnonzero(cells.labels == label))
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return cells.take(np.sort(np.argsort(place, kind="stable")[:limit]))
+    return cells.take(np.sort(data.stratified_order(cells.labels, seed)[:limit]))
 
 
 def as_dataset(source: Batches, epoch: int):
@@ -173,7 +169,7 @@ class Run:
             write_json(self.out / "manifest.json", self.manifest())
         if is_over(self.history, self.recipe):
             self.calibrate()
-        size = {"parameters": self.network.count_params(), "flops": networks.flops(self.shipped, data.IMAGE_SIZE)}
+        size = {"parameters": networks.parameters(self.network), "flops": networks.flops(self.shipped, data.IMAGE_SIZE)}
         keys = ("recipe", "network", "weights", "precision")
         run = {key: self.settings[key] for key in keys} | size | {"commit": self.provenance["commit"]}
         run["file_mb"] = round((self.out / "model.weights.h5").stat().st_size / 1e6, 2)
@@ -218,9 +214,9 @@ class Run:
         """Fit the temperature on the validation cells, clean and augmented, as model.py names them; rescore them."""
         keras.config.set_dtype_policy("float32")
         predictor = model.Model(self.out)
-        answers = {name: predictor.predict_proba(cells.images) for name, cells in self.parts.items()}
-        labels = {name: cells.labels for name, cells in self.parts.items()}
-        temperature = fit_temperature(np.concatenate(list(answers.values())), np.concatenate(list(labels.values())))
+        parts = self.parts.values()
+        answers = np.concatenate([predictor.predict_proba(part.images) for part in parts])
+        temperature = fit_temperature(answers, np.concatenate([part.labels for part in parts]))
         predictor.temperature = temperature
         scores = {name: score(predictor.predict_proba(part.images), part.labels) for name, part in self.parts.items()}
         write_json(self.out / "manifest.json", predictor.manifest | {"temperature": temperature, "scores": scores})
@@ -272,7 +268,9 @@ def train(
     if is_over(state.get("history", []), recipe):
         print(f"{out} is finished: {len(state['history'])} epochs")
         return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    check_space(out, recipe)
+    probe = networks.build(recipe.network, dropout=recipe.dropout)  # what is wrong is found before the audit
+    freeze(probe, recipe, "all" if recipe.epochs else "head")
+    check_space(out, probe)
     cells = limited(cells, limit, recipe.seed)
     training, validation, audit = prepare(cells, recipe)
     known = provenance(cells, audit)
@@ -304,11 +302,9 @@ def train(
     return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
 
 
-def check_space(out: Path, recipe: Recipe) -> None:
+def check_space(out: Path, network) -> None:
     """Raises ValueError where the disk has no room for a checkpoint beside its predecessor, with what ships."""
-    network = networks.build(recipe.network, dropout=recipe.dropout)
-    freeze(network, recipe, "all" if recipe.epochs else "head")  # for what it may find wrong
-    needed = 12 * 4 * network.count_params()
+    needed = 12 * 4 * networks.parameters(network)
     there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
