@@ -40,6 +40,7 @@ OWN = "build_submission.py"  # a folder that holds it is a copy of this project
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 PROBED = 128  # images for the probes
 FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden test
+PACKED = 2e9  # bytes: a zip is made in memory
 QUOTA = 15e9  # bytes that a Codabench user may store
 JUDGED = {"packages", "profile", "era"}  # options that every judgement of a zip needs
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
@@ -143,9 +144,9 @@ def plain_files(folder: Path, written: frozenset[Path], left: dict[str, str]) ->
             elif name in files:
                 names.append(shown)
                 sizes[shown] = path.stat().st_size
-    if sum(sizes.values()) > checks.MAX_MB * 1e6:
+    if sum(sizes.values()) > PACKED:
         largest = ", ".join(sorted(sizes, key=sizes.get, reverse=True)[:3])
-        raise Refused(f"{folder} holds more than {checks.MAX_MB} MB: move what is not needed ({largest})")
+        raise Refused(f"{folder} holds more than {PACKED / 1e6:.0f} MB: move what is not needed ({largest})")
     return names
 
 
@@ -263,11 +264,12 @@ def rehearse(
         run = worker.run_submission(zip_path, images, labels, folder, args.profile, args.era, limits, tick=tick)
         found = verdict.judge_run(run, len(images), limits)
         worker.save_logs(run, args.logs)
-        if not refused(found):
+        if run.status == "Finished" and not refused(found):
             predicted = verdict.read_labels(run.predictions, len(images))
             sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
             (folder / "probe").mkdir()
-            probe = worker.predict(folder / "probe", zip_path, images[sample], args.profile, limits, worker.PROBE, tick)
+            probe = worker.predict(folder / "probe", zip_path, images[sample], args.profile,
+                                   worker.ERAS[args.era], limits, worker.PROBE, tick)  # fmt: skip
             (args.logs / "probe.txt").write_text(probe.stdout + probe.stderr, encoding="utf-8")
             truth = labels[sample] if measured else None
             found += verdict.judge_probes(probe, folder / "probe/app/output", predicted[sample], truth, limits)
@@ -278,7 +280,7 @@ def rehearse(
                 found += compare(run.scores, labels, predicted, read_manifest(zip_path), facts)
     finally:
         worker.remove(folder)
-    facts["rehearsal"] = describe_run(run, probe, refused(found), limits, args)
+    facts["rehearsal"] = describe_run(run, probe, refused(found) or run.status == "Failed", limits, args)
     upload = facts["zip"]["bytes"] + run.output_bytes
     facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
     return found
@@ -300,7 +302,7 @@ def compare(scores: dict, labels, predicted, manifest: bytes | None, facts: dict
 def describe_run(
     run: worker.Run, probe: worker.Job | None, failed: bool, limits: worker.Limits, args: argparse.Namespace
 ) -> dict:
-    """The report's part on a rehearsal; `failed`: it ends in a refusal, so the end of a log is worth showing."""
+    """The report's part on a rehearsal; `failed`: it did not come to its end, so the end of a log is worth showing."""
     jobs = {"prediction": run.prediction, "scoring": run.scoring} | ({"probe": probe} if probe else {})
     return {
         "profile": args.profile,
@@ -347,7 +349,7 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
     more: facts for the report that are known already.
     """
     facts = {"version": report.VERSION, "zip": {**describe(zip_path), "path": str(shown_as)}, **more}
-    found = checks.check_zip(zip_path, args.profile, args.packages)
+    found = checks.check_zip(zip_path, args.profile, args.packages, args.era)
     images = None
     if run and POSIX and not refused(found):
         versions = environment.versions(args.python)
@@ -449,9 +451,9 @@ def options() -> Parser:
     add("--metadata", metavar="TEXT", help="add a description, so that the result holds no copy of the submission")
     add("--packages", default="", metavar="A,B", help="modules that you know the grader has beyond its image's")
     add("--python", default=sys.executable, metavar="PATH", help="rehearse with another interpreter (this one)")
-    add("--profile", choices=worker.PROFILES, default="strict",
-        help="does the grader change into the submission's folder (an2dl) or not (strict, the default)")  # fmt: skip
-    add("--era", choices=worker.ERAS, default="2026", help="whose rules on exit codes (%(default)s)")
+    add("--profile", choices=worker.PROFILES, default="an2dl",
+        help="does the grader change into the submission's folder (an2dl, the default) or not (strict)")  # fmt: skip
+    add("--era", choices=worker.ERAS, default=worker.NEWEST, help="the platform's rules of that time (%(default)s)")
     add("--time-limit", type=float, default=600, metavar="S", help="seconds for each job (%(default)s)")
     add("--memory-limit", type=int, metavar="MB", help="stop the submission above this (no limit)")
     add("--forecast", type=int, default=FORECAST, metavar="N", help="images to forecast for (%(default)s)")

@@ -1,6 +1,6 @@
 """Draw one held-out cell under some of the card's corruptions, with the label that the weights give each picture.
 
-    python -m evaluation.strip --out results/strip.png
+python -m evaluation.strip --out results/strip.png
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The modules that a pickle would import, read from its opcodes: nothing in it is run.
 
-    modules(stream) -> {"sklearn.linear_model._logistic", ...}
+modules(stream) -> {"sklearn.linear_model._logistic", ...}
 """
 
 from __future__ import annotations

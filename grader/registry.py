@@ -1,8 +1,8 @@
 """What the sources of a zip give Keras when it loads a file: registered classes, custom objects, options.
 
-    code = registry.Code(); code.add("model.py", nodes, values)     for each file that model.py reaches
-    code.unread(sources)                                          for the others
-    code.loads("net.keras")                                         how model.py loads it
+code = registry.Code(); code.add("model.py", nodes, values)     for each file that model.py reaches
+code.unread(sources)                                          for the others
+code.loads("net.keras")                                         how model.py loads it
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ import collections
 import contextlib
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -37,7 +36,7 @@ class Limits:
     seconds: float = 600.0  # the platform's default for a phase
     memory: int | None = None  # bytes resident over all processes; None: as much as there is
     disk: int = 2 << 30  # bytes under /app/output and /tmp together, and in any one file
-    processes: int = 256
+    processes: int = 1024
     log: int = 1 << 20  # bytes kept of each log, half from its beginning and half from its end
     python: str = sys.executable  # the interpreter, less the packages that the grader lacks
     packages: tuple[str, ...] = ()  # modules that are there all the same
@@ -58,12 +57,16 @@ class Job:
 
 
 def read_command(program: Path) -> str | None:
-    """The `command:` of a program's metadata.yaml, or metadata; None where there is none."""
+    """The command in a program's metadata.yaml, or metadata, read as YAML; None where there is none."""
+    import yaml  # here, so that a zip can be built by a Python that has the standard library alone
+
     for name in ("metadata.yaml", "metadata"):
         if (program / name).is_file():
-            text = (program / name).read_text(encoding="utf-8", errors="replace")
-            found = re.search(r"^command:[ \t]*(.+?)[ \t]*$", text, re.MULTILINE)
-            return found[1].strip("'\"") if found else None
+            try:
+                content = yaml.safe_load((program / name).read_text(encoding="utf-8-sig", errors="replace"))
+            except yaml.YAMLError:
+                return None
+            return (content.get("command") or None) if isinstance(content, dict) else None
     return None
 
 
@@ -144,11 +147,27 @@ class Tail(threading.Thread):
         return (self.head + middle + last).decode("utf-8", "replace")
 
 
-def run_program(root: Path, scoring: bool, limits: Limits, tick: Callable[[float], None] | None = None) -> Job:
+def run_program(root: Path, scoring: bool, limits: Limits, writable: tuple[str, ...] = (),
+                tick: Callable[[float], None] | None = None) -> Job:  # fmt: skip
     """Run /app/program of the folder `root` in the sandbox. `tick` is called with the seconds gone, for progress.
 
-    Raises ValueError where the program has no command.
+    writable: folders of /app that the program may change, beside its own and its output. Raises ValueError where the
+    program has no command.
     """
+    writable = ("output", "program", *writable)
+    given = [root / "app" / name for name in ("ingested_program", "input_data", "input") if name not in writable]
+    specify(root, scoring, limits, writable)
+    before = {folder: fingerprint(folder) for folder in given}
+    job = watch(root, limits, tick)
+    for folder in given:
+        after = fingerprint(folder)
+        names = {name for name in before[folder] | after if before[folder].get(name) != after.get(name)}
+        job.changed += [f"{folder.relative_to(root)}/{name}" for name in sorted(names)]
+    return job
+
+
+def specify(root: Path, scoring: bool, limits: Limits, writable: tuple[str, ...]) -> None:
+    """Lay out the Python in `root`, and write spec.json: what sandbox.py is to run, where, and with what rights."""
     isolated, _ = sandbox.permitted()
     app = "/app" if isolated else f"{root}/app"
     command = read_command(root / "app/program")
@@ -163,11 +182,13 @@ def run_program(root: Path, scoring: bool, limits: Limits, tick: Callable[[float
     visible = lay_out(root / "env", limits.python, limits.packages)
     (root / "tmp").mkdir()
     spec = {"root": str(root), "command": words, "cwd": f"{app}/program", "env": environment, "isolated": isolated,
-            "writable": ["/app/output", "/tmp"], "visible": visible, "file_limit": limits.disk}  # fmt: skip
+            "writable": [*(f"/app/{name}" for name in writable), "/tmp"], "visible": visible,
+            "file_limit": limits.disk}  # fmt: skip
     (root / "spec.json").write_text(json.dumps(spec))
-    given = [root / "app" / name for name in ("ingested_program", "input_data", "input", "program")]
-    before = {folder: fingerprint(folder) for folder in given}
 
+
+def watch(root: Path, limits: Limits, tick: Callable[[float], None] | None) -> Job:
+    """Start what spec.json says, and end it where it passes a limit."""
     job, start = Job(), time.monotonic()
     peak, peak_end = os.pipe()
     process = subprocess.Popen(
@@ -177,21 +198,14 @@ def run_program(root: Path, scoring: bool, limits: Limits, tick: Callable[[float
     os.close(peak_end)
     out, err = Tail(process.stdout, limits.log), Tail(process.stderr, limits.log)
     try:
-        while True:
-            if process.poll() is not None:
-                break
+        while process.poll() is None and not job.stopped:
             job.seconds = time.monotonic() - start
             job.stopped = over_limit(process.pid, root, limits, job)
-            if job.stopped:
-                stop(process)
-                break
             if tick:
                 tick(job.seconds)
             time.sleep(TICK)
-    except BaseException:  # Ctrl-C: nothing that was started may stay
+    finally:  # at Ctrl-C, too: nothing that was started may stay
         stop(process)
-        raise
-    finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what stayed behind if the submission ended its supervisor
         said = os.read(peak, 32)
@@ -200,10 +214,6 @@ def run_program(root: Path, scoring: bool, limits: Limits, tick: Callable[[float
     job.seconds = time.monotonic() - start
     job.exit_code = 137 if job.stopped else process.returncode
     job.stdout, job.stderr = out.text(), err.text()
-    for folder in given:
-        after = fingerprint(folder)
-        names = {name for name in before[folder] | after if before[folder].get(name) != after.get(name)}
-        job.changed += [f"{folder.relative_to(root)}/{name}" for name in sorted(names)]
     return job
 
 

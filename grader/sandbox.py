@@ -38,6 +38,7 @@ SYSTEM = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/usr", "/sys", "/etc/alt
           "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/nsswitch.conf",
           "/etc/passwd", "/etc/ssl/certs"]  # fmt: skip
 DEVICES = ["null", "zero", "full", "random", "urandom"]  # /dev itself would hand out the disks
+SHARED_MEMORY = 64 << 20  # bytes of /dev/shm, Docker's default
 
 
 def visible_paths(more: list[str]) -> list[str]:
@@ -144,7 +145,8 @@ def enter_root(root: str, writable: list[str], visible: list[str]) -> None:
         bind(path, root + path)
     for name in DEVICES:
         bind(f"/dev/{name}", f"{root}/dev/{name}")
-    os.makedirs(f"{root}/dev/shm", exist_ok=True)
+    os.makedirs(f"{root}/dev/shm")
+    libc_call("mount", "shm", f"{root}/dev/shm", "tmpfs", MS_SAFE, f"size={SHARED_MEMORY}")
     os.makedirs(f"{root}/proc", exist_ok=True)
     try:
         libc_call("mount", "proc", f"{root}/proc", "proc", MS_SAFE, None)

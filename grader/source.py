@@ -1,6 +1,6 @@
 """Static checks of model.py and what it imports from its zip, by their syntax trees: nothing is run.
 
-    check_sources({"model.py": b"..."}, names_in_the_zip, profile="strict", packages=())
+    check_sources({"model.py": b"..."}, names_in_the_zip, profile="an2dl", packages=())
 
 Starts at model.py and follows its imports into the zip: other scripts in the zip are nobody's business. What of a
 source counts as run says syntax.py.
@@ -351,6 +351,7 @@ def check_paths(
     nodes: Nodes, values: dict[str, ast.expr], file: str, names: set[str], profile: str
 ) -> Iterator[Finding]:
     """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip."""
+
     def within(path: str) -> bool:  # a checkpoint is named by what its files' names begin with
         ends = ("/", ".") if called(node) == "restore" else ("/",)
         return path in names or any(name.startswith(tuple(path + end for end in ends)) for name in names)
@@ -382,15 +383,13 @@ def check_paths(
         if path.startswith(IN_ZIP):
             path = posixpath.normpath(path[len(IN_ZIP) :])
             if not within(path):
-                yield finding("PATH03", file=file, line=line, name=path)
+                yield finding("PATH03", file=file, at=f" line {line}", name=path)
         elif path.startswith(("/", "~")) or re.match(r"[A-Za-z]:[\\/]", path):
             if not path.startswith(ELSEWHERE):
                 yield finding("PATH02", file=file, at=f" line {line}", name=path)
         elif not re.match(r"\w+://", path):
             if not within(posixpath.normpath(path)):
-                yield finding("PATH03", file=file, line=line, name=path)
+                yield finding("PATH03", file=file, at=f" line {line}", name=path)
             elif not moves:
                 level = "error" if profile == "strict" else "warning"
                 yield finding("PATH01", level, file=file, at=f" line {line}", name=path)
-
-

@@ -22,6 +22,11 @@ TOLERANCE = 0.01  # share of labels, or one label, that rounding in other batch 
 GAP = 0.02  # accuracy this far below the manifest's is worth a warning
 GROWTH = 1.0  # MB per image (36 times its pixels) above which memory is held for all images at once
 BEYOND = 16e3  # MB that no known grader gives to one submission
+# How Python, requests and Keras say that there is no network.
+NETWORK = re.compile(
+    "gaierror|URLError|URL fetch failure|Network is unreachable|Name or service not known|ConnectionError"
+    "|Connection refused|Temporary failure in name resolution|the network is blocked"
+)
 SHIFTED = 0.5  # mean over the classes of the share of labels with one and the same shift, above which it is no chance
 
 
@@ -68,8 +73,12 @@ def judge_crash(job: Job) -> Finding:
     """Why a job that was not stopped left no labels, from its own notes."""
     stage, error = str(job.notes.get("stage", "start")), job.notes.get("error")
     message = str(job.notes.get("message", ""))
+    if not error and job.exit_code == 135:
+        return finding("LIM08", stage=stage)
     if not error:
         return finding("RUN02", stage=stage, status=job.exit_code)
+    if NETWORK.search(f"{error}: {message}"):
+        return finding("NET02", stage=stage, error=f"{error}: {message}")
     if error == "ModuleNotFoundError":
         name = re.search(r"No module named '(\w+)", message)
         if name and name[1] not in GRADER_PACKAGES:
@@ -256,8 +265,8 @@ def judge_environment(found: dict[str, str | None]) -> list[Finding]:
 def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tuple[str, str]:
     """(key, words) of the verdict. asked, ran: a rehearsal was wanted, and took place; scored: on true labels.
 
-    Keys: "refused"; "unknown", nothing was run; "runs", but the score is unknown, no better than guessing, or found
-    under other versions than the grader's; "good".
+    Keys: "refused"; "unknown", nothing was run, or not to its end for want of a network; "runs", but the score is
+    unknown, no better than guessing, or found under other versions than the grader's; "good".
     """
     by_code = {f.code: f for f in found}
     elsewhere = by_code.get("ENV01")
@@ -266,6 +275,8 @@ def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tupl
     if refused(found):
         here = suffix and {f.code for f in found if f.level == "error"} == {"RUN01"}  # the versions may be why
         return "refused", ("FAILS HERE" if here else "REFUSED") + suffix
+    if "NET02" in by_code:
+        return "unknown", "NOT KNOWN: it needs the network, which the rehearsal does not have"
     if not ran:
         return "unknown", f"NO FAULT FOUND ({'it cannot be run on this system' if asked else 'not run'})"
     if not scored:

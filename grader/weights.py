@@ -1,6 +1,6 @@
 """The weights in a zip: whole or not, and what is in .keras, .h5, SavedModel, .npy and pickle files. Nothing is loaded.
 
-    check_weights(file, entries, code, known)     file: the open zip; code: what its sources load, see registry.py
+check_weights(file, entries, code, known)     file: the open zip; code: what its sources load, see registry.py
 """
 
 from __future__ import annotations

@@ -1,23 +1,22 @@
 """Runs the competition's two programs on one submission, as Codabench's worker does, without Docker or network.
 
     from grader import worker
-    run = worker.run_submission(zip_path, images, labels, empty_folder, profile="strict", era="2026")
+    run = worker.run_submission(zip_path, images, labels, empty_folder, profile="an2dl", era="2026-05")
     run.status, run.scores, run.prediction.peak_memory
 
 Two jobs, each in a fresh temporary folder that is the root folder of what runs in it (see sandbox.py):
 
     path                     prediction job        scoring job
     /app/program (cwd)       ingestion program     scoring program
-    /app/ingested_program    the submission        -
+    /app/ingested_program    the submission        the submission, since 2026-05
     /app/input_data          images.npy            -
     /app/input/ref, .../res  -                     labels.npy, the prediction job's output
     /app/output              predictions           scores.json, detailed_results.html
 
 What is copied from the platform (codalab/codabench, compute_worker.py): the command from the program's metadata.yaml
-without a shell and with the legacy placeholders; an environment of PYTHONUNBUFFERED=1 and little else; a submission
-without a metadata file is copied into the output first; the ingestion program's exit code is ignored, the scoring
-program's too in 2024 and not in 2026; an alarm per job; the metadata file with exit codes and times; the eight logs;
-scores.json, else scores.txt, else no score.
+without a shell and with the legacy placeholders; an environment of PYTHONUNBUFFERED=1 and little else; 64 MB of
+/dev/shm; the ingestion program's exit code is ignored; an alarm per job; the metadata file with exit codes and times;
+the eight logs; scores.json, else scores.txt, else no score. What its versions do differently is in `Era`.
 """
 
 from __future__ import annotations
@@ -40,9 +39,33 @@ from grader.runner import Job, Limits, folder_bytes, run_program, walk
 HERE = Path(__file__).resolve().parent
 INGESTION, SCORING, PROBE = HERE / "ingestion_program", HERE / "scoring_program", HERE / "probe_program"
 PROFILES = ("an2dl", "strict")  # an2dl: the grader changes into the submission; strict: it stays where it is
-ERAS = ("2024", "2026")  # 2026: a scoring program that exits non-zero fails the submission
 LOGS = [f"{job}_{part}{stream}" for job in ("prediction", "scoring") for part in ("", "ingestion_")
         for stream in ("stdout", "stderr")]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Era:
+    """What one version of the platform does differently.
+
+    statuses: of the prediction job. copied_to_output: a submission without a metadata file counts as results, too.
+    copied_over_predictions: before the scoring, the submission is copied over the predictions; it is mounted in both
+    jobs, read-only. failure: what the site says where the scoring program exits non-zero; None: it is ignored.
+    """
+
+    statuses: tuple[str, ...]
+    copied_to_output: bool
+    copied_over_predictions: bool
+    failure: str | None
+
+
+BEFORE, SINCE = ("Submitting", "Submitted", "Running", "Preparing"), ("Submitting", "Submitted", "Preparing", "Running")
+FAILURE = "Child task failed or non-zero return code"
+ERAS = {
+    "2024": Era(BEFORE, True, False, None),
+    "2026": Era(BEFORE, True, False, FAILURE),
+    "2026-05": Era(SINCE, False, True, FAILURE),  # v1.27
+}
+NEWEST = "2026-05"
 
 
 @dataclass
@@ -67,8 +90,10 @@ class Run:
 
 def columns(competition: Path = HERE / "competition.yaml") -> list[str]:
     """Keys of the leaderboard's columns: the only scores that the platform keeps."""
-    text = competition.read_text(encoding="utf-8").partition("columns:")[2]
-    return re.findall(r"^\s+key: (\S+)", text, re.MULTILINE)
+    import yaml  # here, so that a zip can be built by a Python that has the standard library alone
+
+    boards = yaml.safe_load(competition.read_text(encoding="utf-8"))["leaderboards"]
+    return [column["key"] for board in boards for column in board["columns"]]
 
 
 def isolation() -> str:
@@ -80,12 +105,13 @@ def isolation() -> str:
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """Copy folders and regular files; links, pipes and devices stay behind, as a submission may plant them."""
+    """Copy folders and regular files over what is there; links, pipes and devices stay behind, as a submission may
+    plant them. Raises OSError where a file and a folder have one name."""
     target.mkdir(parents=True, exist_ok=True)
     for path, entry in walk(source):
         to = f"{target}/{path}"
         if entry.is_dir(follow_symlinks=False):
-            os.mkdir(to)
+            os.makedirs(to, exist_ok=True)
         elif entry.is_file(follow_symlinks=False):
             shutil.copyfile(entry.path, to, follow_symlinks=False)
 
@@ -107,8 +133,7 @@ def read_scores(output: Path) -> dict[str, float]:
         if not isinstance(scores, dict):
             raise ValueError("scores.json is not a JSON object")
     elif (output / "scores.txt").is_file():
-        lines = (output / "scores.txt").read_text(errors="replace").splitlines()
-        scores = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines) if value}
+        scores = read_scores_txt(output / "scores.txt")
     else:
         raise ValueError("Could not find scores file, did the scoring program output it?")  # the platform's own words
     kept = {}
@@ -123,6 +148,19 @@ def read_scores(output: Path) -> dict[str, float]:
     if not kept:
         raise ValueError(f"no score has the key of a leaderboard column ({', '.join(columns())})")
     return kept
+
+
+def read_scores_txt(path: Path) -> dict:
+    """Scores of the older kind, read as YAML as the platform does; ValueError where they are none."""
+    import yaml
+
+    try:
+        scores = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"scores.txt is not YAML ({error})") from None
+    if not isinstance(scores, dict):
+        raise ValueError("scores.txt is not a list of `key: value`")
+    return scores
 
 
 def write_metadata(output: Path, prediction: bool, job: Job) -> None:
@@ -146,45 +184,67 @@ def stage(root: Path, program: Path) -> Path:
     return root / "app"
 
 
-def predict(
-    root: Path, zip_path: Path, images, profile: str, limits: Limits, program: Path = INGESTION, tick=None
-) -> Job:
+def unzip(zip_path: Path, app: Path) -> None:
+    """The submission as it is mounted in a job."""
+    with zipfile.ZipFile(zip_path) as file:
+        file.extractall(app / "ingested_program")
+
+
+def predict(root: Path, zip_path: Path, images, profile: str, era: Era, limits: Limits, program: Path = INGESTION,
+            tick=None) -> Job:  # fmt: skip
     """The prediction job in the fresh folder `root`: unzip, lay out, run. `images` is the array for images.npy."""
     import numpy as np
 
     app = stage(root, program)
-    with zipfile.ZipFile(zip_path) as file:
-        file.extractall(app / "ingested_program")
+    unzip(zip_path, app)
     metadata = app / "program/metadata.yaml"
     metadata.write_text(re.sub(r"--profile \w+", f"--profile {profile}", metadata.read_text()))
-    if not any((app / "ingested_program" / name).exists() for name in ("metadata.yaml", "metadata")):
-        copy_files(app / "ingested_program", app / "output")  # the platform takes it for results, too
+    described = any((app / "ingested_program" / name).exists() for name in ("metadata.yaml", "metadata"))
+    if era.copied_to_output and not described:
+        copy_files(app / "ingested_program", app / "output")
     (app / "input_data").mkdir()
     np.save(app / "input_data/images.npy", images)
-    job = run_program(root, False, limits, tick)
+    job = run_program(root, False, limits, () if era.copied_over_predictions else ("ingested_program",), tick)
     notes = read_json(app / "output/progress.json")
     job.notes = notes if isinstance(notes, dict) else {}
     return job
 
 
-def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = "strict", era: str = "2026",
+def score(root: Path, zip_path: Path, predictions: Path, labels, era: Era, limits: Limits, program: Path = SCORING,
+          tick=None) -> Job:  # fmt: skip
+    """The scoring job in the fresh folder `root`; predictions: the output folder of the prediction job.
+
+    Raises OSError where the submission and its predictions cannot lie in one folder.
+    """
+    import numpy as np
+
+    app = stage(root, program)
+    (app / "shared").mkdir()
+    copy_files(predictions, app / "input/res")
+    if era.copied_over_predictions:
+        unzip(zip_path, app)
+        copy_files(app / "ingested_program", app / "input/res")
+    (app / "input/ref").mkdir()
+    np.save(app / "input/ref/labels.npy", np.asarray(labels).reshape(-1).astype(np.int64))
+    return run_program(root, True, limits, ("shared",), tick)
+
+
+def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = "an2dl", era: str = NEWEST,
                    limits: Limits | None = None, ingestion: Path = INGESTION, scoring: Path = SCORING,
                    tick=None) -> Run:  # fmt: skip
     """Predict and score one submission, as the platform would.
 
     images: (n, 96, 96, 3) array, labels: (n,) integers 0-7; folder: an existing, empty folder for the two jobs, left
-    for the caller to look into and to remove.
+    for the caller to look into and to remove; era: a key of ERAS.
     """
-    import numpy as np
-
-    limits = limits or Limits()
+    limits, rules = limits or Limits(), ERAS[era]
     run = Run(isolation=isolation())
     first, second = folder / "prediction", folder / "scoring"
     first.mkdir()
     second.mkdir()
-    for status in ("Submitting", "Submitted", "Preparing", "Running"):
+    for status in rules.statuses:
         run.become(status)
-    job = run.prediction = predict(first, zip_path, images, profile, limits, ingestion, tick)
+    job = run.prediction = predict(first, zip_path, images, profile, rules, limits, ingestion, tick)
     run.logs["prediction_ingestion_stdout"], run.logs["prediction_ingestion_stderr"] = job.stdout, job.stderr
     if not failed_by_limit(run, job, limits, "prediction_ingestion_stderr"):
         try:
@@ -195,27 +255,26 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     if run.status == "Failed":
         return run
     run.predictions = first / "app/output/predictions.npy"
-
     run.become("Scoring")
-    app = stage(second, scoring)
-    (app / "shared").mkdir()
-    copy_files(first / "app/output", app / "input/res")
-    (app / "input/ref").mkdir()
-    np.save(app / "input/ref/labels.npy", np.asarray(labels).reshape(-1).astype(np.int64))
-    job = run.scoring = run_program(second, True, limits, tick)
-    run.logs["scoring_stdout"], run.logs["scoring_stderr"] = job.stdout, job.stderr
-    if failed_by_limit(run, job, limits, "scoring_stderr"):
-        return run
+    run.become("Running")
     try:
-        if era == "2026" and job.exit_code != 0:
-            raise ValueError(f"the scoring program exited with {job.exit_code}")
-        run.scores = read_scores(app / "output")
-        write_metadata(app / "output", False, job)
-        run.output_bytes += folder_bytes(app / "output")
-        run.become("Finished")
-    except ValueError as error:
+        job = run.scoring = score(second, zip_path, first / "app/output", labels, rules, limits, scoring, tick)
+        run.logs["scoring_stdout"], run.logs["scoring_stderr"] = job.stdout, job.stderr
+        if not failed_by_limit(run, job, limits, "scoring_stderr"):
+            finish(run, second / "app/output", rules)
+    except (ValueError, OSError) as error:
         run.become("Failed", str(error))
     return run
+
+
+def finish(run: Run, output: Path, era: Era) -> None:
+    """Take the scores from the scoring job's output. ValueError, in the platform's words, where there are none."""
+    if era.failure and run.scoring.exit_code != 0:
+        raise ValueError(era.failure)
+    run.scores = read_scores(output)
+    write_metadata(output, False, run.scoring)
+    run.output_bytes += folder_bytes(output)
+    run.become("Finished")
 
 
 def failed_by_limit(run: Run, job: Job, limits: Limits, log: str) -> bool:

@@ -29,7 +29,13 @@ HEADLESS = {  # parameters without a classifier, as keras.applications documents
     "Linear": 0,
     "ViT": (192 + 1) * 192 + 144 * 192 + 6 * (4 * 192 + 4 * 193 * 192 + 193 * 768 + 769 * 192) + 2 * 192,
     # the stem has no biases but four numbers of batch norm a filter; then a block less than ViT
-    "Hybrid": 27 * 48 + 9 * 48 * 96 + 9 * 96 * 192 + 4 * (48 + 96 + 192) + 193 * 192 + 144 * 192 + 2 * 192
+    "Hybrid": 27 * 48
+    + 9 * 48 * 96
+    + 9 * 96 * 192
+    + 4 * (48 + 96 + 192)
+    + 193 * 192
+    + 144 * 192
+    + 2 * 192
     + 5 * (4 * 192 + 4 * 193 * 192 + 193 * 768 + 769 * 192),
 }
 ADDED = {"ConvNeXtBase": 256}  # units of a dense layer behind the backbone

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from grader import runner, sandbox, verdict, worker
-from tests.submissions import GOOD, RIGHT, cells, make_zip, model
+from tests.submissions import GOOD, RIGHT, cells, make_zip, model, npy
 
 SHUT_IN, REASON = sandbox.permitted()
 needs_namespaces = pytest.mark.skipif(not SHUT_IN, reason=f"this machine permits no namespaces: {REASON}")
@@ -46,7 +47,7 @@ def codes(run: worker.Run, limits=None) -> set[str]:
 @both
 def test_a_good_submission_finishes_with_scores(rehearse, mode):
     run = rehearse(GOOD, mode)
-    assert run.history == ["Submitting", "Submitted", "Preparing", "Running", "Scoring", "Finished"]
+    assert run.history == ["Submitting", "Submitted", "Preparing", "Running", "Scoring", "Running", "Finished"]
     assert run.scores == dict.fromkeys(worker.columns(), 1.0)
     assert (np.load(run.predictions) == cells()[1]).all()
     assert codes(run) == set()
@@ -93,7 +94,8 @@ def program(folder, script: str, name: str = "p.py") -> object:
     return folder
 
 
-def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path):
+@pytest.mark.parametrize("era", worker.ERAS)
+def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path, era):
     scoring = program(
         tmp_path / "scoring",
         """
@@ -104,12 +106,14 @@ def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path
         json.dump({"accuracy": 0.5, "nonsense": 3}, open(sys.argv[2] + "/scores.json", "w"))
         """,
     )
-    run = rehearse({"model.py": GOOD, "notes.txt": "x"}, scoring=scoring)
+    run = rehearse({"model.py": GOOD, "notes.txt": "x"}, scoring=scoring, era=era)
     cwd, argv, found, app = json.loads(run.logs["scoring_stdout"].partition("SEEN")[2])
     assert cwd.endswith("/app/program") and argv[1].endswith("/app/input") and argv[2].endswith("/app/output")
-    assert app == ["input", "output", "program", "shared"]
+    there = ["ingested_program"] if era == worker.NEWEST else []
+    assert app == [*there, "input", "output", "program", "shared"]
+    mounted = ["ingested_program/model.py", "ingested_program/notes.txt"] if there else []
     files = ["metadata", "model.py", "notes.txt", "predictions.npy", "progress.json"]  # without metadata: copied
-    assert found == ["input/ref/labels.npy", *(f"input/res/{name}" for name in files),
+    assert found == [*mounted, "input/ref/labels.npy", *(f"input/res/{name}" for name in files),
                      "program/metadata.yaml", "program/p.py"]  # fmt: skip
     assert run.scores == {"accuracy": 0.5}  # a key that is no column is dropped without a word
     assert run.logs["scoring_stderr"] == "a word on stderr\n"
@@ -128,8 +132,9 @@ def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path
 
 def test_a_metadata_file_keeps_the_submission_out_of_its_result(rehearse, tmp_path):
     large = {"model.py": GOOD, "w.npy": bytes(3_000_000)}
-    without = rehearse(large).output_bytes
-    run = rehearse({**large, "metadata": "description: cells"})
+    without = rehearse(large, era="2026").output_bytes
+    run = rehearse({**large, "metadata": "description: cells"}, era="2026")
+    assert rehearse(large).output_bytes == pytest.approx(run.output_bytes, abs=10_000)  # no longer needed
     assert run.status == "Finished"
     assert not (tmp_path / "run/prediction/app/output/w.npy").exists()
     assert without - run.output_bytes > 3_000_000
@@ -149,11 +154,15 @@ def test_placeholders_are_replaced_in_the_platforms_order():
     [
         ("command: python3 a.py $input\n", "python3 a.py $input"),
         ("description: x\ncommand: 'python3 a.py'\n", "python3 a.py"),
+        ("\ufeff{description: x, command: python3 a.py}", "python3 a.py"),
         ("description: x\n", None),
+        ("description: |\n  command: python3 a.py\n", None),
+        ("command:\n", None),
+        ("command: [", None),
     ],
 )
 def test_the_command_comes_from_the_metadata(tmp_path, text, command):
-    (tmp_path / "metadata").write_text(text)
+    (tmp_path / "metadata").write_text(text, encoding="utf-8")
     assert runner.read_command(tmp_path) == command
 
 
@@ -166,13 +175,67 @@ def test_there_is_no_shell(rehearse, tmp_path):
     )
 
 
-@pytest.mark.parametrize("era, status", [("2024", "Finished"), ("2026", "Failed")])
+@pytest.mark.parametrize("era, status", [("2024", "Finished"), ("2026", "Failed"), ("2026-05", "Failed")])
 def test_a_scoring_program_that_exits_non_zero_fails_only_since_2026(rehearse, tmp_path, era, status):
     script = "import sys; open(sys.argv[2] + '/scores.txt', 'w').write('accuracy: 0.25\\n'); sys.exit(3)"
     run = rehearse(GOOD, era=era, scoring=program(tmp_path / "scoring", script))
     assert (run.status, run.scoring.exit_code) == (status, 3)
     assert run.scores == ({"accuracy": 0.25} if era == "2024" else {})
     assert codes(run) == (set() if era == "2024" else {"SCO01"})
+    assert run.detail == ("" if era == "2024" else "Child task failed or non-zero return code")
+
+
+def test_the_statuses_come_in_the_order_of_their_time(rehearse):
+    start, end = ["Submitting", "Submitted"], ["Scoring", "Running", "Finished"]
+    assert rehearse(GOOD, era="2026").history == [*start, "Running", "Preparing", *end]
+    assert rehearse(GOOD, era="2026-05").history == [*start, "Preparing", "Running", *end]
+
+
+def answer(folder: Path) -> Path:
+    """A scoring program that trusts the predictions it finds, as those of many competitions do."""
+    return program(
+        folder,
+        """
+        import json, numpy as np, sys
+        labels, found = np.load(sys.argv[1] + "/ref/labels.npy"), np.load(sys.argv[1] + "/res/predictions.npy")
+        json.dump({"accuracy": float((labels == found).mean())}, open(sys.argv[2] + "/scores.json", "w"))
+        """,
+    )
+
+
+@pytest.mark.parametrize("era", worker.ERAS)
+def test_predictions_in_the_zip_are_what_the_newest_platform_scores(rehearse, tmp_path, era):
+    wrong = model("return np.full(len(X), 7)")
+    files = {"model.py": wrong, "predictions.npy": npy(cells()[1])}
+    run = rehearse(files, era=era, scoring=answer(tmp_path / "scoring"))
+    assert run.scores["accuracy"] == (1.0 if era == "2026-05" else (cells()[1] == 7).mean())
+
+
+@both
+def test_our_scoring_refuses_a_submission_that_holds_predictions(rehearse, mode):
+    run = rehearse({"model.py": GOOD, "predictions.npy": npy(cells()[1])}, mode)
+    assert (run.status, run.detail, run.scores) == ("Failed", "Child task failed or non-zero return code", {})
+    assert "refused: the submission holds a predictions.npy" in run.logs["scoring_stderr"]
+    assert rehearse({"model.py": GOOD, "old_predictions.npy": npy(cells()[1])}, mode).status == "Finished"
+
+
+def test_a_folder_in_the_way_of_the_submission_fails_it(rehearse):
+    run = rehearse(hostile("os.mkdir(sys.argv[-1] + '/model.py')\n" + RIGHT))
+    assert (run.status, codes(run)) == ("Failed", {"SCO01"})
+
+
+@both
+@pytest.mark.parametrize("era", ["2026", "2026-05"])
+def test_a_submission_may_write_beside_itself_only_before_2026_05(rehearse, mode, era):
+    run = rehearse(hostile("open(os.path.dirname(__file__) + '/cache', 'w')\n" + RIGHT), mode, era=era)
+    assert codes(run) == (set() if era == "2026" else {"RUN01"} if mode == "namespaces" else {"SAF01"})
+
+
+@both
+@pytest.mark.parametrize("era", worker.ERAS)
+def test_the_working_directory_of_a_strict_grader_can_be_written(rehearse, mode, era):
+    run = rehearse(hostile("open('cache', 'w').write('x')\n" + RIGHT), mode, era=era, profile="strict")
+    assert (run.status, codes(run)) == ("Finished", set())
 
 
 @pytest.mark.parametrize("era", worker.ERAS)
@@ -195,7 +258,8 @@ def test_the_ingestion_programs_exit_code_is_ignored(rehearse, tmp_path, era):
         ("scores.json", '{"Accuracy": 1}', "no score has the key"),
         ("scores.json", "[1]", "not a JSON object"),
         ("scores.json", "{", "not a JSON object"),
-        ("scores.txt", "accuracy 1", "no score has the key"),
+        ("scores.txt", "accuracy 1", "not a list of"),
+        ("scores.txt", "accuracy: [", "is not YAML"),
         ("score.json", '{"accuracy": 1}', "Could not find scores file"),
     ],
 )
@@ -277,10 +341,46 @@ def test_filling_the_disk_is_stopped(rehearse, mode):
 
 
 @needs_namespaces
-def test_shared_memory_counts_as_disk(rehearse):
-    fill = "for i in range(10**6): open(f'/dev/shm/{i}', 'wb').write(bytes(10**6))"
-    run, found = timed(rehearse, hostile(fill), "namespaces", worker.Limits(seconds=60, disk=50 * 10**6))
-    assert (run.prediction.stopped, found) == ("disk", {"LIM03"})
+def test_shared_memory_ends_at_dockers_64_mb(rehearse):
+    map_it = """
+        import mmap
+        with open("/dev/shm/block", "w+b") as file:
+            file.truncate({size})
+            block = mmap.mmap(file.fileno(), {size})
+            for at in range(0, {size}, 4096): block[at] = 1
+        """
+    run = rehearse(hostile(textwrap.dedent(map_it.format(size=100 * 10**6)) + RIGHT))
+    assert (run.prediction.exit_code, codes(run)) == (135, {"LIM08"})
+    run = rehearse(hostile(textwrap.dedent(map_it.format(size=50 * 10**6)) + RIGHT))
+    assert (run.status, codes(run)) == ("Finished", set())
+
+
+@needs_namespaces
+def test_300_processes_are_no_fault(rehearse):
+    many = """
+        children = []
+        for _ in range(300):
+            children.append(os.fork())
+            if children[-1] == 0:
+                time.sleep(5)
+                os._exit(0)
+        for child in children: os.kill(child, 9)
+        """
+    run = rehearse(hostile(textwrap.dedent(many) + RIGHT))
+    assert (run.status, codes(run)) == ("Finished", set())
+
+
+@both
+def test_a_submission_that_needs_the_network_is_not_refused(rehearse, mode):
+    fetch = "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:9/weights', timeout=2)\n" + RIGHT
+    run = rehearse(hostile(fetch), mode)
+    (found,) = verdict.judge_run(run, 64, worker.Limits())
+    assert (found.code, found.level) == ("NET02", "warning")
+    assert verdict.conclude([found], True, True, False) == (
+        "unknown", "NOT KNOWN: it needs the network, which the rehearsal does not have"
+    )  # fmt: skip
+    run = rehearse(hostile("raise OSError('no such network weights')"), mode)
+    assert codes(run) == {"RUN01"}
 
 
 def test_a_program_that_ends_just_before_it_is_stopped_is_no_error():
@@ -308,15 +408,14 @@ def test_leaving_early_is_no_success(rehearse, mode, leave):
     assert found == ({"RUN01"} if leave in ("sys.exit(0)", "return") else {"RUN02"})
 
 
-def test_predictions_shipped_in_the_zip_are_not_scored(rehearse):
-    from tests.submissions import npy
-
-    run = rehearse({"model.py": model("os._exit(0)", top="import os"), "predictions.npy": npy(cells()[1])})
+def test_predictions_shipped_in_the_zip_were_not_scored_before(rehearse):
+    files = {"model.py": model("os._exit(0)", top="import os"), "predictions.npy": npy(cells()[1])}
+    run = rehearse(files, era="2026")
     assert (run.status, codes(run)) == ("Failed", {"RUN02"})
 
 
 MEDDLE = """
-for folder in ("input_data", "ingested_program", "program"):
+for folder in ("input_data", "ingested_program"):
     for name in os.listdir(f"{app}/{folder}"):
         for act in (lambda p: open(p, "a").write("x"), os.remove, lambda p: os.utime(p, (0, 0))):
             try:

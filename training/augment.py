@@ -856,8 +856,16 @@ def chain_translate_x(image, strength, rng):
     return shift(image, x=int(strength * w / 3) * sign(rng) / w)
 
 
-KERAS_AUGMIX = (whole_autocontrast, whole_equalize, chain_posterize, chain_rotate, chain_solarize, chain_shear_x,
-                chain_shear_y, chain_translate_x)  # fmt: skip  KerasCV's draw never reaches its ninth, along y
+KERAS_AUGMIX = (
+    whole_autocontrast,
+    whole_equalize,
+    chain_posterize,
+    chain_rotate,
+    chain_solarize,
+    chain_shear_x,
+    chain_shear_y,
+    chain_translate_x,
+)  # fmt: skip  KerasCV's draw never reaches its ninth, along y
 
 
 def keras_augmix(image, strength, rng):

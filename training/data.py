@@ -1,11 +1,11 @@
 """Labelled cells: fetch them, read them, split them, name them by a digest.
 
-    python -m training.data fetch [--size 28|64|128|224] [--out data]     BloodMNIST, from its public record
+python -m training.data fetch [--size 28|64|128|224] [--out data]     BloodMNIST, from its public record
 
-    from training import data
-    cells = data.read("data/training_set.npz")        # the challenge's file
-    cells = data.read("data/bloodmnist_224.npz")      # MedMNIST's, its training part (part="val", part="test")
-    cells = data.read("PBC_dataset_normal_DIB")       # a folder per class
+from training import data
+cells = data.read("data/training_set.npz")        # the challenge's file
+cells = data.read("data/bloodmnist_224.npz")      # MedMNIST's, its training part (part="val", part="test")
+cells = data.read("PBC_dataset_normal_DIB")       # a folder per class
 """
 
 from __future__ import annotations

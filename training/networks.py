@@ -291,7 +291,7 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
         except Exception as error:  # keras raises a bare Exception where a download fails
             raise ValueError(
                 f"{path} is missing and could not be downloaded ({error}). On a machine with internet run\n"
-                f'    python -c "import keras; keras.applications.{name}(weights=\'imagenet\', include_top=False)'
+                f"    python -c \"import keras; keras.applications.{name}(weights='imagenet', include_top=False)"
                 f".save_weights('{path.name}')\"\n"
                 f"and put the file at {path}; or use weights 'none'."
             ) from error
