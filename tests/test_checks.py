@@ -182,8 +182,8 @@ FAULTS = [
     ("ZIP03", truncated(0.0), truncated(1.0)),
     ("ZIP03", raw((b"class", b"klass"), compression=0), raw(compression=0)),
     ("ZIP04", raw((DEFLATE, DEFLATE64)), raw()),
-    ("ZIP04", raw(compression=zipfile.ZIP_BZIP2), raw(compression=zipfile.ZIP_STORED)),
-    ("ZIP04", raw(*ENCRYPTED), raw()),
+    ("ZIP04", raw(*ENCRYPTED), raw(compression=zipfile.ZIP_BZIP2)),
+    ("ZIP04", raw(*ENCRYPTED), raw(compression=zipfile.ZIP_LZMA)),
     ("ZIP05", {"model.py": GOOD, "__MACOSX/._model.py": "x"}, {"model.py": GOOD, "MACOSX/model.txt": "x"}),
     ("ZIP05", {"model.py": GOOD, "weights/.DS_Store": "x"}, {"model.py": GOOD, "weights/DS_Store.txt": "x"}),
     ("ZIP13", {"model.py": GOOD, "predictions.npy": "x"}, {"model.py": GOOD, "weights/predictions.npy": "x"}),
@@ -439,7 +439,7 @@ def build(folder: Path, files) -> Path:
 
 @pytest.mark.parametrize("code, faulty, twin", FAULTS, ids=[f"{i}-{row[0]}" for i, row in enumerate(FAULTS)])
 def test_each_fault_has_its_code_and_its_near_twin_has_none(tmp_path, code, faulty, twin):
-    found = check_zip(build(tmp_path, faulty))
+    found = check_zip(build(tmp_path, faulty), "strict")
     assert code in {f.code for f in found}
     assert refused(found) == (CODES[code].level != "warning")
     for f in found:
@@ -508,16 +508,22 @@ def test_a_zip64_directory_of_millions_is_refused_before_it_is_read(tmp_path, mo
     for size, refuses in ((400 << 20, True), (64, False)):
         record = b"PK\x06\x06" + (44).to_bytes(8, "little") + bytes(28) + size.to_bytes(8, "little") + bytes(8)
         path.write_bytes(data[:-22] + record + b"PK\x06\x07" + bytes(16) + data[-22:])
-        assert bool(list(checks.check_file(path, 9))) == refuses
+        assert bool(list(checks.check_file(path))) == refuses
 
 
 def test_size_limits(tmp_path, monkeypatch):
     path = make_zip(tmp_path / "s.zip", {"model.py": GOOD, "w.npy": bytes(2_000_000)}, zipfile.ZIP_STORED)
-    assert [f.code for f in check_zip(path, max_mb=1.9)] == ["ZIP11"]
-    assert check_zip(path, max_mb=2.1) == []
+    for slow, most, expected in ((2.1, 3, []), (1.9, 3, [("ZIP11", "warning")]), (1.5, 1.9, [("ZIP11", "error")])):
+        monkeypatch.setattr(checks, "SLOW_MB", slow)
+        monkeypatch.setattr(checks, "MAX_MB", most)
+        assert [(f.code, f.level) for f in check_zip(path)] == expected
+
+
+def test_a_copy_counts_against_the_quota_before_2026_05_only(tmp_path, monkeypatch):
+    path = make_zip(tmp_path / "s.zip", {"model.py": GOOD, "w.npy": bytes(2_000_000)}, zipfile.ZIP_STORED)
+    assert check_zip(path, era="2026") == []
     monkeypatch.setattr(checks, "COPY_MB", 1.9)
-    assert [f.code for f in check_zip(path)] == ["ZIP12"]
-    monkeypatch.setattr(checks, "COPY_MB", 2.1)
+    assert [f.code for f in check_zip(path, era="2026")] == ["ZIP12"]
     assert check_zip(path) == []
 
 
