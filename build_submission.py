@@ -29,7 +29,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from grader import checks, environment, report, verdict, worker
+from grader import checks, environment, report, sandbox, verdict, worker
 from grader.codes import Finding, refused
 
 ROOT = Path(__file__).resolve().parent
@@ -44,8 +44,13 @@ PACKED = 2e9  # bytes: a zip is made in memory
 QUOTA = 15e9  # bytes that a Codabench user may store
 JUDGED = {"packages", "profile", "era"}  # options that every judgement of a zip needs
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
-EFFECTIVE = {"build": REHEARSED | {"source", "out", "metadata"}, "check": JUDGED, "rehearse": REHEARSED | {"rehearse"},
-             "verify": {"source"}, "bundle": {"heldout"}}  # fmt: skip
+EFFECTIVE = {
+    "build": REHEARSED | {"source", "out", "metadata"},
+    "check": JUDGED,
+    "rehearse": REHEARSED | {"rehearse", "without_isolation"},
+    "verify": {"source"},
+    "bundle": {"heldout"},
+}
 POSIX = os.name == "posix"  # what the rehearsal needs: processes, their groups and limits
 
 
@@ -351,7 +356,8 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
     facts = {"version": report.VERSION, "zip": {**describe(zip_path), "path": str(shown_as)}, **more}
     found = checks.check_zip(zip_path, args.profile, args.packages, args.era)
     images = None
-    if run and POSIX and not refused(found):
+    ready = run and POSIX and not refused(found) and shut_in(args, console)
+    if ready:
         versions = environment.versions(args.python)
         facts["environment"] = versions | {"differs": environment.differing(versions),
                                            "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
@@ -376,6 +382,17 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
     if run and not POSIX:
         console.print("A rehearsal needs Linux or macOS; on Windows, WSL will do.")
     return not refused(found)
+
+
+def shut_in(args: argparse.Namespace, console) -> bool:
+    """Whether a rehearsal may start: not of a foreign zip, where nothing shuts it in, unless the user says so."""
+    isolated, why = sandbox.permitted(args.python)
+    if not isolated:
+        console.print(f"This machine cannot shut a submission in ({why}): it runs as a plain process.", soft_wrap=True)
+    if not isolated and args.check and not args.without_isolation:
+        console.print("It is not run. If you trust this zip as your own programs, say --without-isolation.")
+        return False
+    return True
 
 
 def build(args: argparse.Namespace, console) -> int:
@@ -442,6 +459,7 @@ def options() -> Parser:
     what.add_argument("--bundle", type=Path, metavar="ZIP", help="write the competition, with the held-out cells")
     add = parser.add_argument
     add("--rehearse", action="store_true", help="with --check: run and score the zip, too")
+    add("--without-isolation", action="store_true", help="... even where nothing shuts it in: if you trust it")
     add("--heldout", type=Path, metavar="NPZ", help="cells to score on (default data/heldout.npz, if there)")
     add("--out", type=Path, default=Path("submission.zip"), metavar="ZIP", help="where the zip goes (%(default)s)")
     add("--report", type=Path, default=Path("report.json"), metavar="JSON", help="... the report (%(default)s)")

@@ -40,7 +40,7 @@ for dist in importlib.metadata.distributions():
     name, requires = dist.metadata["Name"] or "", dist.requires or []
     found.append({"name": name, "version": dist.version, "place": place, "entries": entries, "requires": requires})
 print(json.dumps({"version": platform.python_version(), "distributions": found,
-                  "base": getattr(sys, "_base_executable", None) or sys.executable}))
+                  "base": os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)}))
 """
 
 

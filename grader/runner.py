@@ -27,6 +27,7 @@ from grader.environment import lay_out
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TICK = 0.05  # seconds between two looks at a running program
+RESERVE = 0.1  # share of this machine's memory that a submission must leave
 
 
 @dataclass
@@ -34,9 +35,11 @@ class Limits:
     """What one job may use. The platform sets the time and the packages; the others keep this machine safe."""
 
     seconds: float = 600.0  # the platform's default for a phase
-    memory: int | None = None  # bytes resident over all processes; None: as much as there is
-    disk: int = 2 << 30  # bytes under /app/output and /tmp together, and in any one file
-    processes: int = 1024
+    memory: int | None = (
+        None  # bytes over all processes, shared memory included; None: all but RESERVE of what there is
+    )
+    disk: int = 2 << 30  # bytes written below /app and /tmp together, and in any one file
+    processes: int = 2048  # and threads
     log: int = 1 << 20  # bytes kept of each log, half from its beginning and half from its end
     python: str = sys.executable  # the interpreter, less the packages that the grader lacks
     packages: tuple[str, ...] = ()  # modules that are there all the same
@@ -168,7 +171,7 @@ def run_program(root: Path, scoring: bool, limits: Limits, writable: tuple[str, 
 
 def specify(root: Path, scoring: bool, limits: Limits, writable: tuple[str, ...]) -> None:
     """Lay out the Python in `root`, and write spec.json: what sandbox.py is to run, where, and with what rights."""
-    isolated, _ = sandbox.permitted()
+    isolated, _ = sandbox.permitted(limits.python)
     app = "/app" if isolated else f"{root}/app"
     command = read_command(root / "app/program")
     if not command:
@@ -182,25 +185,26 @@ def specify(root: Path, scoring: bool, limits: Limits, writable: tuple[str, ...]
     visible = lay_out(root / "env", limits.python, limits.packages)
     (root / "tmp").mkdir()
     spec = {"root": str(root), "command": words, "cwd": f"{app}/program", "env": environment, "isolated": isolated,
-            "writable": [*(f"/app/{name}" for name in writable), "/tmp"], "visible": visible,
-            "file_limit": limits.disk}  # fmt: skip
+            "writable": [*(f"/app/{name}" for name in writable), "/tmp"], "keep": "/app/output", "visible": visible,
+            "disk": limits.disk}  # fmt: skip
     (root / "spec.json").write_text(json.dumps(spec))
 
 
 def watch(root: Path, limits: Limits, tick: Callable[[float], None] | None) -> Job:
     """Start what spec.json says, and end it where it passes a limit."""
-    job, start = Job(), time.monotonic()
-    peak, peak_end = os.pipe()
+    job, start, shared = Job(), time.monotonic(), sandbox.memory_facts()[1]
+    facts, facts_end = os.pipe()
     process = subprocess.Popen(
-        [limits.python, "-I", sandbox.__file__, str(root / "spec.json"), str(peak_end)], pass_fds=[peak_end],
+        [limits.python, "-I", sandbox.__file__, str(root / "spec.json"), str(facts_end)], pass_fds=[facts_end],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        env={"PATH": PATH},
     )  # fmt: skip
-    os.close(peak_end)
+    os.close(facts_end)
     out, err = Tail(process.stdout, limits.log), Tail(process.stderr, limits.log)
     try:
         while process.poll() is None and not job.stopped:
             job.seconds = time.monotonic() - start
-            job.stopped = over_limit(process.pid, root, limits, job)
+            job.stopped = over_limit(process.pid, root, limits, shared, job)
             if tick:
                 tick(job.seconds)
             time.sleep(TICK)
@@ -208,28 +212,34 @@ def watch(root: Path, limits: Limits, tick: Callable[[float], None] | None) -> J
         stop(process)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what stayed behind if the submission ended its supervisor
-        said = os.read(peak, 32)
-        os.close(peak)
-    job.peak_memory = max(job.peak_memory, int(said or 0))
+        said = json.loads(os.read(facts, 100) or "{}")
+        os.close(facts)
+    job.peak_memory = max(job.peak_memory, said.get("peak", 0))
+    job.stopped = job.stopped or ("disk" if said.get("disk") else None)
     job.seconds = time.monotonic() - start
     job.exit_code = 137 if job.stopped else process.returncode
     job.stdout, job.stderr = out.text(), err.text()
     return job
 
 
-def over_limit(pid: int, root: Path, limits: Limits, job: Job) -> str | None:
-    """The limit that the running program has passed, if any; notes its memory on the way."""
+def over_limit(pid: int, root: Path, limits: Limits, shared: int, job: Job) -> str | None:
+    """The limit that the running program has passed, if any; notes its memory on the way.
+
+    shared: bytes of this machine's shared memory before the program began. What came since counts as the program's: it
+    shows in no process's resident bytes.
+    """
     table = sandbox.process_table()
     family = sandbox.descendants(pid, table)
+    total, now = sandbox.memory_facts()
     resident = sum(table[p][1] for p in family)
     job.peak_memory = max(job.peak_memory, resident)
     if job.seconds > limits.seconds:
         return "time"
-    if limits.memory and resident > limits.memory:
+    if resident + max(0, now - shared) > (limits.memory or (1 - RESERVE) * total):
         return "memory"
-    if len(family) > limits.processes:
+    if sum(table[p][2] for p in family) > limits.processes:
         return "processes"
-    if folder_bytes(root / "app/output", root / "tmp", root / "dev/shm") > limits.disk:
+    if folder_bytes(root / "app/output", root / "tmp") > limits.disk:
         return "disk"
     return None
 

@@ -4,14 +4,15 @@
     python -I grader/sandbox.py --no-network SCRIPT [ARGS]
 
 A submission is foreign code. Where Linux permits it (user, mount, network and process namespaces), the command sees
-a root folder that holds /app, the system's libraries and this Python, all read-only but the folders named writable;
-no network at all; no process but its own; and no capability. Elsewhere (macOS, most containers) the same command
-runs in a plain process group with `socket` patched out, which stops accidents and not attacks: `permitted()` says
-which it is and why, and the report repeats it.
+a root folder that holds /app, the system's libraries and this Python, all read-only; what is writable lies in a tmpfs
+of fixed size and is copied out at the end; it has no network at all, no process but its own, no capability and no
+keyring. Elsewhere (macOS, most containers) the same command runs in a plain process group with `socket` patched out,
+which stops accidents and not attacks: `permitted()` says which it is and why, and the report repeats it.
 
-SPEC is {"root": folder, "command": [...], "cwd": path, "env": {...}, "writable": [paths], "visible": [paths],
-"isolated": bool, "file_limit": bytes}; paths are as the command sees them. Exit status: the command's,
-128 + n if signal n killed it.
+SPEC is {"root": folder, "command": [...], "cwd": path, "env": {...}, "writable": [paths], "keep": path, "visible":
+[paths], "isolated": bool, "disk": bytes}; paths are as the command sees them; `keep` is the one of `writable` that is
+copied out. Exit status: the command's, 128 + n if signal n killed it. To FD it writes {"peak": resident bytes,
+"disk": whether more was written than `disk` bytes}.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ import ctypes
 import functools
 import json
 import os
+import platform
+import shutil
 import signal
-import site
+import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -32,48 +36,61 @@ from pathlib import Path
 CLONE_NEW = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # user mount pid net ipc uts
 MS_BIND, MS_REC, MS_PRIVATE, MS_SAFE = 0x1000, 0x4000, 0x40000, 0xE  # MS_SAFE: nosuid, nodev, noexec
 SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, 0x8000, 1  # one number on every architecture since 5.12
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 36, 38
+MNT_DETACH, AF_VSOCK = 2, 40
+# {machine: (its audit number, socket, (add_key, request_key, keyctl))}: linux/audit.h and the tables of system calls
+CALLS = {"x86_64": (0xC000003E, 41, (248, 249, 250)), "aarch64": (0xC00000B7, 198, (217, 218, 219))}
 
-SYSTEM = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/usr", "/sys", "/etc/alternatives", "/etc/group", "/etc/hosts",
-          "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/nsswitch.conf",
-          "/etc/passwd", "/etc/ssl/certs"]  # fmt: skip
+SYSTEM = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64",
+          "/usr/libexec", "/usr/share", "/usr/local/bin", "/usr/local/lib", "/usr/local/cuda", "/sys",
+          "/etc/alternatives", "/etc/group", "/etc/hosts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
+          "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd", "/etc/ssl/certs"]  # fmt: skip
 DEVICES = ["null", "zero", "full", "random", "urandom"]  # /dev itself would hand out the disks
 SHARED_MEMORY = 64 << 20  # bytes of /dev/shm, Docker's default
 
 
 def visible_paths(more: list[str]) -> list[str]:
-    """System folders, those of this Python and `more`, outer ones first; nothing else of the user's."""
-    paths = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *site.getsitepackages()]
-    if site.ENABLE_USER_SITE:
-        paths.append(site.getusersitepackages())
-    paths += [*more, *SYSTEM, *map(str, Path("/dev").glob("nvidia*"))]
+    """System folders, those of this Python without what else may lie beside them, and `more`; outer ones first."""
+    prefixes = {os.path.realpath(prefix) for prefix in (sys.base_prefix, sys.base_exec_prefix)}
+    paths = [f"{prefix}/{part}" for prefix in prefixes for part in ("bin", "lib", "lib64")]
+    paths += [*map(os.path.realpath, more), *SYSTEM, *map(str, Path("/dev").glob("nvidia*"))]
     return sorted({path for path in paths if os.path.lexists(path)}, key=len)
 
 
-def process_table() -> dict[int, tuple[int, int]]:
-    """{pid: (parent's pid, resident bytes)} of every process that can be seen; zombies count 0 bytes."""
+def process_table() -> dict[int, tuple[int, int, int]]:
+    """{pid: (parent's pid, resident bytes, threads)} of every process that can be seen; zombies count 0 bytes."""
     table = {}
     if os.path.isdir("/proc/self"):
         page = os.sysconf("SC_PAGE_SIZE")
         for name in filter(str.isdigit, os.listdir("/proc")):
             try:
                 fields = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
-                table[int(name)] = (int(fields[1]), int(fields[21]) * page)
+                table[int(name)] = (int(fields[1]), int(fields[21]) * page, int(fields[17]))
             except (OSError, IndexError, ValueError):
                 continue  # it ended while we looked
     else:
         rows = subprocess.run(["ps", "-axo", "pid=,ppid=,rss="], capture_output=True, text=True).stdout
         for row in rows.splitlines():
             pid, parent, kib = map(int, row.split())
-            table[pid] = (parent, kib * 1024)
+            table[pid] = (parent, kib * 1024, 1)
     return table
 
 
-def descendants(pid: int, table: dict[int, tuple[int, int]] | None = None) -> list[int]:
+def memory_facts() -> tuple[int, int]:
+    """Bytes of memory that this machine has, and of its shared memory in use: tmpfs, memfd and System V segments."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+        return kib["MemTotal"] * 1024, kib["Shmem"] * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), 0
+
+
+def descendants(pid: int, table: dict[int, tuple[int, int, int]] | None = None) -> list[int]:
     """Process ids of the children of `pid`, their children, and so on."""
     table = process_table() if table is None else table
     children: dict[int, list[int]] = {}
-    for child, (parent, _) in table.items():
+    for child, (parent, *_) in table.items():
         children.setdefault(parent, []).append(child)
     found, todo = [], [pid]
     while todo:
@@ -137,28 +154,39 @@ def new_namespaces() -> None:
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
 
 
-def enter_root(root: str, writable: list[str], visible: list[str]) -> None:
-    """Make `root` the root folder: system, Python and `visible` shown read-only, `writable` (as seen inside) not."""
+def enter_root(spec: dict) -> None:
+    """Make spec["root"] the root folder: system, Python and what is visible read-only, the rest in a tmpfs."""
+    root = spec["root"]
     libc_call("mount", None, "/", None, MS_REC | MS_PRIVATE, None)
     bind(root, root)
-    for path in visible_paths(visible):
+    for path in visible_paths(spec["visible"]):
         bind(path, root + path)
     for name in DEVICES:
         bind(f"/dev/{name}", f"{root}/dev/{name}")
-    os.makedirs(f"{root}/dev/shm")
-    libc_call("mount", "shm", f"{root}/dev/shm", "tmpfs", MS_SAFE, f"size={SHARED_MEMORY}")
-    os.makedirs(f"{root}/proc", exist_ok=True)
+    for folder in ("dev/shm", "proc"):
+        os.makedirs(f"{root}/{folder}")
     try:
         libc_call("mount", "proc", f"{root}/proc", "proc", MS_SAFE, None)
     except OSError:  # a container that masks parts of /proc permits no fresh one
         libc_call("mount", "/proc", f"{root}/proc", None, MS_BIND | MS_REC, None)
-    writable = [root + path for path in (*writable, "/dev/shm")]
-    for path in writable:
-        bind(path, path)
     set_read_only(root, True, recursive=True)
-    for path in writable:
-        set_read_only(path, False, recursive=False)
+    libc_call("mount", "shm", f"{root}/dev/shm", "tmpfs", MS_SAFE, f"size={SHARED_MEMORY}")
+    make_writable(root, spec["writable"], spec["disk"])
     os.chroot(root)
+
+
+def make_writable(root: str, paths: list[str], disk: int) -> None:
+    """Put these folders with their contents into one tmpfs with room for `disk` bytes more."""
+    held = sum(entry.stat().st_size + 4096 for path in paths for entry in Path(root + path).rglob("*"))
+    room = f"{root}/tmp"
+    libc_call("mount", "room", room, "tmpfs", MS_SAFE & ~8, f"size={disk + held},nr_inodes=100k")
+    folders = {path: f"{room}/{number}" for number, path in enumerate(paths)}
+    for path, folder in folders.items():
+        if path != "/tmp":
+            shutil.copytree(root + path, folder, symlinks=True)
+            libc_call("mount", folder, root + path, None, MS_BIND, None)
+    os.mkdir(folders["/tmp"], 0o777)
+    libc_call("mount", folders["/tmp"], room, None, MS_BIND, None)
 
 
 def drop_privileges() -> None:
@@ -171,6 +199,26 @@ def drop_privileges() -> None:
     libc_call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
+def forbid_calls() -> None:
+    """A seccomp filter that answers keyring calls, and sockets to the machine below (AF_VSOCK), with an error.
+
+    Classic BPF over struct seccomp_data: number at byte 0, architecture at 4, the first argument at 16.
+    """
+    if platform.machine() not in CALLS:
+        return
+    audit, socket_call, keyring = CALLS[platform.machine()]
+    load, equal, above, answer = 0x20, 0x15, 0x35, 0x06
+    allow, refuse = 0x7FFF0000, 0x00050000 | 1  # EPERM
+    program = [(load, 0, 0, 4), (equal, 0, 8, audit), (load, 0, 0, 0), (above, 6, 0, 1 << 30)]  # x32 has bit 30 set
+    program += [(equal, 5 - i, 0, call) for i, call in enumerate(keyring)]
+    program += [(equal, 0, 3, socket_call), (load, 0, 0, 16), (equal, 0, 1, AF_VSOCK)]
+    program += [(answer, 0, 0, refuse), (answer, 0, 0, allow)]
+    code = b"".join(struct.pack("=HBBI", *row) for row in program)
+    block = ctypes.create_string_buffer(code, len(code))
+    filters = (ctypes.c_uint64 * 2)(len(program), ctypes.addressof(block))  # struct sock_fprog
+    libc_call("prctl", PR_SET_SECCOMP, 2, ctypes.byref(filters), 0, 0)
+
+
 def start(spec: dict) -> None:
     """In the forked child: enter the box and become the command. Never returns."""
     import resource
@@ -180,10 +228,11 @@ def start(spec: dict) -> None:
             libc_call("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if spec["isolated"]:
             os.setsid()  # else a signal to its own group would reach out to the supervisor
-            enter_root(spec["root"], spec["writable"], spec["visible"])
+            enter_root(spec)
             drop_privileges()
+            forbid_calls()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (spec["file_limit"], spec["file_limit"]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (spec["disk"], spec["disk"]))
         os.chdir(spec["cwd"])
         os.closerange(3, 256)
         os.execvpe(spec["command"][0], spec["command"], spec["env"])
@@ -192,21 +241,52 @@ def start(spec: dict) -> None:
     os._exit(127)
 
 
-def supervise(spec: dict, peak_to: int) -> int:
-    """Run the command and end with all of its processes: at its own end, or when this process gets SIGTERM.
+def copy_out(spec: dict) -> bool:
+    """Copy the folder `keep` from the tmpfs to where the mounts hide it, as far as `disk` bytes go; True: it was full.
 
-    Writes the command's peak of resident bytes to the file descriptor `peak_to`.
+    The working directory is the root folder as it was before anything was mounted in it.
     """
+    keep, left, todo = spec["keep"], spec["disk"], [""]
+    room = os.statvfs(spec["root"] + keep)
+    full = not room.f_bavail or not room.f_ffree
+    while todo:
+        folder = todo.pop()
+        if folder.count("/") > 32:  # nobody's results lie deeper
+            continue
+        for entry in os.scandir(spec["root"] + keep + folder):
+            info, to = entry.stat(follow_symlinks=False), f".{keep}{folder}/{entry.name}"
+            if stat.S_ISDIR(info.st_mode):
+                os.makedirs(to, exist_ok=True)
+                todo.append(f"{folder}/{entry.name}")
+            elif stat.S_ISREG(info.st_mode) and info.st_size <= left:
+                shutil.copyfile(entry.path, to)
+                left -= info.st_size
+            elif stat.S_ISREG(info.st_mode):
+                full = True
+            elif stat.S_ISLNK(info.st_mode):
+                os.symlink(os.readlink(entry.path), to)
+    return full
+
+
+def supervise(spec: dict, facts_to: int) -> int:
+    """Run the command and end with all of its processes: at its own end, or when this process gets SIGTERM."""
     if sys.platform == "linux":
         libc_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans come to us, so none escapes the kill
     if spec["isolated"]:
+        os.chdir(spec["root"])
         new_namespaces()
     main = os.fork()
     if main == 0:
         start(spec)
 
-    def stop(*_):
+    def end(peak: int = 0) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         kill_descendants()
+        full = copy_out(spec) if spec["isolated"] and spec["keep"] else False
+        os.write(facts_to, json.dumps({"peak": peak, "disk": full}).encode())
+
+    def stop(*_):
+        end()
         os._exit(128 + signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
@@ -216,27 +296,33 @@ def supervise(spec: dict, peak_to: int) -> int:
         pid, status, usage = os.wait4(-1, 0)
         if pid == main:
             break
-    os.write(peak_to, b"%d" % (usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)))
-    kill_descendants()
+    end(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
 
-@functools.lru_cache(maxsize=1)
-def permitted() -> tuple[bool, str]:
-    """(True, "") where namespaces can be had and this Python still finds numpy inside; else (False, the reason)."""
+@functools.lru_cache(maxsize=4)
+def permitted(python: str = sys.executable) -> tuple[bool, str]:
+    """(True, what is not shut off) where namespaces can be had and this Python works inside; else (False, why not)."""
+    from grader.environment import lay_out
+
     if sys.platform != "linux":
         return False, f"{sys.platform} has no namespaces"
     with tempfile.TemporaryDirectory(prefix="sandbox-") as root:
-        spec = {"root": root, "command": [sys.executable, "-c", "import ctypes, zlib, numpy"], "cwd": "/",
-                "env": {}, "writable": [], "visible": [], "isolated": True, "file_limit": 1 << 20}  # fmt: skip
+        visible = lay_out(Path(root, "env"), python)
+        os.mkdir(f"{root}/tmp")
+        count = "import ctypes, os, zlib, numpy; print(sum(map(str.isdigit, os.listdir('/proc'))))"
+        spec = {"root": root, "command": ["/env/bin/python", "-c", count], "cwd": "/", "env": {}, "writable": ["/tmp"],
+                "keep": "", "visible": visible, "isolated": True, "disk": 1 << 20}  # fmt: skip
         Path(root, "spec.json").write_text(json.dumps(spec))
-        command = [sys.executable, "-I", __file__, f"{root}/spec.json", "1"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            done = subprocess.run([python, "-I", __file__, f"{root}/spec.json", "1"], capture_output=True, text=True,
+                                  timeout=60)  # fmt: skip
         except subprocess.TimeoutExpired:
             return False, "a trial run did not end"
-    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-    return done.returncode == 0, "" if done.returncode == 0 else reason
+    if done.returncode:
+        return False, (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    alone = int(done.stdout.split("{")[0]) <= 2
+    return True, "" if alone else "it sees the names of this machine's processes"
 
 
 def run_without_network(arguments: list[str]) -> None:

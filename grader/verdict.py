@@ -6,6 +6,7 @@ nothing is trusted to have a given shape.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -69,7 +70,7 @@ def judge_job(job: Job, name: str, limits: Limits) -> list[Finding]:
     return found
 
 
-def judge_crash(job: Job) -> Finding:
+def judge_crash(job: Job, limits: Limits) -> Finding:
     """Why a job that was not stopped left no labels, from its own notes."""
     stage, error = str(job.notes.get("stage", "start")), job.notes.get("error")
     message = str(job.notes.get("message", ""))
@@ -77,6 +78,8 @@ def judge_crash(job: Job) -> Finding:
         return finding("LIM08", stage=stage)
     if not error:
         return finding("RUN02", stage=stage, status=job.exit_code)
+    if f"[Errno {errno.ENOSPC}]" in message:
+        return finding("LIM03", limit=f"{limits.disk / MB:.0f}")
     if NETWORK.search(f"{error}: {message}"):
         return finding("NET02", stage=stage, error=f"{error}: {message}")
     if error == "ModuleNotFoundError":
@@ -102,7 +105,7 @@ def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
     if "metadata file" in run.detail:
         found.append(finding("OUT06"))
     elif job.notes.get("error") or not os.path.lexists(run.predictions):
-        found.append(judge_crash(job))
+        found.append(judge_crash(job, limits))
     else:
         try:
             read_labels(run.predictions, n)
@@ -144,7 +147,7 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[F
         return found
     errors = job.notes.get("errors") if isinstance(job.notes.get("errors"), dict) else {}
     if job.notes.get("stage") != "done":
-        return [*found, judge_crash(job)]
+        return [*found, judge_crash(job, limits)]
     if "changed" in errors:
         found.append(finding("PRO04"))
     labels = read_probes(folder, errors, n, found)

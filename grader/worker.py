@@ -96,11 +96,12 @@ def columns(competition: Path = HERE / "competition.yaml") -> list[str]:
     return [column["key"] for board in boards for column in board["columns"]]
 
 
-def isolation() -> str:
+def isolation(python: str) -> str:
     """One phrase: how far the rehearsal shuts the submission in on this machine."""
-    full, reason = sandbox.permitted()
+    full, reason = sandbox.permitted(python)
     if full:
-        return "its own root folder and process space, no network (Linux namespaces)"
+        space = f"no process space of its own ({reason})" if reason else "process space"
+        return f"its own root folder and {space}, no network (Linux namespaces)"
     return f"a plain process, network blocked by patching socket ({reason})"
 
 
@@ -238,7 +239,7 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     for the caller to look into and to remove; era: a key of ERAS.
     """
     limits, rules = limits or Limits(), ERAS[era]
-    run = Run(isolation=isolation())
+    run = Run(isolation=isolation(limits.python))
     first, second = folder / "prediction", folder / "scoring"
     first.mkdir()
     second.mkdir()

@@ -30,7 +30,7 @@ def rehearse(tmp_path, monkeypatch):
 
     def go(files, mode=None, n=64, **options) -> worker.Run:
         if mode == "plain":
-            monkeypatch.setattr(sandbox, "permitted", lambda: (False, "the test asks for it"))
+            monkeypatch.setattr(sandbox, "permitted", lambda python: (False, "the test asks for it"))
         images, labels = cells(n)
         folder = tmp_path / "run"
         worker.remove(folder)
@@ -355,6 +355,87 @@ def test_shared_memory_ends_at_dockers_64_mb(rehearse):
     assert (run.status, codes(run)) == ("Finished", set())
 
 
+@both
+def test_threads_count_as_processes(rehearse, mode):
+    many = """
+        import threading
+        for _ in range({n}): threading.Thread(target=time.sleep, args=(3,), daemon=True).start()
+        time.sleep(1)
+        """
+    limits = worker.Limits(seconds=30, processes=200)
+    run, found = timed(rehearse, hostile(textwrap.dedent(many.format(n=300)) + RIGHT), mode, limits)
+    assert (run.prediction.stopped, found) == ("processes", {"LIM04"})
+    run, found = timed(rehearse, hostile(textwrap.dedent(many.format(n=50)) + RIGHT), mode, limits)
+    assert (run.status, found) == ("Finished", set())
+
+
+@both
+@pytest.mark.skipif(sys.platform != "linux", reason="memfd is of Linux")
+def test_memory_that_no_process_maps_counts(rehearse, mode):
+    hold = """
+        files = [os.memfd_create(str(i)) for i in range({n})]
+        for file in files:
+            for _ in range(100): os.write(file, bytes(10**6))
+        time.sleep(1)
+        """
+    limits = worker.Limits(seconds=30, memory=500 * 10**6)
+    run, found = timed(rehearse, hostile(textwrap.dedent(hold.format(n=8)) + RIGHT), mode, limits)
+    assert (run.prediction.stopped, found) == ("memory", {"LIM02"})
+    run, found = timed(rehearse, hostile(textwrap.dedent(hold.format(n=1)) + RIGHT), mode, limits)
+    assert (run.status, found) == ("Finished", set())
+
+
+@needs_namespaces
+@pytest.mark.parametrize("fill", [
+    "for i in range(30): open(f'{sys.argv[-1]}/{i}', 'wb').truncate(4 * 10**7)",  # sparse
+    "files = [open(f'/tmp/{i}', 'wb') for i in range(8)]\nfor f in files: os.remove(f.name); f.write(bytes(10**7))",
+    "os.chdir('/tmp')\nfor i in range(1500): os.mkdir('d'); os.chdir('d'); open('f', 'wb').write(bytes(5 * 10**4))",
+    "os.chmod(sys.argv[-1], 0)\nfor i in range(60): open(f'/tmp/{i}', 'wb').write(bytes(10**6))",
+])  # fmt: skip
+def test_the_disk_limit_is_the_file_systems_own(rehearse, tmp_path, fill):
+    limits = worker.Limits(seconds=60, disk=50 * 10**6)
+    run, found = timed(rehearse, hostile(fill + "\n" + RIGHT), "namespaces", limits)
+    assert (run.status, found) == ("Failed", {"LIM03"})
+    assert runner.folder_bytes(tmp_path / "run/prediction/app/output") < 51 * 10**6
+
+
+@needs_namespaces
+def test_neither_keyrings_nor_the_machine_below_can_be_reached(rehearse):
+    reach = """
+        for what in (lambda: socket.socket(40, socket.SOCK_STREAM), lambda: socket.socket()):
+            try: print("OPENED", what().family)
+            except OSError as error: print("REFUSED", error.errno)
+        libc = ctypes.CDLL(None, use_errno=True)
+        print("KEYRING", libc.syscall({"x86_64": 250, "aarch64": 219}[os.uname().machine], 0, -3, 0))
+        """
+    run = rehearse(hostile(textwrap.dedent(reach) + RIGHT, top="import ctypes, os, socket, sys"))
+    log = run.logs["prediction_ingestion_stdout"]
+    assert run.status == "Finished" and "REFUSED 1\nOPENED 2\nKEYRING -1\n" in log.replace("AddressFamily.AF_INET", "2")
+
+
+def test_the_environment_of_who_started_it_is_not_readable(rehearse, monkeypatch):
+    monkeypatch.setenv("A_SECRET", "token")
+    look = "print(open(f'/proc/{os.getppid()}/environ').read())\n" + RIGHT
+    log = rehearse(hostile(look), "plain").logs["prediction_ingestion_stdout"]
+    assert "PATH=" in log and "A_SECRET" not in log
+
+
+@needs_namespaces
+def test_any_way_to_name_a_python_is_shut_in(tmp_path):
+    (tmp_path / "venv").symlink_to(sys.prefix)
+    for python in (os.path.relpath(sys.executable), f"{tmp_path}/venv/bin/python", f"{sys.prefix}/lib/../bin/python"):
+        assert sandbox.permitted(python) == (True, "")
+
+
+def test_of_a_pythons_folder_only_its_own_parts_are_shown(tmp_path, monkeypatch):
+    for name in ("bin", "lib", "project"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    shown = sandbox.visible_paths([])
+    assert {f"{tmp_path}/bin", f"{tmp_path}/lib"} <= set(shown)
+    assert not {str(tmp_path), f"{tmp_path}/project", "/usr", "/home"} & set(shown)
+
+
 @needs_namespaces
 def test_300_processes_are_no_fault(rehearse):
     many = """
@@ -450,7 +531,7 @@ def test_a_worker_that_is_killed_takes_the_submission_with_it(tmp_path, mode):
         sys.path.insert(0, {str(worker.HERE.parent)!r})
         from grader import sandbox, worker
         from tests.submissions import cells
-        if {mode == "plain"}: sandbox.permitted = lambda: (False, "")
+        if {mode == "plain"}: sandbox.permitted = lambda python: (False, "")
         folder = pathlib.Path({str(tmp_path)!r})
         worker.run_submission(folder / "s.zip", *cells(), folder, tick=lambda s: print(s, flush=True))
         """
