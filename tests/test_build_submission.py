@@ -72,7 +72,7 @@ def test_a_good_submission_is_built_scored_and_reported(command, source, tmp_pat
     assert made["rehearsal"]["history"][-1] == "Finished"
     assert set(made["rehearsal"]["jobs"]) == {"prediction", "scoring", "probe"}
     assert made["forecast"]["images"] == build_submission.FORECAST and made["forecast"]["seconds"] > 0
-    assert made["quota"]["bytes_per_upload"] > 2 * made["zip"]["bytes"]  # without metadata it is stored twice
+    assert made["quota"]["bytes_per_upload"] < 2 * made["zip"]["bytes"] + 100_000
     logs = {path.stem for path in Path("runs/rehearsal").iterdir()}
     assert logs == {*worker.LOGS, "probe"}
     for words in (
@@ -345,6 +345,16 @@ def test_where_processes_cannot_be_kept_in_the_zip_is_only_checked(command, sour
     status, out, made = command("--source", source)
     assert (status, made["verdict"]) == (0, "unknown") and "rehearsal" not in made
     assert "NO FAULT FOUND (it cannot be run on this system)" in out and "GOOD" not in out
+
+
+def test_a_foreign_zip_is_run_without_isolation_only_where_the_user_says_so(command, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "permitted", lambda python: (False, "no namespaces"))
+    path = make_zip(tmp_path / "s.zip", GOOD)
+    status, out, made = command("--check", path, "--rehearse")
+    assert (status, made["words"]) == (0, "NO FAULT FOUND (it cannot be run on this system)")
+    assert "cannot shut a submission in (no namespaces)" in out and "--without-isolation" in out
+    assert command("--check", path, "--rehearse", "--without-isolation")[2]["verdict"] == "runs"
+    assert command("--source", source)[2]["verdict"] == "runs"  # what the user has built
 
 
 @pytest.mark.parametrize("option", ["--out", "--report", "--html"])

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from grader import checks
+import build_submission
+from grader import checks, worker
 from grader.checks import check_zip
 from grader.codes import CODES, refused
 from tests.submissions import GOOD, hdf5, keras_file, layer, make_zip, model, whole_h5
@@ -678,3 +679,11 @@ def test_broken_zips_get_a_verdict_and_touch_nothing(tmp_path, monkeypatch, seed
     assert not list(inner.iterdir())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "tmp"]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+@pytest.mark.parametrize("profile", worker.PROFILES)
+@pytest.mark.parametrize("era", worker.ERAS)
+def test_what_ships_has_no_fault_at_any_grader(tmp_path, profile, era):
+    path = tmp_path / "submission.zip"
+    path.write_bytes(build_submission.submission(build_submission.ROOT))
+    assert check_zip(path, profile, (), era) == []
