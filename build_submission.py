@@ -5,7 +5,7 @@
     python build_submission.py --check ZIP --rehearse ... and then run and score it, too
     python build_submission.py --source FOLDER        the same for a folder of your own with a model.py, or a run's
     python build_submission.py --verify ZIP           is it, byte for byte, the zip that these sources give?
-    python build_submission.py --bundle OUT.zip       pack the competition, to be uploaded to Codabench
+    python build_submission.py --bundle OUT.zip       pack a competition for Codabench: see docs/ORGANISERS.md
 
 Needs data/heldout.npz, or --heldout NPZ, to measure an accuracy; without it the contract is rehearsed on generated
 images. The rehearsal runs the competition's own programs (grader/) as Codabench's worker does, without the packages
@@ -29,13 +29,12 @@ import sys
 import zipfile
 from pathlib import Path
 
-from grader import checks, environment, report, sandbox, verdict, worker
+from grader import bundle, checks, competition, environment, report, sandbox, verdict, worker
+from grader.bundle import pack
 from grader.codes import Finding, refused
 
 ROOT = Path(__file__).resolve().parent
-GRADER = ROOT / "grader"
 MANIFEST = "weights/manifest.json"
-BUNDLE = ("competition.yaml", "logo.png", "pages", "ingestion_program", "scoring_program", "starting_kit")
 OWN = "build_submission.py"  # a folder that holds it is a copy of this project
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 PROBED = 128  # images for the probes
@@ -49,27 +48,13 @@ EFFECTIVE = {
     "check": JUDGED,
     "rehearse": REHEARSED | {"rehearse", "without_isolation"},
     "verify": {"source"},
-    "bundle": {"heldout"},
+    "bundle": {"heldout", "final", "corrupt", "seed", "competition"},
 }
 POSIX = os.name == "posix"  # what the rehearsal needs: processes, their groups and limits
 
 
 class Refused(Exception):
     """Nothing can be built; the message says why and what to do."""
-
-
-def pack(contents: dict[str, bytes]) -> bytes:
-    """A zip whose bytes depend on names and contents alone: sorted, without times, fixed modes, stored.
-
-    Stored, because what Deflate makes of the same bytes differs between zlib versions, and weights hardly shrink.
-    """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
-        for name in sorted(contents):
-            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.create_system, info.external_attr = 3, 0o100644 << 16  # Unix, a plain file, rw-r--r--
-            file.writestr(info, contents[name])
-    return buffer.getvalue()
 
 
 def submission(folder: Path, metadata: str | None = None, written: frozenset[Path] = frozenset()) -> bytes:
@@ -186,23 +171,6 @@ def zip_names(path: Path) -> set[str]:
         return set()
 
 
-def bundle(heldout: Path) -> bytes:
-    """The competition as a zip for Codabench: the very files that the local worker runs, and the cells to score on."""
-    import numpy as np
-
-    images, labels = read_heldout(heldout)
-    contents = {}
-    for part in BUNDLE:
-        for path in [GRADER / part, *sorted((GRADER / part).rglob("*"))]:
-            if path.is_file() and "__pycache__" not in path.parts:
-                contents[path.relative_to(GRADER).as_posix()] = path.read_bytes()
-    for name, array in (("input_data/images.npy", images), ("reference_data/labels.npy", labels)):
-        buffer = io.BytesIO()
-        np.save(buffer, array)
-        contents[name] = buffer.getvalue()
-    return pack(contents)
-
-
 def write(path: Path, data: bytes) -> None:
     """Write a whole file or none."""
     temporary = path.with_name(path.name + ".part")
@@ -210,35 +178,17 @@ def write(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def read_heldout(path: Path):
-    """(images (n, 96, 96, 3) uint8, labels (n,) int64) of an .npz. ValueError says what is wrong with it."""
+def generated_cells(n: int) -> competition.Cells:
+    """n pictures that look a little like cells: a dark disc on a pink, noisy ground. Their labels mean nothing."""
     import numpy as np
 
-    try:
-        with np.load(path) as file:
-            images, labels = file["images"], file["labels"].reshape(-1)
-    except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no file of images and labels ({error})") from None
-    if images.shape[1:] != (96, 96, 3) or images.dtype != np.uint8 or len(labels) != len(images) or not len(images):
-        raise ValueError(
-            f"{path}: images are {images.shape} {images.dtype}, labels {labels.shape}; "
-            "wanted (n, 96, 96, 3) uint8 and (n,)"
-        )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() > 7:
-        raise ValueError(f"{path}: labels must be integers 0 to 7")
-    return images, labels.astype(np.int64)
-
-
-def generated_images(n: int):
-    """n (96, 96, 3) uint8 pictures that look a little like cells: a dark disc on a pink, noisy ground."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:96, :96]
-    discs = [np.hypot(y - rng.integers(30, 66), x - rng.integers(30, 66)) < rng.integers(12, 34) for _ in range(n)]
+    known = competition.read()
+    side, rng = known["image_size"], np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side] / side
+    discs = [np.hypot(y - rng.uniform(0.3, 0.7), x - rng.uniform(0.3, 0.7)) < rng.uniform(0.1, 0.35) for _ in range(n)]
     ground, ink = rng.integers(190, 240, (n, 1, 1, 3)), rng.integers(60, 160, (n, 1, 1, 3))
-    images = np.where(np.array(discs)[..., None], ink, ground) + rng.normal(0, 8, (n, 96, 96, 3))
-    return images.clip(0, 255).astype(np.uint8)
+    images = np.where(np.array(discs)[..., None], ink, ground) + rng.normal(0, 8, (n, side, side, 3))
+    return competition.Cells(images.clip(0, 255).astype(np.uint8), np.zeros(n, np.int64), known["classes"])
 
 
 def describe(path: Path) -> dict:
@@ -254,35 +204,39 @@ def describe(path: Path) -> dict:
 
 
 def rehearse(
-    zip_path: Path, images, labels, measured: bool, args: argparse.Namespace, facts: dict, tick
+    zip_path: Path, cells: competition.Cells, measured: bool, args: argparse.Namespace, facts: dict, tick
 ) -> list[Finding]:
     """Run, score and probe a zip that passed the static checks; fills in `facts`, the report.
 
-    images (n, 96, 96, 3) uint8, labels (n,); `measured`: the labels are true ones, so that the scores mean something.
+    `measured`: the labels are true ones, so that the scores mean something.
     """
     import numpy as np
 
+    images, labels, classes = cells
     limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
                            packages=args.packages)  # fmt: skip
     folder, probe = worker.temporary_folder(), None
     try:
-        run = worker.run_submission(zip_path, images, labels, folder, args.profile, args.era, limits, tick=tick)
+        run = worker.run_submission(
+            zip_path, images, labels, folder, args.profile, args.era, limits, tick=tick, classes=classes
+        )
         found = verdict.judge_run(run, len(images), limits)
         worker.save_logs(run, args.logs)
         if run.status == "Finished" and not refused(found):
-            predicted = verdict.read_labels(run.predictions, len(images))
+            predicted = verdict.read_labels(run.predictions, len(images), len(classes))
             sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
             (folder / "probe").mkdir()
             probe = worker.predict(folder / "probe", zip_path, images[sample], args.profile,
                                    worker.ERAS[args.era], limits, worker.PROBE, tick)  # fmt: skip
             (args.logs / "probe.txt").write_text(probe.stdout + probe.stderr, encoding="utf-8")
             truth = labels[sample] if measured else None
-            found += verdict.judge_probes(probe, folder / "probe/app/output", predicted[sample], truth, limits)
+            answers = folder / "probe/app/output"
+            found += verdict.judge_probes(probe, answers, predicted[sample], truth, limits, len(classes))
             whole = (len(images), run.prediction.seconds, run.prediction.peak_memory)
             facts["forecast"] = verdict.forecast(probe, args.forecast, whole)
-            found += verdict.judge_forecast(facts["forecast"], limits)
+            found += verdict.judge_forecast(facts["forecast"], limits, images[0].nbytes)
             if measured:
-                found += compare(run.scores, labels, predicted, read_manifest(zip_path), facts)
+                found += compare(run.scores, cells, predicted, read_manifest(zip_path), facts)
     finally:
         worker.remove(folder)
     facts["rehearsal"] = describe_run(run, probe, refused(found) or run.status == "Failed", limits, args)
@@ -291,17 +245,18 @@ def rehearse(
     return found
 
 
-def compare(scores: dict, labels, predicted, manifest: bytes | None, facts: dict) -> list[Finding]:
+def compare(scores: dict, cells: competition.Cells, predicted, manifest: bytes | None, facts: dict) -> list[Finding]:
     """Findings on the predictions beside the true labels; fills in `facts`."""
     import numpy as np
 
     from grader.scoring_program import scoring
 
-    matrix = scoring.confusion(labels, predicted)
+    labels, classes = cells.labels, cells.classes
+    matrix = scoring.confusion(labels, predicted, len(classes))
     wrong = np.flatnonzero(predicted != labels).tolist()
-    facts["scores"], facts["confusion"] = scores, matrix.tolist()
+    facts["scores"], facts["confusion"], facts["classes"] = scores, matrix.tolist(), classes
     facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong]
-    return verdict.judge_accuracy(matrix, manifest)
+    return verdict.judge_accuracy(matrix, classes, manifest)
 
 
 def describe_run(
@@ -364,13 +319,13 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
         for name in environment.missing(args.python, args.packages):
             console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
         if args.heldout:
-            images, labels = read_heldout(args.heldout)
-            facts["heldout"] = {**describe(args.heldout), "images": len(images)}
+            cells = competition.read_cells(args.heldout)
+            facts["heldout"] = {**describe(args.heldout), "images": len(cells.images)}
         else:
-            images = generated_images(PROBED)
-            labels = [0] * PROBED  # only for the scoring program to read the predictions by
+            cells = generated_cells(PROBED)
+        images = cells.images
         with console.status("rehearsing") as status:
-            found += rehearse(zip_path, images, labels, bool(args.heldout), args, facts,
+            found += rehearse(zip_path, cells, bool(args.heldout), args, facts,
                               lambda s: status.update(f"rehearsing, {s:.0f} s"))  # fmt: skip
         found += verdict.judge_environment(versions)
     facts["findings"] = [f.as_json() for f in found]
@@ -411,6 +366,24 @@ def build(args: argparse.Namespace, console) -> int:
         worker.remove(folder)
     console.print(f"{args.out} is written." if passed else f"{args.out} was not written.", soft_wrap=True)
     return 0 if passed else 1
+
+
+def bundle_competition(args: argparse.Namespace, console) -> int:
+    """Write the competition of --competition with the cells of --heldout and --final, corrupted if asked for."""
+    given = competition.read(args.competition) if args.competition else {}
+    cells = [competition.read_cells(path, given.get("classes")) for path in (args.heldout, args.final) if path]
+    made = competition.complete(given, cells[0].classes)
+    competition.agree(made, cells)
+    for warning in bundle.warnings(made, cells):
+        console.print(f"warning: {warning}.", soft_wrap=True, markup=False)
+    if args.corrupt:
+        from evaluation.corruptions import hide  # what --corrupt alone needs, as no participant does
+
+        with console.status("corrupting the cells"):
+            cells = [part._replace(images=hide(part.images, args.corrupt, args.seed)) for part in cells]
+    write(args.bundle, bundle.bundle(made, cells, bool(args.corrupt)))
+    console.print(f"{args.bundle}: upload it under Benchmarks > Management > Upload.", soft_wrap=True, markup=False)
+    return 0
 
 
 def written_by(args: argparse.Namespace) -> frozenset[Path]:
@@ -461,6 +434,10 @@ def options() -> Parser:
     add("--rehearse", action="store_true", help="with --check: run and score the zip, too")
     add("--without-isolation", action="store_true", help="... even where nothing shuts it in: if you trust it")
     add("--heldout", type=Path, metavar="NPZ", help="cells to score on (default data/heldout.npz, if there)")
+    add("--competition", type=Path, metavar="YAML", help="with --bundle: title, phases, ... (grader/competition.yaml)")
+    add("--final", type=Path, metavar="NPZ", help="with --bundle: other cells, to score the last phase on")
+    add("--corrupt", type=int, choices=range(1, 6), metavar="1-5", help="with --bundle: make the cells harder")
+    add("--seed", type=int, default=0, metavar="N", help="of --corrupt: choose your own and keep it (%(default)s)")
     add("--out", type=Path, default=Path("submission.zip"), metavar="ZIP", help="where the zip goes (%(default)s)")
     add("--report", type=Path, default=Path("report.json"), metavar="JSON", help="... the report (%(default)s)")
     add("--html", type=Path, default=Path("report.html"), metavar="HTML", help="... the same to look at (%(default)s)")
@@ -487,6 +464,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         args.heldout = ROOT / "data/heldout.npz"
     if args.bundle and not args.heldout:
         parser.error("--bundle needs --heldout NPZ: the cells that submissions are scored on")
+    if args.seed and not args.corrupt:
+        parser.error("--seed would have no effect without --corrupt")
     if args.time_limit <= 0 or args.forecast <= 0 or (args.memory_limit or 1) <= 0:
         parser.error("--time-limit, --memory-limit and --forecast take positive numbers")
     for path in (args.bundle, args.out, args.report, args.html):
@@ -520,9 +499,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.verify:
             return verify(args.verify, args, console)
         if args.bundle:
-            write(args.bundle, bundle(args.heldout))
-            console.print(f"{args.bundle}: upload it under Benchmarks > Management > Upload.", soft_wrap=True)
-            return 0
+            return bundle_competition(args, console)
         return build(args, console)
     except KeyboardInterrupt:
         console.print("interrupted: no zip and no report was written")

@@ -407,11 +407,12 @@ def composite(image: np.ndarray, strength: float, rng: np.random.Generator) -> n
     return image
 
 
-def corrupt(image: np.ndarray, name: str, severity: int) -> np.ndarray:
+def corrupt(image: np.ndarray, name: str, severity: int, seed: str = "") -> np.ndarray:
     """One corruption of one image, the same on every call.
 
     image: uint8 RGB (96, 96, 3), left as it is. name: a key of CORRUPTIONS, or "composite". severity: 1-5.
-    The random draws are seeded by name, severity and the image's own bytes, so neither the batch nor the order matters.
+    The random draws are seeded by name, severity, `seed` and the image's own bytes, so neither the batch nor the order
+    matters.
     Raises ValueError for an unknown name, a severity outside 1-5, or another shape or dtype.
     """
     if name != "composite" and name not in CORRUPTIONS:
@@ -420,7 +421,7 @@ def corrupt(image: np.ndarray, name: str, severity: int) -> np.ndarray:
         raise ValueError(f"severity is one of 1, 2, 3, 4, 5, not {severity}")
     if image.shape != (SIZE, SIZE, 3) or image.dtype != np.uint8:
         raise ValueError(f"an image is uint8 ({SIZE}, {SIZE}, 3), not {image.dtype} {image.shape}")
-    digest = hashlib.sha256(f"{name} {severity} ".encode() + image.tobytes()).digest()
+    digest = hashlib.sha256(f"{name} {severity} {seed}".encode() + image.tobytes()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
     return (composite if name == "composite" else CORRUPTIONS[name])(image, severity / 5, rng)
 
@@ -430,6 +431,25 @@ def corrupt_batch(images: np.ndarray, name: str, severity: int) -> np.ndarray:
     out = np.empty_like(images)
     for i, image in enumerate(images):
         out[i] = corrupt(image, name, severity)
+    return out
+
+
+def hide(images: np.ndarray, severity: int, seed: int) -> np.ndarray:
+    """The composite of each of images uint8 (n, side, side, 3), for a hidden test; returns the same shape and dtype.
+
+    Smaller images are corrupted at 96x96, enlarged by bicubic interpolation and shrunk again by area averaging.
+    seed: whoever knows it and the images can make the same ones. Raises ValueError for images above 96x96, which would
+    lose detail, or not square.
+    """
+    height, width = images.shape[1:3]
+    if height != width or height > SIZE:
+        raise ValueError(f"the images are {height}x{width}: only square ones of up to {SIZE}x{SIZE} can be corrupted; "
+                         f"shrink them, or leave --corrupt out and give images that you made harder")  # fmt: skip
+    out = np.empty_like(images)
+    for i, image in enumerate(images):
+        large = image if height == SIZE else cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        harder = corrupt(large, "composite", severity, f"hidden {seed} ")
+        out[i] = harder if height == SIZE else cv2.resize(harder, (height, height), interpolation=cv2.INTER_AREA)
     return out
 
 

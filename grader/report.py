@@ -18,7 +18,8 @@ report.json, which both are made from, has these keys; those of a rehearsal are 
     quota       bytes_per_upload, quota_bytes, uploads_that_fit
     heldout     path, bytes, sha256, images; with it:
     scores      {accuracy, balanced_accuracy, macro_precision, macro_recall, macro_f1}, each 0-1
-    confusion   8 rows (true) of 8 counts (predicted)
+    classes     names of the classes, in the order of their labels
+    confusion   a row for each class (true) of counts (predicted)
     mistakes    [[row in the held-out file, true label, predicted label]]
 """
 
@@ -37,7 +38,7 @@ VERSION = 2
 SHOWN = 60  # mistakes on the page
 COLOURS = {"good": "green", "runs": "yellow", "unknown": "yellow", "refused": "red"}
 GET_DATA = """No accuracy was measured: there are no held-out cells here. Put the challenge's held-out file at \
-data/heldout.npz, or name one with --heldout NPZ: arrays `images` (n, 96, 96, 3) uint8 and `labels` (n,). \
+data/heldout.npz, or name one with --heldout NPZ: arrays `images` (n, height, width, 3) uint8 and `labels` (n,). \
 The README says where to get it."""
 
 
@@ -91,16 +92,22 @@ def facts(report: dict) -> list[tuple[str, str]]:
     return [*rows, ("quota", text + f"{quota['quota_bytes'] / 1e9:.0f} GB"), ("logs", rehearsal["logs"])]
 
 
+def names(report: dict) -> list[str]:
+    """Names of the classes; their labels in reports without."""
+    return report.get("classes") or [str(label) for label in range(len(report["confusion"]))]
+
+
 def classes(report: dict) -> list[tuple[str, ...]]:
     """Rows of the table of classes: name, cells, precision, recall, F1."""
     import numpy as np
 
-    from grader.scoring_program.scoring import CLASSES, per_class
+    from grader.scoring_program.scoring import per_class
 
     rows = per_class(np.array(report["confusion"]))
     numbers = zip(rows["support"], rows["precision"], rows["recall"], rows["f1"], strict=True)
     return [
-        (name, str(n), f"{p:.4f}", f"{r:.4f}", f"{f:.4f}") for name, (n, p, r, f) in zip(CLASSES, numbers, strict=True)
+        (name, str(n), f"{p:.4f}", f"{r:.4f}", f"{f:.4f}")
+        for name, (n, p, r, f) in zip(names(report), numbers, strict=True)
     ]
 
 
@@ -153,22 +160,23 @@ def scored(report: dict, images, table) -> list[str]:
     """The page's part on the scores: confusion matrix, classes, mistakes. table(rows, head) makes one of HTML."""
     import numpy as np
 
-    from grader.scoring_program.scoring import CLASSES, confusion_svg
+    from grader.scoring_program.scoring import confusion_svg
 
     scores = [(name.replace("_", " "), f"{value:.4f}") for name, value in report["scores"].items()]
     parts = [f"<h2>{report['heldout']['images']} held-out cells</h2>", table(scores)]
-    parts += ["<h2>Confusion matrix</h2>", confusion_svg(np.array(report["confusion"]))]
+    parts += ["<h2>Confusion matrix</h2>", confusion_svg(np.array(report["confusion"]), names(report))]
     parts += ["<h2>Classes</h2>", table(classes(report), ("class", "cells", "precision", "recall", "F1"))]
     mistakes = report["mistakes"]
     parts.append(f"<h2>Mistakes: {len(mistakes)}{f', the first {SHOWN}' if len(mistakes) > SHOWN else ''}</h2>")
     for row, true, predicted in mistakes[:SHOWN]:
-        caption = f"{CLASSES[true]}, taken for {CLASSES[predicted]} (row {row})"
+        true, predicted = (markup.escape(names(report)[label]) for label in (true, predicted))
+        caption = f"{true}, taken for {predicted} (row {row})"
         parts.append(f'<figure><img src="{png(images[row])}" alt=""><figcaption>{caption}</figcaption></figure>')
     return parts
 
 
 def html(report: dict, images=None) -> str:
-    """The report as one page; `images` (n, 96, 96, 3) uint8 are the held-out cells, to show the mistakes."""
+    """The report as one page; `images` (n, height, width, 3) uint8 are the held-out cells, to show the mistakes."""
     text = markup.escape
 
     def table(rows, head=()) -> str:

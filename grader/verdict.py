@@ -21,7 +21,7 @@ from grader.worker import Job, Limits, Run
 MB = 1e6
 TOLERANCE = 0.01  # share of labels, or one label, that rounding in other batch sizes may tip over: a warning
 GAP = 0.02  # accuracy this far below the manifest's is worth a warning
-GROWTH = 1.0  # MB per image (36 times its pixels) above which memory is held for all images at once
+GROWTH = 1.0, 36  # MB, and times its bytes, per image above which memory is held for all images at once
 BEYOND = 16e3  # MB that no known grader gives to one submission
 # How Python, requests and Keras say that there is no network.
 NETWORK = re.compile(
@@ -31,7 +31,7 @@ NETWORK = re.compile(
 SHIFTED = 0.5  # mean over the classes of the share of labels with one and the same shift, above which it is no chance
 
 
-def read_labels(path: Path, n: int):
+def read_labels(path: Path, n: int, classes: int):
     """Labels (n,) int64 from a .npy that foreign code wrote. ValueError carries the Finding of a broken contract."""
     import numpy as np
 
@@ -44,14 +44,14 @@ def read_labels(path: Path, n: int):
         raise ValueError(finding("OUT05", why=str(error))) from None
     if not isinstance(labels, np.ndarray):
         raise ValueError(finding("OUT05", why="not one array"))
-    if labels.shape == (n, 8):
+    if labels.shape == (n, classes):
         raise ValueError(finding("OUT01", shape=str(labels.shape)))
     if labels.shape != (n,):
         raise ValueError(finding("OUT02", shape=str(labels.shape), n=n))
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(finding("OUT03", dtype=str(labels.dtype)))
-    if n and not (labels.min() >= 0 and labels.max() <= 7):
-        raise ValueError(finding("OUT04", low=int(labels.min()), high=int(labels.max())))
+    if n and not (labels.min() >= 0 and labels.max() < classes):
+        raise ValueError(finding("OUT04", low=int(labels.min()), high=int(labels.max()), last=classes - 1))
     return np.asarray(labels).astype(np.int64)
 
 
@@ -108,7 +108,7 @@ def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
         found.append(judge_crash(job, limits))
     else:
         try:
-            read_labels(run.predictions, n)
+            read_labels(run.predictions, n, len(run.classes))
         except ValueError as error:
             found.append(error.args[0])
     if run.status == "Failed" and not found:
@@ -118,7 +118,7 @@ def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
     return found
 
 
-def read_probes(folder: Path, errors: dict, n: int, found: list[Finding]) -> dict:
+def read_probes(folder: Path, errors: dict, n: int, classes: int, found: list[Finding]) -> dict:
     """{probe: labels} of those that gave any; adds a finding for each other to `found`."""
     asked = {"half": "fewer images", "again": "a second call", "once_more": "a third call",
              "shuffled": "shuffled images", "alone": "a single image", "float32": "float32 images",
@@ -131,13 +131,13 @@ def read_probes(folder: Path, errors: dict, n: int, found: list[Finding]) -> dic
             continue
         size = {"half": n // 2, "alone": min(4, n), "float64": min(32, n)}.get(name, n)
         try:
-            labels[name] = read_labels(folder / f"{name}.npy", size)
+            labels[name] = read_labels(folder / f"{name}.npy", size, classes)
         except ValueError as error:
             found.append(finding("PRO07", what=what, error=str(error.args[0].wrong)))
     return labels
 
 
-def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[Finding]:
+def judge_probes(job: Job, folder: Path, first, truth, limits: Limits, classes: int) -> list[Finding]:
     """Findings of the probe job. `first`: labels of the same images in the scored run; `truth`: true ones, or None."""
     import numpy as np
 
@@ -150,7 +150,7 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits) -> list[F
         return [*found, judge_crash(job, limits)]
     if "changed" in errors:
         found.append(finding("PRO04"))
-    labels = read_probes(folder, errors, n, found)
+    labels = read_probes(folder, errors, n, classes, found)
 
     def differ(code: str, names: list[str], reference, tolerance: float = TOLERANCE, **details) -> bool:
         for name in names:
@@ -206,53 +206,52 @@ def forecast(job: Job, n: int, predicted: tuple[int, float, int] = (0, 0.0, 0)) 
         return {}
 
 
-def judge_forecast(expected: dict, limits: Limits) -> list[Finding]:
+def judge_forecast(expected: dict, limits: Limits, image: int) -> list[Finding]:
+    """Time and memory near or above the limits; image: bytes of one."""
     found = []
     if expected and expected["seconds"] > 0.5 * limits.seconds:
         seconds, limit = f"{expected['seconds']:.0f}", f"{limits.seconds:g}"
         found.append(finding("LIM05", n=expected["images"], seconds=seconds, limit=limit))
     if expected and expected["memory_mb"] > max(BEYOND, (limits.memory or 0) / MB):
         found.append(finding("LIM07", n=expected["images"], total=f"{expected['memory_mb']:.0f}"))
-    elif expected and expected["memory_mb_per_image"] > GROWTH:
+    elif expected and expected["memory_mb_per_image"] > max(GROWTH[0], GROWTH[1] * image / MB):
         each, total = f"{expected['memory_mb_per_image']:.1f}", f"{expected['memory_mb']:.0f}"
         found.append(finding("LIM06", each=each, total=total, n=expected["images"]))
     return found
 
 
 def shift(matrix) -> tuple[int, float]:
-    """The s in 1-7 for which most labels k are predicted as (k + s) % 8, and their share; (0, 0.0) if none stands out.
+    """The s for which most labels k are predicted as (k + s) % size, and their share; (0, 0.0) if none stands out.
 
-    matrix: (8, 8) counts, rows true. Classes count alike, and three must be there: a constant answer has no shift.
+    matrix: (size, size) counts, rows true. Classes count alike, and three must be there: a constant has no shift.
     """
     import numpy as np
 
-    seen = matrix.sum(axis=1)
-    there, index = np.flatnonzero(seen), np.arange(8)
-    for s in range(1, 8):
-        right = matrix[index, (index + s) % 8]
+    seen, size = matrix.sum(axis=1), len(matrix)
+    there, index = np.flatnonzero(seen), np.arange(size)
+    for s in range(1, size):
+        right = matrix[index, (index + s) % size]
         if len(there) >= 3 and (right[there] / seen[there]).mean() > SHIFTED:
             return s, float(right.sum() / seen.sum())
     return 0, 0.0
 
 
-def judge_accuracy(matrix, manifest: bytes | None) -> list[Finding]:
+def judge_accuracy(matrix, classes: list[str], manifest: bytes | None) -> list[Finding]:
     """Where the accuracy is clearly less than the zip's manifest promises, no better than a constant, or shifted.
 
-    matrix: (8, 8) counts, rows true, columns predicted.
+    matrix: counts, rows true, columns predicted; classes: their names.
     """
-    from grader.scoring_program.scoring import CLASSES
-
     counts = matrix.sum(axis=1)
     accuracy = float(matrix.trace() / counts.sum())
     by, share = shift(matrix)
     if by:
-        return [finding("PRO09", share=f"{share:.1%}", shift=by, accuracy=f"{accuracy:.4f}")]
+        return [finding("PRO09", share=f"{share:.1%}", shift=by, size=len(classes), accuracy=f"{accuracy:.4f}")]
     found, said = [], manifest_accuracy(manifest)
     if said is not None and accuracy < said - GAP:
         found.append(finding("PRO06", found=f"{accuracy:.4f}", said=f"{said:.4f}"))
     always = counts.max() / counts.sum()
-    if accuracy <= (always if always < 1 else 1 / 8):  # of one class alone, all right says little but is not wrong
-        found.append(finding("PRO08", found=f"{accuracy:.4f}", name=CLASSES[counts.argmax()], always=f"{always:.4f}"))
+    if accuracy <= (always if always < 1 else 1 / len(classes)):  # of one class alone, all right is not wrong
+        found.append(finding("PRO08", found=f"{accuracy:.4f}", name=classes[counts.argmax()], always=f"{always:.4f}"))
     return found
 
 

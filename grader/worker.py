@@ -10,7 +10,7 @@ Two jobs, each in a fresh temporary folder that is the root folder of what runs 
     /app/program (cwd)       ingestion program     scoring program
     /app/ingested_program    the submission        the submission, since 2026-05
     /app/input_data          images.npy            -
-    /app/input/ref, .../res  -                     labels.npy, the prediction job's output
+    /app/input/ref, .../res  -                     labels.npy, classes.npy, the prediction job's output
     /app/output              predictions           scores.json, detailed_results.html
 
 What is copied from the platform (codalab/codabench, compute_worker.py): the command from the program's metadata.yaml
@@ -82,6 +82,7 @@ class Run:
     output_bytes: int = 0  # what both jobs leave on the platform, counted against the quota
     predictions: Path | None = None  # where predictions.npy is, if the submission wrote one
     isolation: str = ""
+    classes: list[str] = field(default_factory=list)
 
     def become(self, status: str, detail: str = "") -> None:
         self.status, self.detail = status, detail
@@ -211,8 +212,8 @@ def predict(root: Path, zip_path: Path, images, profile: str, era: Era, limits: 
     return job
 
 
-def score(root: Path, zip_path: Path, predictions: Path, labels, era: Era, limits: Limits, program: Path = SCORING,
-          tick=None) -> Job:  # fmt: skip
+def score(root: Path, zip_path: Path, predictions: Path, labels, classes: list[str], era: Era, limits: Limits,
+          program: Path = SCORING, tick=None) -> Job:  # fmt: skip
     """The scoring job in the fresh folder `root`; predictions: the output folder of the prediction job.
 
     Raises OSError where the submission and its predictions cannot lie in one folder.
@@ -227,19 +228,23 @@ def score(root: Path, zip_path: Path, predictions: Path, labels, era: Era, limit
         copy_files(app / "ingested_program", app / "input/res")
     (app / "input/ref").mkdir()
     np.save(app / "input/ref/labels.npy", np.asarray(labels).reshape(-1).astype(np.int64))
+    np.save(app / "input/ref/classes.npy", np.array(classes))
     return run_program(root, True, limits, ("shared",), tick)
 
 
 def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = "an2dl", era: str = NEWEST,
                    limits: Limits | None = None, ingestion: Path = INGESTION, scoring: Path = SCORING,
-                   tick=None) -> Run:  # fmt: skip
+                   tick=None, classes: list[str] | None = None) -> Run:  # fmt: skip
     """Predict and score one submission, as the platform would.
 
-    images: (n, 96, 96, 3) array, labels: (n,) integers 0-7; folder: an existing, empty folder for the two jobs, left
-    for the caller to look into and to remove; era: a key of ERAS.
+    images: (n, height, width, 3) array, labels: (n,) integers, classes: their names (default competition.yaml's);
+    folder: an existing, empty folder for the two jobs, left for the caller to look into and to remove; era: a key of
+    ERAS.
     """
+    from grader import competition  # which imports this module
+
     limits, rules = limits or Limits(), ERAS[era]
-    run = Run(isolation=isolation(limits.python))
+    run = Run(isolation=isolation(limits.python), classes=classes or competition.read()["classes"])
     first, second = folder / "prediction", folder / "scoring"
     first.mkdir()
     second.mkdir()
@@ -259,7 +264,8 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     run.become("Scoring")
     run.become("Running")
     try:
-        job = run.scoring = score(second, zip_path, first / "app/output", labels, rules, limits, scoring, tick)
+        job = run.scoring = score(second, zip_path, first / "app/output", labels, run.classes, rules, limits, scoring,
+                                  tick)  # fmt: skip
         run.logs["scoring_stdout"], run.logs["scoring_stderr"] = job.stdout, job.stderr
         if not failed_by_limit(run, job, limits, "scoring_stderr"):
             finish(run, second / "app/output", rules)

@@ -2,7 +2,7 @@
 
     python3 ingestion.py [--profile an2dl|strict] INPUT SUBMISSION OUTPUT
 
-INPUT/images.npy (n, 96, 96, 3) uint8 0-255 -> OUTPUT/predictions.npy, what `Model().predict(images)` returned, and
+INPUT/images.npy (n, height, width, 3) uint8 -> OUTPUT/predictions.npy, what `Model().predict(images)` returned, and
 OUTPUT/progress.json, how far it came and how long each stage took. Profile an2dl changes into the submission's
 folder first, so that names of files in it work as they stand; strict stays where the worker starts programs.
 Needs numpy alone. A submission that fails prints its traceback and exits 1.

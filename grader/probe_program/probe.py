@@ -2,7 +2,7 @@
 
     python3 probe.py [--profile an2dl|strict] INPUT SUBMISSION OUTPUT
 
-INPUT/images.npy (n, 96, 96, 3) uint8 -> OUTPUT/<probe>.npy, the labels in the images' own order, and
+INPUT/images.npy (n, height, width, 3) uint8 -> OUTPUT/<probe>.npy, the labels in the images' own order, and
 OUTPUT/progress.json: the error of each probe that failed, the seconds, and the memory before and after each.
 It compares nothing: what the answers mean is judged outside, where the submission cannot reach (verdict.py).
 """

@@ -1,0 +1,179 @@
+"""What a competition is: competition.yaml, or an organiser's own YAML file in its place, and the cells to score on.
+
+The keys are Codabench's (version 2). Of our own, and not in the bundle's competition.yaml:
+
+    classes       names of the classes, in the order of their labels 0, 1, ...
+    image_size    height and width, in pixels, of the pictures that are generated where there are no cells
+    data          the page on the data: where it is from, its licence
+    starting_kit, public_data    a file or folder that participants get in every phase
+
+Paths are relative to the YAML file. What it does not say comes from competition.yaml, for phases the limits alone.
+"""
+
+from __future__ import annotations
+
+import datetime
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from grader.worker import columns
+
+TEMPLATE = Path(__file__).resolve().parent / "competition.yaml"
+OURS = {"classes", "image_size", "data", "starting_kit", "public_data"}
+KEYS = OURS | set("""version title description image terms pages phases leaderboards docker_image queue fact_sheet
+    reward contact_email registration_auto_approve competition_type forum_enabled auto_run_submissions
+    enable_detailed_results show_detailed_results_in_submission_panel show_detailed_results_in_leaderboard
+    make_programs_available can_participants_make_submissions_public""".split())  # fmt: skip
+LIMITS = ("execution_time_limit", "max_submissions_per_day", "max_submissions", "hide_prediction_output")
+PHASE = {*LIMITS, *"name description start end auto_migrate_to_this_phase hide_output hide_score_output".split()}
+TEXTS = {"title", "description", "data", "docker_image"}
+TIME = "%Y-%m-%d %H:%M:%S"
+PARTS = {"images": "input_data/images", "labels": "reference_data/labels", "classes": "reference_data/classes"}
+UNREADABLE = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
+class Cells(NamedTuple):
+    """images (n, height, width, 3) uint8 RGB, labels (n,) int64, and the names of all classes that there can be."""
+
+    images: object
+    labels: object
+    classes: list[str]
+
+
+def read(path: Path = TEMPLATE) -> dict:
+    """The YAML's keys, paths made absolute. ValueError says what is wrong with it."""
+    import yaml
+
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as YAML ({' '.join(str(error).split())})") from None
+    try:
+        return check(given, path)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} has not the form of {TEMPLATE}: copy that and change it ({error!r})") from None
+
+
+def check(given: dict, path: Path) -> dict:
+    refuse_unknown(given, KEYS, path)
+    for key in TEXTS & set(given):
+        if not isinstance(given[key], str):
+            raise ValueError(f"{path}: {key} must be text, in quotes, not {given[key]}")
+    for key in {"image", "terms", "starting_kit", "public_data"} & set(given):
+        given[key] = find(path, given[key])
+    for page in given.get("pages", []):
+        page["file"] = find(path, page["file"])
+    for column in (column for board in given.get("leaderboards", []) for column in board["columns"]):
+        if column["key"] not in columns():
+            raise ValueError(f"{path}: {column['key']} is no score; there are {', '.join(columns())}")
+    if "classes" in given:
+        given["classes"] = check_classes(given["classes"], path)
+    if "phases" in given:
+        given["phases"] = check_phases(given["phases"], path)
+    return given
+
+
+def refuse_unknown(given: dict, known: set[str], path: Path) -> None:
+    unknown = sorted(map(str, set(given) - known))
+    if unknown:
+        raise ValueError(f"{path}: {', '.join(unknown)} is no key there; known are {', '.join(sorted(known))}")
+
+
+def find(path: Path, name: str) -> Path:
+    """The file or folder that the YAML at `path` names."""
+    found = path.resolve().parent / str(name)
+    if not found.exists():
+        raise ValueError(f"{path} names {name}, which is not there: {found}")
+    return found
+
+
+def check_classes(names, path: Path) -> list[str]:
+    names = [str(name) for name in names] if isinstance(names, list) else []
+    if len(names) < 2 or len(set(names)) < len(names) or not all(name.strip() for name in names):
+        raise ValueError(f"{path}: classes must be two or more different names, in the order of their labels")
+    return names
+
+
+def check_phases(phases, path: Path) -> list[dict]:
+    """The phases with their times as text. They need a name and a start, all but the last an end, and no overlap."""
+    if not phases:
+        raise ValueError(f"{path}: there must be a phase")
+    free = None  # the time from which a phase may start; None after one without an end
+    for number, phase in enumerate(phases):
+        refuse_unknown(phase, PHASE, path)
+        shown = f"{path}, phase {phase.get('name', number)}"
+        if "name" not in phase or "start" not in phase:
+            raise ValueError(f"{shown}: a phase needs name and start")
+        start, end = (as_time(phase[key], shown) if key in phase else None for key in ("start", "end"))
+        if number and free is None:
+            raise ValueError(f"{shown}: the phase before it needs an end")
+        if (free and start < free) or (end and end <= start):
+            raise ValueError(f"{shown}: it must start when the one before has ended, and end after its start")
+        for key in LIMITS[:3]:
+            if key in phase and (type(phase[key]) is not int or phase[key] <= 0):
+                raise ValueError(f"{shown}: {key} must be a whole number above 0, not {phase[key]}")
+        phase |= {key: time.strftime(TIME) for key, time in (("start", start), ("end", end)) if time}
+        free = end
+    return phases
+
+
+def as_time(value, shown: str) -> datetime.datetime:
+    """A time that YAML gives as text, as a date or as a datetime; UTC, as on the platform."""
+    try:
+        time = datetime.datetime.fromisoformat(str(value))
+        return time.astimezone(datetime.timezone.utc).replace(tzinfo=None) if time.tzinfo else time
+    except ValueError:
+        raise ValueError(f'{shown}: write times as "2027-01-31 18:00:00", in UTC, not {value}') from None
+
+
+def complete(given: dict, classes: list[str]) -> dict:
+    """`given`, and what it does not say from competition.yaml; that speaks of blood cells, so not for other classes."""
+    own = read()
+    if classes != own["classes"]:
+        if not {"title", "description"} <= set(given):
+            raise ValueError(f"the classes are {', '.join(classes)}: say what they are of, with title and description "
+                             "in a YAML file, --competition YAML")  # fmt: skip
+        own |= {"data": ""}
+        del own["starting_kit"]
+    limits = {key: own["phases"][0][key] for key in LIMITS}
+    made = own | {"classes": classes} | given
+    return made | {"phases": [limits | phase for phase in made["phases"]]}
+
+
+def agree(made: dict, cells: list[Cells]) -> None:
+    """ValueError where the cells of the tasks, and what the YAML says of them, do not go together."""
+    for part in cells:
+        if part.classes != made["classes"] or part.images.shape[1:] != cells[0].images.shape[1:]:
+            raise ValueError("--heldout, --final and --competition need the same classes, and pictures of one size")
+    if len(cells) > 1 and len(made["phases"]) == 1:
+        raise ValueError("--final is for the last of several phases, and there is one: add it in --competition YAML")
+
+
+def read_cells(path: Path, classes: list[str] | None = None) -> Cells:
+    """Cells of an .npz (images, labels and, if other than competition.yaml's, classes) or of a bundle.
+
+    classes: names for a file without any. ValueError says what is wrong with it.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path) as file:
+            names = PARTS if PARTS["images"] in file else {name: name for name in PARTS}
+            images, labels = file[names["images"]], file[names["labels"]].reshape(-1)
+            if names["classes"] in file:
+                classes = file[names["classes"]].astype(str).tolist()
+    except UNREADABLE as error:
+        raise ValueError(f"{path} is no file of images and labels ({error})") from None
+    known = check_classes(classes or read()["classes"], path)
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not 0 < len(images) == len(labels):
+        raise ValueError(
+            f"{path}: images are {images.shape} {images.dtype}, labels {labels.shape}; "
+            "wanted (n, height, width, 3) uint8 and (n,)"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= len(known):
+        raise ValueError(
+            f"{path}: labels must be integers 0 to {len(known) - 1}; for other classes, name them in an array `classes`"
+        )
+    return Cells(images, labels.astype(np.int64), known)
