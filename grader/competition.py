@@ -53,7 +53,7 @@ def read(path: Path = TEMPLATE) -> dict:
     try:
         return check(given, path)
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has not the form of {TEMPLATE}: copy that and change it ({error!r})") from None
+        raise ValueError(f"{path} has not the form of {TEMPLATE}: compare the two ({error!r})") from None
 
 
 def check(given: dict, path: Path) -> dict:
@@ -76,7 +76,7 @@ def check(given: dict, path: Path) -> dict:
 
 
 def refuse_unknown(given: dict, known: set[str], path: Path) -> None:
-    unknown = sorted(map(str, set(given) - known))
+    unknown = sorted(map(str, given.keys() - known))
     if unknown:
         raise ValueError(f"{path}: {', '.join(unknown)} is no key there; known are {', '.join(sorted(known))}")
 

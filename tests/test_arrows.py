@@ -11,7 +11,7 @@ MAY = {
     "model.py": {"training"},  # lazily, where a manifest asks for it
     "training": {"model", "training"},
     "evaluation": {"model", "training", "evaluation", "grader"},  # the grader's report, to show it
-    "build_submission.py": {"grader"},
+    "build_submission.py": {"grader", "evaluation"},  # lazily, for --corrupt alone: an organiser's, no participant's
 }
 
 
@@ -40,6 +40,16 @@ def test_the_grader_imports_nothing_of_ours():
         if "starting_kit" not in path.parts:
             found = imported(path.read_text(encoding="utf-8")) & OURS
             assert found <= {"grader", "model"}, path  # `model` is the submission that a program runs
+
+
+def test_who_checks_a_zip_needs_the_grader_alone():
+    """Nothing of evaluation/ is imported but below `if args.corrupt`."""
+    tree = ast.parse((ROOT / "build_submission.py").read_text(encoding="utf-8"))
+    below = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "args.corrupt"]
+    lazy = [node for branch in below for node in ast.walk(branch) if isinstance(node, ast.ImportFrom)]
+    assert [node.module for node in lazy] == ["evaluation.corruptions"]
+    modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node not in lazy]
+    assert "grader" in modules and not [name for name in modules if name.split(".")[0] in OURS - {"grader"}]
 
 
 def test_imports_are_found_wherever_they_stand():

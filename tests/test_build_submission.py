@@ -1,4 +1,4 @@
-"""The command that people run: the zip, the verdicts of a rehearsal, the reports, the competition's bundle."""
+"""The command that people run: the zip, the verdicts of a rehearsal, the reports."""
 
 import hashlib
 import html
@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 import build_submission
-from grader import environment, report, runner, sandbox, verdict, worker
+from grader import competition, environment, report, runner, sandbox, verdict, worker
 from grader.codes import CODES, finding
 from tests import digests
 from tests.submissions import GOOD, RIGHT, cells, hdf5, make_zip, model, npz
 
 ROOT = Path(build_submission.__file__).parent
+NAMES = competition.read()["classes"]
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_missing_weights_are_refused_by_name(command, source):
         (["--verify", "nowhere.zip"], "nowhere.zip"),
         (["--heldout", "nowhere.npz"], "nowhere.npz"),
         (["--heldout", "bad.npz"], "bad.npz is no file of images and labels"),
-        (["--heldout", "shape.npz"], r"images are \(4, 64, 64, 3\)"),
+        (["--heldout", "shape.npz"], r"images are \(4, 96, 96, 1\)"),
         (["--heldout", "labels.npz"], "labels must be integers 0 to 7"),
         (["--bundle", "b.zip"], ""),
         (["--time-limit", "0"], ""),
@@ -135,7 +136,7 @@ def test_missing_weights_are_refused_by_name(command, source):
 )
 def test_wrong_usage_is_2_and_says_what(command, source, arguments, words):
     Path("bad.npz").write_bytes(b"PK")
-    np.savez("shape.npz", images=np.zeros((4, 64, 64, 3), np.uint8), labels=np.zeros(4, int))
+    np.savez("shape.npz", images=np.zeros((4, 96, 96, 1), np.uint8), labels=np.zeros(4, int))
     np.savez("labels.npz", images=np.zeros((4, 96, 96, 3), np.uint8), labels=np.full(4, 8))
     status, out, _ = command(*arguments, *(["--source", source] if arguments[0] in ("--heldout", "--verify") else []))
     assert status == 2 and re.search(words, out) and "Traceback" not in out
@@ -275,7 +276,7 @@ def test_labels_that_rounding_may_tip_over(tmp_path, probe, n, tipped, expected)
         labels = np.arange(size) < (tipped if name == probe else 0)
         np.save(tmp_path / f"{name}.npy", labels.astype(np.int64))
     job = worker.Job(notes={"stage": "done"}, exit_code=0)
-    found = verdict.judge_probes(job, tmp_path, first, None, worker.Limits())
+    found = verdict.judge_probes(job, tmp_path, first, None, worker.Limits(), 8)
     assert [(f.code, f.level) for f in found] == expected
 
 
@@ -288,7 +289,7 @@ def test_a_constant_answer_to_images_in_0_to_1_says_nothing_of_the_scale(tmp_pat
         for name, size in (("half", 32), ("again", 64), ("once_more", 64), ("shuffled", 64), ("alone", 4),
                            ("float32", 64), ("float64", 32)):  # fmt: skip
             np.save(tmp_path / f"{name}.npy", (truth[:size] + 1) % 8)
-        found = verdict.judge_probes(job, tmp_path, (truth + 1) % 8, truth, worker.Limits())
+        found = verdict.judge_probes(job, tmp_path, (truth + 1) % 8, truth, worker.Limits(), 8)
         assert [f.code for f in found] == codes
 
 
@@ -413,8 +414,8 @@ def test_the_verdict_claims_no_more_than_was_seen(codes, asked, ran, scored, wor
 def test_a_shift_is_named(by):
     matrix = np.roll(np.diag(np.arange(10, 18)), by, axis=1)
     assert verdict.shift(matrix) == (by, 1.0)
-    assert [f.code for f in verdict.judge_accuracy(matrix, None)] == ["PRO09"]
-    assert f"(k + {by}) % 8" in verdict.judge_accuracy(matrix, None)[0].wrong
+    assert [f.code for f in verdict.judge_accuracy(matrix, NAMES, None)] == ["PRO09"]
+    assert f"(k + {by}) % 8" in verdict.judge_accuracy(matrix, NAMES, None)[0].wrong
     assert verdict.shift(matrix + 1)[0] == by  # with mistakes of its own
     clipped = matrix.copy()
     clipped[7] = np.roll(clipped[7], -by)
@@ -427,8 +428,8 @@ def test_no_shift_is_seen_in_other_mistakes():
     two[[0, 1], [1, 2]] = 20
     for matrix in (diagonal, swapped, constant, two, diagonal[::-1], np.ones((8, 8), int)):
         assert verdict.shift(matrix) == (0, 0.0)
-    assert [f.code for f in verdict.judge_accuracy(constant, None)] == ["PRO08"]  # all of one class, and all wrong
-    assert verdict.judge_accuracy(diagonal, None) == []
+    assert [f.code for f in verdict.judge_accuracy(constant, NAMES, None)] == ["PRO08"]  # one class, all wrong
+    assert verdict.judge_accuracy(diagonal, NAMES, None) == []
 
 
 def test_memory_beyond_any_grader_is_refused(command, tmp_path):
@@ -657,88 +658,6 @@ def test_verify_tells_a_zip_of_these_sources_from_any_other(command, source, tmp
     make_zip(path, {"model.py": GOOD, "extra.txt": "x"})
     status, out, _ = command("--verify", path, "--source", source)
     assert status == 1 and "extra.txt does not belong there" in out and "weights/manifest.json is missing" in out
-
-
-# The competition as a bundle
-
-
-def read_yaml(text: str):
-    """The YAML that competition.yaml uses: two-space indents, `key: value`, lists of mappings and of numbers."""
-    lines = [(len(line) - len(line.lstrip()), line.strip()) for line in text.splitlines() if line.strip()]
-
-    def value(word: str):
-        return int(word) if word.isdigit() else {"true": True, "false": False}.get(word, word.strip('"'))
-
-    def block(at: int, indent: int):
-        if lines[at][1].startswith("- "):
-            items = []
-            while at < len(lines) and lines[at][0] == indent and lines[at][1].startswith("- "):
-                word = lines[at][1][2:]
-                if ": " in word or word.endswith(":"):
-                    lines[at] = (indent + 2, word)
-                    item, at = block(at, indent + 2)
-                else:
-                    item, at = value(word), at + 1
-                items.append(item)
-            return items, at
-        mapping = {}
-        while at < len(lines) and lines[at][0] == indent and not lines[at][1].startswith("- "):
-            key, _, word = lines[at][1].partition(":")
-            assert key not in mapping
-            if word:
-                mapping[key], at = value(word.strip()), at + 1
-            else:
-                mapping[key], at = block(at + 1, lines[at + 1][0])
-        return mapping, at
-
-    made, end = block(0, 0)
-    assert end == len(lines)
-    return made
-
-
-@pytest.fixture
-def bundle(command, tmp_path):
-    """The competition, packed and unpacked again."""
-    status, out, _ = command("--bundle", "bundle.zip", "--heldout", npz(tmp_path / "cells.npz"))
-    assert status == 0 and "bundle.zip" in out
-    with zipfile.ZipFile("bundle.zip") as file:
-        file.extractall(tmp_path / "bundle")
-    return tmp_path / "bundle"
-
-
-def test_the_bundle_is_what_codabench_unpacks(bundle):
-    made = read_yaml((bundle / "competition.yaml").read_text())
-    assert made["version"] == 2 and made["title"] and made["docker_image"] == "tensorflow/tensorflow:2.17.0"
-    for name in (made["image"], made["terms"], *(page["file"] for page in made["pages"])):
-        assert (bundle / name).stat().st_size > 0
-    [task], [phase], [board] = made["tasks"], made["phases"], made["leaderboards"]
-    for part in ("ingestion_program", "scoring_program", "input_data", "reference_data"):
-        assert any((bundle / task[part]).iterdir())
-    assert phase["tasks"] == [task["index"]] and (bundle / phase["starting_kit"] / "model.py").is_file()
-    assert phase["execution_time_limit"] == worker.Limits().seconds
-    time.strptime(phase["start"], "%Y-%m-%d %H:%M:%S")
-    assert 'start: "' in (bundle / "competition.yaml").read_text()  # unquoted dates are not text to YAML
-    assert [column["key"] for column in board["columns"]] == worker.columns()
-    assert [column["index"] for column in board["columns"]] == list(range(5))
-    assert all(len(column["key"]) <= 36 for column in board["columns"]) and len(board["key"]) <= 36
-    assert not [path for path in bundle.rglob("*") if "__pycache__" in path.parts]
-
-
-def test_the_bundle_holds_the_very_files_that_the_local_worker_runs_and_they_run(bundle, tmp_path):
-    for part in (worker.INGESTION, worker.SCORING):
-        for path in part.iterdir():
-            if path.is_file():
-                assert (bundle / part.name / path.name).read_bytes() == path.read_bytes()
-    images, labels = np.load(bundle / "input_data/images.npy"), np.load(bundle / "reference_data/labels.npy")
-    kit = {path.name: path.read_bytes() for path in (bundle / "starting_kit").iterdir()}
-    for name, files, accuracy in (("good", GOOD, 1.0), ("kit", kit, None)):
-        (tmp_path / name).mkdir()
-        zip_path = make_zip(tmp_path / "s.zip", files)
-        run = worker.run_submission(
-            zip_path, images, labels, tmp_path / name, profile="an2dl",
-            ingestion=bundle / "ingestion_program", scoring=bundle / "scoring_program",
-        )  # fmt: skip
-        assert run.status == "Finished" and run.scores["accuracy"] == (accuracy or run.scores["accuracy"])
 
 
 def test_nothing_is_left_behind(command, source, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from grader.scoring_program import scoring
 from tests import submissions
 
 GRADER = Path(worker.__file__).parent
+NAMES = [f"class <{label}>" for label in range(8)]
 
 
 @pytest.mark.parametrize("classes", [range(8), [0, 3, 5]], ids=["all classes", "three classes"])
@@ -22,7 +23,7 @@ def test_scores_are_scikit_learns(classes, seed):
     rng = np.random.default_rng(seed)
     labels = rng.choice(list(classes), 200)
     predictions = np.where(rng.random(200) < 0.7, labels, rng.integers(0, 8, 200))
-    found = scoring.score(scoring.confusion(labels, predictions))
+    found = scoring.score(scoring.confusion(labels, predictions, 8))
     known = {"average": "macro", "zero_division": 0}
     assert found == pytest.approx(
         {
@@ -34,21 +35,22 @@ def test_scores_are_scikit_learns(classes, seed):
         }
     )
     matrix = metrics.confusion_matrix(labels, predictions, labels=range(8))
-    assert (scoring.confusion(labels, predictions) == matrix).all()
+    assert (scoring.confusion(labels, predictions, 8) == matrix).all()
 
 
 def test_scores_by_hand():
     # two of class 0: one right, one taken for 1; two of class 1: both right
-    found = scoring.score(scoring.confusion(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])))
+    found = scoring.score(scoring.confusion(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 2))
     assert found["accuracy"] == 0.75
     assert found["macro_precision"] == pytest.approx((1 + 2 / 3) / 2)
     assert found["balanced_accuracy"] == found["macro_recall"] == 0.75
 
 
-def run_scoring(tmp_path: Path, labels, predictions: bytes | None) -> int:
+def run_scoring(tmp_path: Path, labels, predictions: bytes | None, classes=NAMES) -> int:
     for name in ("in/ref", "in/res", "out"):
         (tmp_path / name).mkdir(parents=True)
     np.save(tmp_path / "in/ref/labels.npy", np.asarray(labels))
+    np.save(tmp_path / "in/ref/classes.npy", np.array(classes))
     if predictions is not None:
         (tmp_path / "in/res/predictions.npy").write_bytes(predictions)
     return scoring.main(str(tmp_path / "in"), str(tmp_path / "out"))
@@ -76,6 +78,7 @@ def test_scoring_writes_flat_scores_under_the_leaderboards_keys_and_a_page(tmp_p
     svg = ElementTree.fromstring(re.search(r"<svg.*</svg>", page, re.DOTALL)[0])
     numbers = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text") if text.text.isdigit()]
     assert numbers == ["1"] * 16
+    assert page.count("class &lt;7&gt;") == 3 and "<7>" not in page
     assert not re.search(r"<script|<link|<img|src=|href=|url\(", page)
 
 
@@ -95,6 +98,12 @@ def test_scoring_refuses_what_breaks_the_contract(tmp_path, capsys, predictions,
     assert run_scoring(tmp_path, [0, 1, 2], submissions.npy(predictions)) == 1
     assert re.search(words, capsys.readouterr().err)
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("predictions", [np.eye(3, dtype=int), np.array([0, 1, 3])], ids=["one-hot", "a fourth"])
+def test_scoring_counts_the_classes_by_their_names(tmp_path, capsys, predictions):
+    assert run_scoring(tmp_path, [0, 1, 2], submissions.npy(predictions), NAMES[:3]) == 1
+    assert re.search("one-hot|they must be 0 to 2", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("contents", [None, b"", b"junk", b"\x93NUMPY\x01\x00\xff\xff{'shape': (9e9,)"])
