@@ -23,6 +23,7 @@ from evaluation.tables import points
 from training.files import ROOT, write_json, write_text
 
 LEDGER, PAGE = ROOT / "results" / "ledger.json", ROOT / "docs" / "LEDGER.md"
+CARDS = [ROOT / "results" / "card.json", *sorted((ROOT / "results" / "ladder").glob("*.json"))]
 GROUPS = ("clean", "corrupted", "composite")
 
 
@@ -36,7 +37,7 @@ def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
 
 
 def entry(cards: list[dict], baselines: list[dict], said: dict) -> dict:
-    """One trial of the ledger. said: its `change`, `cost`, `against`, `seeds`, `kept` and `why`."""
+    """One trial of the ledger. said: its `change`, `cost`, `against`, `seeds`, `kept`, `why` and `command`."""
     if len(cards) != len(baselines):
         raise ValueError(f"{len(cards)} cards need as many baselines, not {len(baselines)}")
     summaries = [card["summary"] for card in cards]
@@ -65,18 +66,31 @@ def entry(cards: list[dict], baselines: list[dict], said: dict) -> dict:
     }  # fmt: skip
 
 
+def committed() -> set[str]:
+    """The first digits of the SHA-256 of all weights whose cards are in the repository."""
+    return {evaluate.read_card(path)["provenance"]["weights_sha256"][:12] for path in CARDS}
+
+
+def cards_of(trial: dict, there: set[str]) -> str:
+    """Which cards of a trial are in the repository: both, its own, the baseline's or none."""
+    own, baseline = (set(trial[key]) <= there for key in ("weights", "baseline"))
+    return ("none", "the baseline's", "its own", "both")[2 * own + baseline]
+
+
 def page(trials: list[dict]) -> str:
     """The ledger as a page."""
+    there = committed()
     lines = [
         "# Trials",
         "",
         "One change each, against a baseline, on the same held-out cells and corruptions. Gains are points of accuracy",
         "with 95% bootstrap intervals over the cells. Made by `python -m evaluation.ledger` from `ledger.json`, which",
-        "also has each family.",
+        "also has each family. Cards: which of the trial's two are in `results/`. Made again by: the command that",
+        "trains it; none where recipe, code or weights are no longer in the repository.",
         "",
         "| change | against | cost | seeds | clean % | corrupted % | composite % | gain clean | gain corrupted | "
-        "gain composite | kept | why |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "gain composite | kept | why | cards | made again by |",
+        "|---" * 14 + "|",
     ]
     for trial in trials:
         scores = ["-" if trial[g] is None else f"{100 * trial[g]:.2f}" for g in GROUPS]
@@ -84,6 +98,7 @@ def page(trials: list[dict]) -> str:
         kept = "yes" if trial["kept"] else "no"
         seeds = ", ".join(map(str, trial["seeds"]))
         cells = [trial["change"], trial["against"], trial["cost"], seeds, *scores, *ranges, kept, trial["why"]]
+        cells += [cards_of(trial, there), f"`{trial['command']}`" if trial.get("command") else "none"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -102,6 +117,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--kept", choices=("yes", "no"))
     parser.add_argument("--why", help="why it was kept or not")
+    parser.add_argument("--command", help="what makes the trial again: python -m training.train ...")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if LEDGER.md is not up to date")
     args = parser.parse_args()
     trials = read()
@@ -113,7 +129,7 @@ def main() -> None:
         if None in (args.baseline, args.change, args.cost, args.kept, args.why):
             parser.error("a trial needs --baseline, --change, --cost, --kept and --why")
         said = {"change": args.change, "against": args.against, "cost": args.cost, "seeds": args.seeds,
-                "kept": args.kept == "yes", "why": args.why}  # fmt: skip
+                "kept": args.kept == "yes", "why": args.why, "command": args.command}  # fmt: skip
         try:
             new = entry(*([evaluate.read_card(p) for p in paths] for paths in (args.cards, args.baseline)), said)
         except ValueError as error:

@@ -259,8 +259,10 @@ def certain(gain: dict) -> bool:
 
 def trials() -> str:
     """The ledger in short: what the interval of the gain on the composite says mattered, and what not."""
-    sign = {True: [], False: []}
-    for trial in sorted(load("ledger.json")["trials"], key=lambda trial: -trial["gain"]["composite"]["difference"]):
+    from evaluation.ledger import cards_of, committed
+
+    sign, known, there = {True: [], False: []}, load("ledger.json")["trials"], committed()
+    for trial in sorted(known, key=lambda trial: -trial["gain"]["composite"]["difference"]):
         gain = trial["gain"]["composite"]
         families = {name: g for name, g in trial["gain"].items() if name.startswith("family ") and certain(g)}
         most = max(families, key=lambda name: abs(families[name]["difference"]), default=None)
@@ -268,6 +270,8 @@ def trials() -> str:
         if most:
             text += f"; most of all in {most.removeprefix('family ')}, {points(families[most])}"
         sign[certain(gain)].append(text)
+    both = sum(cards_of(trial, there) == "both" for trial in known)
+    again = sum(bool(trial["command"]) for trial in known)
     return "\n".join(
         [
             "Points on the composite (the mean of its five strengths), with 95% intervals over the cells; how much one "
@@ -278,6 +282,9 @@ def trials() -> str:
             "It does not:",
             "",
             *sign[False],
+            "",
+            f"Of the {len(known)} trials, {both} have both their cards in `results/`, and {again} can be made again by "
+            "a command of this repository; recipes, code or weights of the others are gone.",
         ]
     )
 

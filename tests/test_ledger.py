@@ -1,6 +1,7 @@
 """The ledger of trials: gains cell by cell, one entry a change, a page that follows from the JSON."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ from test_evaluate import HASHES, Fake
 
 from evaluation import evaluate, ledger
 from training import data
+from training.recipes import RECIPES
 
 SAID = {"change": "c", "against": "b", "cost": "none", "seeds": [0], "kept": False, "why": "w"}
 
@@ -61,6 +63,26 @@ def test_cards_that_do_not_compare_are_refused(cards):
         ledger.entry([cards[0]], [other], SAID)
     with pytest.raises(ValueError, match="2 cards need as many"):
         ledger.entry(cards, cards[:1], SAID)
+
+
+def test_a_row_says_which_cards_are_there_and_what_makes_it_again(cards, tmp_path, monkeypatch):
+    trial = ledger.entry([cards[1]], [cards[0]], SAID)
+    own, baseline = trial["weights"][0], trial["baseline"][0]
+    monkeypatch.setattr(ledger, "CARDS", [tmp_path / "card.json"])
+    evaluate.write_card(cards[0], tmp_path / "card.json")
+    assert own in ledger.committed() and ledger.committed() == {own}
+    for there, words in (({own, baseline}, "both"), (set(), "none")):
+        assert ledger.cards_of(trial, there) == words
+    split = {**trial, "baseline": ["another"]}
+    assert [ledger.cards_of(split, {name}) for name in (own, "another")] == ["its own", "the baseline's"]
+    made = ledger.page([trial, {**trial, "command": "python -m training.train"}]).splitlines()[-2:]
+    assert made[0].endswith("| both | none |") and made[1].endswith("| both | `python -m training.train` |")
+
+
+def test_commands_of_the_ledger_name_recipes_that_exist():
+    for trial in ledger.read():
+        if trial["command"]:
+            assert re.search(r"--recipe (\w+)", trial["command"])[1] in RECIPES
 
 
 def test_the_command_enters_a_change_once(cards, tmp_path, monkeypatch):
