@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from evaluation import calibrate, evaluate
 from training import data, train
 from training.files import write_atomically, write_json
 from training.recipes import RECIPES, REPORTED, Recipe
+from training.settings import from_scratch
 
 SPEED_IMAGES = 256
 FILES = ("run.json", "manifest.json")  # a folder with neither is no run, or one in its first epoch
@@ -115,7 +117,35 @@ def notes(run: dict) -> list[str]:
     changed = [knob for knob in recipe if settings.get(knob, recipe[knob]) != recipe[knob]]
     if done < planned:  # said already
         changed = [knob for knob in changed if knob not in ("epochs", "head_epochs")]
+    if "weights" in changed and settings["weights"] == "none":
+        found.append("from random weights")
+        changed.remove("weights")
     return found + [f"other {', '.join(changed)}"] * bool(changed)
+
+
+def command(name: str, settings: dict | None = None, precision: str = "float32", out: str | None = None) -> str | None:
+    """The command that trains a recipe, or a run of it with these settings; None where the recipe is gone."""
+    if name not in RECIPES:
+        return None
+    recipe, settings = RECIPES[name], settings or {}
+    words = ["python", "-m", "training.train", "--recipe", name]
+    if settings.get("weights", recipe.weights) != recipe.weights:
+        words += ["--weights", settings["weights"]]
+        recipe = from_scratch(recipe) if settings["weights"] == "none" else recipe
+    for knob, own in dataclasses.asdict(recipe).items():
+        value = as_tuple(settings.get(knob, own))
+        if value != own and knob != "weights":
+            words += ["--set", f"{knob}={value}"]
+    if settings.get("limit") is not None:
+        words += ["--limit", str(settings["limit"])]
+    if precision != "float32":
+        words += ["--precision", precision]
+    return shlex.join([*words, "--out", f"runs/{out or name}"])
+
+
+def as_tuple(value):
+    """JSON's lists as the tuples that they were."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 def speed(folder: Path) -> dict:
@@ -147,6 +177,7 @@ def make_row(folder: Path, cards: Path | None = None) -> dict:
         "weights": run["weights"],
         "epochs": len(run["history"]),
         "notes": notes(run) + problems,
+        "command": command(run["recipe"], run["settings"], run.get("precision", "float32"), folder.name),
         "parameters": run["parameters"],
         "flops": run["flops"],
         "file_mb": run["file_mb"],
@@ -173,23 +204,31 @@ def compare(
     for folder, row in zip(folders, rows, strict=True):
         row["speed"] = speed(folder) if measure else speeds.get((row["run"], row["network"], row["flops"]))
     named = {folder.name for folder in folders}
-    rows = [row for row in known if keep and row["run"] not in {None, *named}] + rows
+    rows = [stated(row) for row in known if keep and row["run"] not in {None, *named}] + rows
     there = {row["recipe"] for row in rows}
     rows += [
-        {"recipe": name, "run": None, "network": recipe.network, "weights": None, "notes": ["not trained here"]}
+        {"recipe": name, "run": None, "network": recipe.network, "weights": None, "notes": ["not trained here"],
+         "command": command(name)}
         for name, recipe in RECIPES.items()
         if name not in there
-    ]
+    ]  # fmt: skip
     for row in rows:
         row["reported"] = {key: getattr(REPORTED.get(row["recipe"]), key, None) for key in ("local", "hidden")}
     order = list(RECIPES)
     return sorted(rows, key=lambda row: order.index(row["recipe"]) if row["recipe"] in order else len(order))
 
 
+def stated(row: dict) -> dict:
+    """A row of an earlier table; where that had no commands, it is of earlier code, and today's recipe may differ."""
+    if "command" in row:
+        return row
+    return {**row, "notes": [*row["notes"], "by earlier code"], "command": command(row["recipe"])}
+
+
 COLUMNS = (
     "system", "network", "start", "epochs", "parameters, M", "GFLOPs", "file, MB", "images/s", "train", "validation",
     "held-out", "precision", "recall", "ROC AUC", "composite", "predicted hidden", "reported local", "reported hidden",
-    "notes",
+    "what was done",
 )  # fmt: skip
 
 
@@ -220,14 +259,16 @@ def cells_of(row: dict) -> list[str]:
         "{} ({}-{})".format(*(number(hidden[k], 100, 1) for k in ("score", "low", "high"))) if hidden else "-",
         row["reported"]["local"] or "-",
         row["reported"]["hidden"] or "-",
-        "; ".join(row["notes"]) or "-",
+        "; ".join(row["notes"]) or "as its recipe says",
     ]
 
 
 def markdown(rows: list[dict]) -> str:
     """The table in Markdown, with what its columns mean below; rows as `compare` returns them."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells_of(row)) + " |" for row in rows]
+    lines = ["| " + " | ".join([*COLUMNS, "command"]) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for row in rows:
+        cells = [*cells_of(row), f"`{row['command']}`" if row.get("command") else "none: its recipe is gone"]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + f"\n\n{legend(rows)}"
 
 
@@ -238,7 +279,9 @@ def legend(rows: list[dict]) -> str:
         "Scores in %, ROC AUC in 0-1; precision, recall and ROC AUC are macro averages on the clean held-out cells. "
         "Start: the weights before training. Train: on the batches of the epoch that ships, augmented and "
         "mixed as the recipe says. Composite: accuracy at the strength that predicts the hidden score. Predicted "
-        "hidden: with its 95% interval; of no system that the calibration rests on. Reported: what teams state, "
+        "hidden: with its 95% interval; of no system that the calibration rests on. Command: trains the run as it was; "
+        "where it was not trained here, or by earlier code, the system as its recipe says. ImageNet weights need "
+        "internet once, the large networks a GPU. Reported: what teams state, "
         "local and hidden; frozen, fine_tuned, flips_shifts, randaugment and randaugment_cutout are another team's "
         "steps, there on EfficientNetB2." + speed
     )

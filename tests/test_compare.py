@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from test_train import run, toy_network
 
 import model
 from evaluation import calibrate, compare, evaluate
+from training import settings
 from training.recipes import RECIPES
 
 LOSSES = (1.0, 0.4, 0.6)  # of validation: the second epoch is the best
@@ -101,7 +103,7 @@ def test_trials_and_changes_are_marked(tmp_path):
         "killed": ("lionia_basic_cnn", 3, {}, ["trial: 3 of 30 epochs"]),
         "patient": ("lionia_basic_cnn", 7, {}, ["stopped early: 7 of 30 epochs"]),
         "changed": ("ours", 61, {"mixup": 0.5}, ["other mixup"]),
-        "scratch": ("spritzers_mobilenetv3small", 31, {"weights": "none"}, ["other weights"]),
+        "scratch": ("spritzers_mobilenetv3small", 31, {"weights": "none"}, ["from random weights"]),
         "long": ("fine_tuned", 6, {"epochs": 5}, ["other epochs"]),
     }
     folders = [make_run(tmp_path / key, name, n, **changes) for key, (name, n, changes, _) in cases.items()]
@@ -109,6 +111,51 @@ def test_trials_and_changes_are_marked(tmp_path):
     assert {key: row_of(rows, key)["notes"] for key in cases} == {key: case[-1] for key, case in cases.items()}
     assert column(row_of(rows, "scratch"), "start") == "none"
     assert column(row_of(rows, "short"), "system") == "ours (short)"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ours", ""),
+        ("ours", "--set mixup=0.5 --set sizes=((0,64),(0.5,96)) --set policy=flips --set patience=3 --limit 400"),
+        ("spritzers_efficientnetb4", "--weights none --set epochs=1 --limit 64"),
+        ("frozen", "--weights /cells/net.weights.h5 --set head_epochs=2"),
+    ],
+)
+def test_the_command_of_a_row_gives_its_settings(tmp_path, name, words):
+    """A run's settings, written as a command and read by training.train's own parts, are the same settings."""
+
+    def read(command):
+        given = dict(weights=None, limit=None, set=[])
+        words = shlex.split(command)[5:]
+        for option, value in zip(words[::2], words[1::2], strict=True):
+            key = option.removeprefix("--")
+            given[key] = [*given["set"], value] if key == "set" else value
+        recipe = RECIPES[name]
+        if given["weights"]:
+            recipe = dataclasses.replace(recipe, weights=given["weights"])
+            recipe = settings.from_scratch(recipe) if given["weights"] == "none" else recipe
+        return settings.override(recipe, given["set"]), given["limit"]
+
+    recipe, limit = read(f"python -m training.train --recipe {name} {words}")
+    changes = dataclasses.asdict(recipe) | {"limit": limit and int(limit)}
+    row = compare.make_row(make_run(tmp_path / "run", name, 3, **changes))
+    assert read(row["command"].replace(" --out runs/run", "")) == (recipe, limit)
+    assert row["command"].endswith("--out runs/run")
+
+
+def test_rows_of_earlier_tables_say_so_and_of_gone_recipes_have_no_command(tmp_path):
+    rows = compare.compare([make_run(tmp_path / "ours", done=61)])
+    known = [{**row_of(rows, "ours"), "recipe": name, "run": name} for name in ("vit", "gone")]
+    for row in known:
+        del row["command"]
+    rows = compare.compare([make_run(tmp_path / "new", "frozen", 3)], known=known, keep=True)
+    vit, gone = row_of(rows, "vit"), row_of(rows, "gone")
+    assert vit["notes"] == gone["notes"] == ["by earlier code"] and gone["command"] is None
+    assert vit["command"] == "python -m training.train --recipe vit --out runs/vit"
+    assert "none: its recipe is gone" in compare.markdown([gone])
+    again = compare.compare([make_run(tmp_path / "newer", "frozen", 3)], known=rows, keep=True)
+    assert row_of(again, "vit") == vit and row_of(again, "new")["notes"] == []
 
 
 def test_no_prediction_for_what_the_calibration_rests_on(tmp_path):
@@ -162,11 +209,12 @@ def test_markdown_is_a_table(tmp_path):
     folder = make_run(tmp_path / "a|b")
     make_card(folder / "card.json")
     rows = compare.compare([folder])
+    command = rows[0]["command"].replace("|", "\\|")
     table = [line for line in compare.markdown(rows).splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(rows)
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {len(compare.COLUMNS) + 1}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {len(compare.COLUMNS) + 2}
     assert table[2].startswith("| ours (a\\|b) | EfficientNetV2B0 | imagenet | 3 | 5.93 | 2.50 | 12.3 | - | 92.00 |")
-    assert "not trained here" in table[3]
+    assert table[2].endswith(f"| `{command}` |") and "not trained here" in table[3]
 
 
 def test_speed_is_measured_and_kept(tmp_path, monkeypatch):
