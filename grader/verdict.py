@@ -206,8 +206,8 @@ def forecast(job: Job, n: int, predicted: tuple[int, float, int] = (0, 0.0, 0)) 
         return {}
 
 
-def judge_forecast(expected: dict, limits: Limits, image: int) -> list[Finding]:
-    """Time and memory near or above the limits; image: bytes of one."""
+def judge_forecast(expected: dict, limits: Limits, image: int = 0) -> list[Finding]:
+    """Time and memory near or above the limits; image: bytes of one, where known."""
     found = []
     if expected and expected["seconds"] > 0.5 * limits.seconds:
         seconds, limit = f"{expected['seconds']:.0f}", f"{limits.seconds:g}"
