@@ -9,6 +9,7 @@ source counts as run says syntax.py.
 from __future__ import annotations
 
 import ast
+import bisect
 import posixpath
 import re
 import sys
@@ -19,6 +20,8 @@ from grader.keras_files import held
 from grader.registry import Code
 from grader.syntax import (
     IN_ZIP,
+    LONG_NAME,
+    MAX_NODES,
     Nodes,
     called,
     constants,
@@ -48,7 +51,7 @@ LIKELY_MODULES = frozenset("utils util helpers common score scoring evaluate dat
 KNOWN = STANDARD | GRADER_PACKAGES
 PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
 NEED_PILLOW = frozenset({"array_to_img", "load_img", "save_img"})
-MAX_NODES = 200_000  # of the syntax trees that are read
+MAX_SHARED, MOST = 20_000, 100  # names that files take from one another; parameters of a function, undefined names
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
     "read_bytes loadmat restore".split()
@@ -71,10 +74,10 @@ def check_sources(
             where = f"line {read.lineno}: {read.msg}" if isinstance(read, SyntaxError) else str(read)
             found.append(finding("PY01", file=file, why=where or "nested too deeply"))
     values = share(reached)
-    imported = {module for nodes in reached.values() for module, _, _ in imports(nodes)}
-    known = KNOWN | local_modules(sources, reached) | set(packages)
+    imported = loaded(reached)
+    known, tops = KNOWN | local_modules(sources, reached) | set(packages), top_level(sources)
     for file, nodes in reached.items():
-        found += check_imports(nodes, file, known, packages, sources)
+        found += check_imports(nodes, file, known, packages, tops)
         found += check_attributes(nodes, file, imported, packages)
         if file == "model.py":
             found += check_model(nodes[0][0])
@@ -91,25 +94,42 @@ def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Excepti
 
     Stops after MAX_NODES nodes, so that no zip takes long.
     """
-    todo, done, left = ["model.py"], set(), MAX_NODES
-    while todo and left > 0:
-        file = todo.pop(0)
-        if file in done:
-            continue
-        done.add(file)
+    todo, left, ends = ["model.py"], MAX_NODES, {}
+    for path in sources:  # {the last parts of a path: the paths that end so}
+        parts = path.split("/")
+        for n in range(1, min(len(parts), 4)):
+            ends.setdefault("/".join(parts[-n:]), []).append(path)
+    known = set(todo)
+    for file in todo:  # which grows
+        if left <= 0:
+            return
         try:
             tree = parse(sources[file])
-            nodes = [(node, False) for node in ast.walk(tree)]
+            nodes = [(node, False) for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            left -= len(sources[file]) // 5
             yield file, error
             continue
         left -= len(nodes)
         yield file, tree
-        for module, _, _ in imports(nodes):
-            todo += [path for path in module_files(module, file) if path in sources]
-            if moves_path(nodes):
-                last = tuple("/" + path for path in module_files(module.lstrip("."), ""))
-                todo += [path for path in sources if last and path.endswith(last)]
+        moves = moves_path(nodes)
+        for module in dict.fromkeys(module for module, _, _ in imports(nodes)):
+            paths = [path for path in module_files(module, file) if path in sources]
+            for last in module_files(module.lstrip("."), "") if moves else []:
+                paths += ends.get(last, [])
+            todo += [path for path in dict.fromkeys(paths) if path not in known]
+            known.update(paths)
+
+
+def loaded(reached: dict[str, Nodes]) -> set[str]:
+    """The modules that imports load, with the packages above them."""
+    found = {module for nodes in reached.values() for module, _, _ in imports(nodes) if len(module) < LONG_NAME}
+    parts = [module.split(".") for module in found]
+    return {".".join(names[:n]) for names in parts for n in range(1, len(names) + 1)}
+
+
+def top_level(sources: dict[str, bytes]) -> set[str]:
+    return {name.split("/")[0].removesuffix(".py") for name in sources}
 
 
 def moves_path(nodes: Nodes) -> bool:
@@ -121,20 +141,21 @@ def local_modules(sources: dict[str, bytes], reached: dict[str, Nodes]) -> set[s
     """Names of modules that the zip brings along."""
     if any(moves_path(nodes) for nodes in reached.values()):
         return {part.removesuffix(".py") for name in sources for part in name.split("/")}
-    return {name.split("/")[0].removesuffix(".py") for name in sources}
+    return top_level(sources)
 
 
 def share(reached: dict[str, Nodes]) -> dict[str, dict[str, ast.expr]]:
     """For each file its names with one value only (see constants), those that it imports from other files, too."""
-    values = {file: constants(nodes) for file, nodes in reached.items()}
+    values, left = {file: constants(nodes) for file, nodes in reached.items()}, MAX_SHARED
     for file, nodes in reversed(reached.items()):
         for node, _ in nodes:
             for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else []:
                 module = alias.name if isinstance(node, ast.Import) else "." * node.level + (node.module or "")
                 other = next((path for path in module_files(module, file)[::-1] if path in values), None)
-                if other is None or other == file:
+                if other is None or other == file or left < 0:
                     continue
-                wanted = values[other] if isinstance(node, ast.Import) else {alias.name} & values[other].keys()
+                wanted = list(values[other]) if isinstance(node, ast.Import) else {alias.name} & values[other].keys()
+                left -= len(wanted)
                 for name in wanted:
                     text = work_out(values[other][name], values[other], other)
                     here = alias.asname or alias.name
@@ -145,11 +166,10 @@ def share(reached: dict[str, Nodes]) -> dict[str, dict[str, ast.expr]]:
 
 
 def check_imports(
-    nodes: Nodes, file: str, known: set[str], packages: tuple[str, ...], sources: dict[str, bytes]
+    nodes: Nodes, file: str, known: set[str], packages: tuple[str, ...], local: set[str]
 ) -> Iterator[Finding]:
-    """Modules that neither the grader nor the zip has, or that both have."""
+    """Modules that neither the grader nor the zip has, or that both have. local: those at the zip's root."""
     spare = fallbacks(nodes, known)
-    local = {name.split("/")[0].removesuffix(".py") for name in sources}
     for module, line, guarded in imports([pair for pair in nodes if pair[0] not in spare]):
         root, *inner = module.split(".")
         lacks = root in PARTS and root not in local and inner and inner[0] not in PARTS[root] and inner[0] != "*"
@@ -210,8 +230,7 @@ def lacking(name: str, imported: set[str] | None) -> str | None:
         inside, here = held(module), f"{module}.{part}"
         if inside is None or part in ("*", "src", "api", "_tf_keras") or part.startswith("__"):
             return None
-        loaded = held(here) is not None if imported is None else any(f"{m}.".startswith(f"{here}.") for m in imported)
-        if part not in inside and not loaded:
+        if part not in inside and not (held(here) is not None if imported is None else here in imported):
             return here
         module = here
     return None
@@ -263,11 +282,23 @@ def check_names(nodes: Nodes, file: str) -> Iterator[Finding]:
     """Names that are used and that nothing defines, by pyflakes, where they stand in code that runs."""
     from pyflakes import checker, messages
 
+    class Names(checker.Checker):  # for undefined names alone: the rest can take time that grows with the square
+        DICT = checker.Checker.handleChildren
+
+        def report(self, kind, *args, **more):
+            if kind is messages.UndefinedName and len(self.messages) < MOST:
+                super().report(kind, *args, **more)
+
+        def differentForks(self, *_):
+            return True
+
+    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node, _ in nodes):
+        return  # any name may come from there
     try:
-        said = checker.Checker(nodes[0][0], file).messages
+        said = Names(nodes[0][0], file).messages
     except RecursionError:  # of a tree that compiles all the same
         return
-    places = {(m.lineno, m.col, m.message_args[0]) for m in said if isinstance(m, messages.UndefinedName)}
+    places = {(m.lineno, m.col, m.message_args[0]) for m in said}
     spare = annotations(nodes)
     lines: dict[str, int] = {}
     for node, guarded in nodes:
@@ -297,7 +328,7 @@ def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
     """Calls of the file's own functions, and of self's own methods, that do not fit the definition."""
     every = [node for node, _ in nodes]
     module = every[0]
-    functions = {n.name: n for n in module.body if isinstance(n, ast.FunctionDef) and not n.decorator_list}
+    functions = {n.name: n for n in module.body if short(n) and not n.decorator_list}
     rebound = rebindings(nodes) | {  # as a function within another one, or defined under a condition
         inner.name
         for n in every
@@ -314,7 +345,7 @@ def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
     while todo:
         node, inside = todo.pop()
         if isinstance(node, ast.ClassDef):
-            inside = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
+            inside = {n.name: n for n in node.body if short(n)}
         methods[node] = inside
         todo += [(child, inside) for child in ast.iter_child_nodes(node)]
     for call in calls:
@@ -323,6 +354,13 @@ def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
             own = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(tuple(decorators(method)))
             if own is not None:
                 yield from fits(call, method, own, file)
+
+
+def short(node: ast.stmt) -> bool:
+    """Whether a statement defines a function with no more parameters and decorators than a person would write."""
+    if not isinstance(node, ast.FunctionDef):
+        return False
+    return len(node.args.args) + len(node.args.kwonlyargs) + len(node.decorator_list) < MOST
 
 
 def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> Iterator[Finding]:
@@ -354,8 +392,10 @@ def check_paths(
 
     def within(path: str) -> bool:  # a checkpoint is named by what its files' names begin with
         ends = ("/", ".") if called(node) == "restore" else ("/",)
-        return path in names or any(name.startswith(tuple(path + end for end in ends)) for name in names)
+        following = [ordered[bisect.bisect_left(ordered, path + end)] for end in ends]
+        return path in names or any(map(str.startswith, following, [path + end for end in ends]))
 
+    ordered = [*sorted(names), "\U0010ffff"]
     own = {n.name for n, _ in nodes if isinstance(n, ast.FunctionDef)}
     moves = any(isinstance(n, ast.Call) and called(n) == "chdir" for n, _ in nodes)
     for node, guarded in nodes:
