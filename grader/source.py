@@ -66,7 +66,7 @@ def check_sources(
 
     names: all files in the zip.
     """
-    found, reached, code = [], {}, Code()
+    found, reached, code, ordered = [], {}, Code(), sorted(names)
     for file, read in reach(sources):
         if isinstance(read, ast.Module):
             reached[file] = list(walk(read))
@@ -83,7 +83,7 @@ def check_sources(
             found += check_model(nodes[0][0])
         found += check_names(nodes, file)
         found += check_calls(nodes, file)
-        found += check_paths(nodes, values[file], file, names, profile)
+        found += check_paths(nodes, values[file], file, ordered, profile)
         code.add(file, nodes, values[file])
     code.unread({file: source for file, source in sources.items() if file not in reached})
     return list(dict.fromkeys(found)), code
@@ -385,17 +385,24 @@ def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> It
         yield finding("PY06", file=file, line=call.lineno, name=definition.name, how=how)
 
 
+def following(names: list[str], start: str) -> str:
+    """The first of sorted names that does not come before `start`; "" if there is none."""
+    at = bisect.bisect_left(names, start)
+    return names[at] if at < len(names) else ""
+
+
 def check_paths(
-    nodes: Nodes, values: dict[str, ast.expr], file: str, names: set[str], profile: str
+    nodes: Nodes, values: dict[str, ast.expr], file: str, names: list[str], profile: str
 ) -> Iterator[Finding]:
-    """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip."""
+    """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip.
+
+    names: all files in the zip, sorted.
+    """
 
     def within(path: str) -> bool:  # a checkpoint is named by what its files' names begin with
         ends = ("/", ".") if called(node) == "restore" else ("/",)
-        following = [ordered[bisect.bisect_left(ordered, path + end)] for end in ends]
-        return path in names or any(map(str.startswith, following, [path + end for end in ends]))
+        return following(names, path) == path or any(following(names, path + e).startswith(path + e) for e in ends)
 
-    ordered = [*sorted(names), "\U0010ffff"]
     own = {n.name for n, _ in nodes if isinstance(n, ast.FunctionDef)}
     moves = any(isinstance(n, ast.Call) and called(n) == "chdir" for n, _ in nodes)
     for node, guarded in nodes:

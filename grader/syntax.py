@@ -32,7 +32,7 @@ def parse(source: bytes) -> ast.Module:
         tree = ast.parse(source)
         nodes = sum(not isinstance(node, ast.expr_context) for node in ast.walk(tree))
         if nodes > MAX_NODES:
-            raise ValueError(f"{nodes} parts, more than {MAX_NODES}")
+            raise ValueError(f"more than {MAX_NODES} statements and expressions")
         if nodes < COMPILED and source.count(b"finally") < 8:  # each `finally` within another doubles the time
             compile(tree, "model.py", "exec", dont_inherit=True)  # finds what parses and cannot run: a `return` outside
         return tree
