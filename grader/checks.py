@@ -25,15 +25,7 @@ from pathlib import Path
 from grader.codes import Finding, finding, refused
 from grader.source import KNOWN, check_sources
 from grader.syntax import MAX_SOURCE
-from grader.weights import (
-    MAX_DIRECTORY,
-    WHOLE_RATIO,
-    WHOLE_SMALL,
-    check_weights,
-    directory,
-    inner_zip,
-    packed_tightly,
-)
+from grader.weights import MAX_DIRECTORY, WHOLE_RATIO, WHOLE_SMALL, check_weights, directory, inner_zip, packed_tightly
 
 MAX_MB = 15_000  # the quota of a user; 4.4 GB is known to have passed
 SLOW_MB = 2000  # uploads above this often break off

@@ -20,7 +20,6 @@ from grader.keras_files import held
 from grader.registry import Code
 from grader.syntax import (
     IN_ZIP,
-    LONG_NAME,
     MAX_NODES,
     Nodes,
     called,
@@ -94,12 +93,7 @@ def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Excepti
 
     Stops after MAX_NODES nodes, so that no zip takes long.
     """
-    todo, left, ends = ["model.py"], MAX_NODES, {}
-    for path in sources:  # {the last parts of a path: the paths that end so}
-        parts = path.split("/")
-        for n in range(1, min(len(parts), 4)):
-            ends.setdefault("/".join(parts[-n:]), []).append(path)
-    known = set(todo)
+    todo, left, known = ["model.py"], MAX_NODES, {"model.py"}
     for file in todo:  # which grows
         if left <= 0:
             return
@@ -110,21 +104,21 @@ def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Excepti
             left -= len(sources[file]) // 5
             yield file, error
             continue
-        left -= len(nodes)
+        modules, moves = dict.fromkeys(module for module, _, _ in imports(nodes)), moves_path(nodes)
+        left -= len(nodes) + moves * len(modules) * len(sources) // 100
         yield file, tree
-        moves = moves_path(nodes)
-        for module in dict.fromkeys(module for module, _, _ in imports(nodes)):
+        for module in modules:
             paths = [path for path in module_files(module, file) if path in sources]
-            for last in module_files(module.lstrip("."), "") if moves else []:
-                paths += ends.get(last, [])
+            if moves and left > 0:
+                last = tuple("/" + path for path in module_files(module.lstrip("."), ""))
+                paths += [path for path in sources if last and path.endswith(last)]
             todo += [path for path in dict.fromkeys(paths) if path not in known]
             known.update(paths)
 
 
 def loaded(reached: dict[str, Nodes]) -> set[str]:
     """The modules that imports load, with the packages above them."""
-    found = {module for nodes in reached.values() for module, _, _ in imports(nodes) if len(module) < LONG_NAME}
-    parts = [module.split(".") for module in found]
+    parts = [module.split(".") for nodes in reached.values() for module, _, _ in imports(nodes)]
     return {".".join(names[:n]) for names in parts for n in range(1, len(names) + 1)}
 
 

@@ -30,10 +30,13 @@ def parse(source: bytes) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in foreign code are not our reader's concern
         tree = ast.parse(source)
-        nodes = sum(not isinstance(node, ast.expr_context) for node in ast.walk(tree))
-        if nodes > MAX_NODES:
+        nodes = [node for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
+        if len(nodes) > MAX_NODES:
             raise ValueError(f"more than {MAX_NODES} statements and expressions")
-        if nodes < COMPILED and source.count(b"finally") < 8:  # each `finally` within another doubles the time
+        modules = (node.name if isinstance(node, ast.alias) else getattr(node, "module", "") for node in nodes)
+        if any(len(module or "") > LONG_NAME for module in modules):
+            raise ValueError(f"a module's name of more than {LONG_NAME} characters")
+        if len(nodes) < COMPILED and source.count(b"finally") < 8:  # each `finally` within another doubles the time
             compile(tree, "model.py", "exec", dont_inherit=True)  # finds what parses and cannot run: a `return` outside
         return tree
 
@@ -111,7 +114,7 @@ def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
         elif isinstance(node, ast.ImportFrom):
             dots, module = "." * node.level, node.module or ""
             yield dots + module, node.lineno, guarded
-            for alias in node.names if len(module) < LONG_NAME else []:  # `from package import module`
+            for alias in node.names:  # `from package import module`
                 yield f"{dots}{module}.{alias.name}" if module else f"{dots}{alias.name}", node.lineno, guarded
         elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__") and node.args:
             if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
@@ -132,8 +135,6 @@ def fallbacks(nodes: Nodes, known: set[str]) -> set[ast.AST]:
 
 def module_files(module: str, importer: str) -> list[str]:
     """Where in the zip a module could be: its file, its package, the packages above it."""
-    if len(module) > LONG_NAME:
-        return []
     dots = len(module) - len(module.lstrip("."))
     base = posixpath.dirname(importer).split("/") if dots else []
     base = [part for part in base[: len(base) - dots + 1] if part]
