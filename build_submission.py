@@ -230,12 +230,12 @@ def beside(path: Path) -> Path:
 
 def unwritable(path: Path) -> str | None:
     """Why a file could not be written or replaced; None where it can."""
-    if not path.resolve().parent.is_dir():
-        return f"{path.parent} is no folder: make it first"
-    if path.exists() and not path.is_file():
-        return "it is no regular file"
-    temporary = beside(path)
     try:
+        if not path.resolve().parent.is_dir():
+            return f"{path.parent} is no folder: make it first"
+        if path.exists() and not path.is_file():
+            return "it is no regular file"
+        temporary = beside(path)
         temporary.touch()
         temporary.unlink()
     except OSError as error:
