@@ -93,12 +93,13 @@ def judged(config: object, code: Code, legacy: bool) -> Iterator[Doubt | None]:
     """What is to be said of the objects in a config, of each kind once, up to KINDS kinds."""
     kinds = set()
     for part in objects(config):
-        inside = part["config"]
-        more = (frozenset(inside) if isinstance(inside, dict) else str(inside), "module" in part)
-        kind = (part["class_name"], str(part.get("module")), str(part.get("registered_name")), more)
+        named = {key: part[key] for key in ("module", "registered_name") if key in part}
+        named = {key: v if v is None or isinstance(v, str) else type(v).__name__ for key, v in named.items()}
+        inside = part["config"] if isinstance(part["config"], (dict, str)) else None
+        kind = (part["class_name"], *named.items(), frozenset(inside) if isinstance(inside, dict) else inside)
         if kind not in kinds and len(kinds) < KINDS:
             kinds.add(kind)
-            yield judge(part, code, legacy)
+            yield judge(part | named | {"config": inside}, code, legacy)
 
 
 def stuck(compiled: object, code: Code, legacy: bool) -> Doubt | None:
@@ -127,7 +128,8 @@ def judge(part: dict, code: Code, legacy: bool) -> Doubt | None:
     if what.startswith("__"):
         return None
     if what == "function":
-        return None if function_found(part, code) else missing(str(config), str(config), code)
+        name = config if isinstance(config, str) else what
+        return None if function_found(part, code) else missing(name, name, code)
     registered = part.get("registered_name") or what
     if known(registered, code) or (legacy and known(what, code)):
         return None

@@ -73,8 +73,10 @@ def check_sources(
             where = f"line {read.lineno}: {read.msg}" if isinstance(read, SyntaxError) else str(read)
             found.append(finding("PY01", file=file, why=where or "nested too deeply"))
     values = share(reached)
-    imported = loaded(reached)
-    known, tops = KNOWN | local_modules(sources, reached) | set(packages), top_level(sources)
+    parts = [module.split(".") for nodes in reached.values() for module, _, _ in imports(nodes)]
+    imported = {".".join(names[:n]) for names in parts for n in range(1, len(names) + 1)}
+    tops = {name.split("/")[0].removesuffix(".py") for name in sources}
+    known = KNOWN | local_modules(sources, reached, tops) | set(packages)
     for file, nodes in reached.items():
         found += check_imports(nodes, file, known, packages, tops)
         found += check_attributes(nodes, file, imported, packages)
@@ -116,26 +118,16 @@ def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Excepti
             known.update(paths)
 
 
-def loaded(reached: dict[str, Nodes]) -> set[str]:
-    """The modules that imports load, with the packages above them."""
-    parts = [module.split(".") for nodes in reached.values() for module, _, _ in imports(nodes)]
-    return {".".join(names[:n]) for names in parts for n in range(1, len(names) + 1)}
-
-
-def top_level(sources: dict[str, bytes]) -> set[str]:
-    return {name.split("/")[0].removesuffix(".py") for name in sources}
-
-
 def moves_path(nodes: Nodes) -> bool:
     """Whether any folder of the zip may be on sys.path."""
     return any(dotted(node) == "sys.path" for node, _ in nodes)
 
 
-def local_modules(sources: dict[str, bytes], reached: dict[str, Nodes]) -> set[str]:
-    """Names of modules that the zip brings along."""
+def local_modules(sources: dict[str, bytes], reached: dict[str, Nodes], tops: set[str]) -> set[str]:
+    """Names of modules that the zip brings along; tops: those at its root."""
     if any(moves_path(nodes) for nodes in reached.values()):
         return {part.removesuffix(".py") for name in sources for part in name.split("/")}
-    return top_level(sources)
+    return tops
 
 
 def share(reached: dict[str, Nodes]) -> dict[str, dict[str, ast.expr]]:
@@ -352,9 +344,8 @@ def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
 
 def short(node: ast.stmt) -> bool:
     """Whether a statement defines a function with no more parameters and decorators than a person would write."""
-    if not isinstance(node, ast.FunctionDef):
-        return False
-    return len(node.args.args) + len(node.args.kwonlyargs) + len(node.decorator_list) < MOST
+    long = isinstance(node, ast.FunctionDef) and [node.args.args, node.args.kwonlyargs, node.decorator_list]
+    return bool(long) and sum(map(len, long)) < MOST
 
 
 def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> Iterator[Finding]:
@@ -388,10 +379,7 @@ def following(names: list[str], start: str) -> str:
 def check_paths(
     nodes: Nodes, values: dict[str, ast.expr], file: str, names: list[str], profile: str
 ) -> Iterator[Finding]:
-    """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip.
-
-    names: all files in the zip, sorted.
-    """
+    """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip."""
 
     def within(path: str) -> bool:  # a checkpoint is named by what its files' names begin with
         ends = ("/", ".") if called(node) == "restore" else ("/",)
