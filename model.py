@@ -199,11 +199,14 @@ VIEWS = (  # a cell has no up and no handedness: flips and turns of it are the s
 
 
 class Model:
-    """The graded interface. No state between calls, no randomness."""
+    """The graded interface. No state between calls, no randomness. Threads may share one; forked processes may not."""
+
+    process: int | None = None  # which loaded the first weights
 
     def __init__(self, folder: str | Path | None = None):
         """Load the weights of `folder`; None, the graded case, means the `weights` folder beside this file."""
         folder = Path(folder or FOLDER)
+        _refuse_fork()
         self.manifest = read_manifest(folder)
         self.members = [Model(folder / name) for name in self.manifest.get("members", ())]
         if self.members:
@@ -213,6 +216,7 @@ class Model:
         self.temperature = self.manifest.get("temperature", 1.0)
         self.network = described(self.manifest)
         load_weights(self.network, folder / "model.weights.h5", self.manifest["sha256"])
+        Model.process = os.getpid()
 
     def predict(self, X) -> np.ndarray:
         """Labels (n,) int64 in 0-7 of images (n, 96, 96, 3) in 0-255; see `preprocess` for what is accepted."""
@@ -227,6 +231,7 @@ class Model:
         """
         if self.members:
             return np.mean([member.predict_proba(X) for member in self.members], axis=0)
+        _refuse_fork()
         X = as_images(X)
         probabilities = self._average(X, self.views[:1])
         unsure = probabilities.max(axis=1) < SURE
@@ -247,6 +252,12 @@ class Model:
                 turned = np.ascontiguousarray(view(images))
                 probabilities[start : start + n] += np.asarray(self.network.predict_on_batch(turned))[:n]
         return probabilities / np.float32(len(views))
+
+
+def _refuse_fork() -> None:
+    """Raises RuntimeError in a process forked from one that has loaded weights: TensorFlow would wait there for ever."""
+    if Model.process not in (None, os.getpid()):
+        raise RuntimeError("this process was forked after a Model was made: start it with multiprocessing's 'spawn'")
 
 
 # Pictures named from a shell. Nothing below runs in the grader; only this part needs OpenCV.
