@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ast
 import posixpath
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
 
 MAX_SOURCE = 256 << 10  # bytes of one file
+MAX_BRACES = 5_000  # of one line, as an f-string has
 MAX_NODES = 40_000  # of the syntax trees that are read, names' contexts not counted
 COMPILED = 20_000  # nodes up to which a source is compiled, which can take time that grows with their square
 LONG, LONG_NAME, SHORT_PART = 4096, 200, 200  # characters of a path and of a module's name; nodes of a condition
@@ -27,6 +29,9 @@ def parse(source: bytes) -> ast.Module:
     """The tree of a source that compiles; SyntaxError, ValueError, RecursionError or MemoryError of any other."""
     if len(source) > MAX_SOURCE:
         raise ValueError(f"larger than {MAX_SOURCE} bytes")
+    for line in re.sub(rb"\\\r?\n", b"", source).splitlines():  # for which Python's parser takes time or memory squared
+        if line.count(b"{") > MAX_BRACES or (b"import" in line and line.count(b".") > LONG_NAME):
+            raise ValueError("too much in one line")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in foreign code are not our reader's concern
         tree = ast.parse(source)

@@ -581,6 +581,7 @@ HARD = {  # name: a source that is hard to read, as far as it may be long
     "imports": "import sys\nsys.path\n" + "import a\n" * 19_000,
     "names": "from " + "a" * 100_000 + " import " + ",".join(f"b{i}" for i in range(9_000)),
     "dots": "import " + ".".join("a" * 100_000),
+    "f-string": "x = f'" + "{a}" * 80_000 + "'",
     "undefined": "".join(f"np.q{i}\nq{i}\n" for i in range(7_000)),
 }
 

@@ -258,7 +258,8 @@ class TestDamagedWeights:
         [("views", 0), ("views", 5), ("views", True), ("views", 1.5), ("temperature", 1e-9),
          ("temperature", float("nan")),
          ("temperature", 10**400), ("temperature", "1"), ("sha256", "abc"), ("sha256", None), ("pixels", 8),
-         ("pixels", "96"), ("network", 3), ("enhance", "clahe"), ("members", []), ("members", ["../other"]), ("members", [".."]), ("next", 7)],
+         ("pixels", "96"), ("network", 3), ("enhance", "clahe"), ("members", []), ("members", ["../other"]),
+         ("members", [".."]), ("next", 7)],
     )  # fmt: skip
     def test_a_value_that_cannot_be_used(self, folder, key, value):
         manifest = json.loads((folder / "manifest.json").read_text())
