@@ -255,7 +255,7 @@ class Model:
 
 
 def _refuse_fork() -> None:
-    """Raises RuntimeError in a process forked from one that has loaded weights, where TensorFlow would wait for ever."""
+    """Raises RuntimeError in a process forked from one that has loaded weights: TensorFlow would never answer."""
     if Model.process not in (None, os.getpid()):
         raise RuntimeError("this process was forked after a Model was made: start it with multiprocessing's 'spawn'")
 
