@@ -19,9 +19,6 @@ MAX_NODES = 40_000  # of the syntax trees that are read, names' contexts not cou
 COMPILED = 20_000  # nodes up to which a source is compiled, which can take time that grows with their square
 LONG, LONG_NAME, SHORT_PART = 4096, 200, 200  # characters of a path and of a module's name; nodes of a condition
 IN_ZIP = "<zip>/"  # where __file__ is, while paths are worked out
-PATH_CALLS = frozenset(
-    "Path PurePath join with_name joinpath abspath realpath str fspath normpath expanduser dirname".split()
-)
 Nodes = list[tuple[ast.AST, bool]]  # what walk gives
 
 
@@ -210,7 +207,7 @@ def work_out(node: ast.expr, values: dict[str, ast.expr], file: str, fuel: list[
 
     `fuel`: steps left, so that no expression takes long. What a name comes to is kept in `values`.
     """
-    fuel = [100] if fuel is None else fuel
+    fuel = [50] if fuel is None else fuel
     fuel[0] -= 1
     if fuel[0] < 0:
         return None
@@ -247,12 +244,11 @@ def joined(parts: list[str | None], join: Callable[[list[str]], str]) -> str | N
 
 def call_out(node: ast.Call, part: Callable[[ast.expr], str | None]) -> str | None:
     """The path that a call of os.path or pathlib comes to; part(expression) is that of its parts."""
-    name = called(node)
+    name, args = called(node), [part(a) for a in node.args]
     if name in ("resolve", "absolute") and isinstance(node.func, ast.Attribute):
         return part(node.func.value)
-    if name == "getcwd" or (name == "cwd" and not node.args):
+    if name == "getcwd" or (name == "cwd" and not args):
         return "."
-    args = [part(a) for a in node.args] if name in PATH_CALLS else []
     if not args or None in args:
         return None
     if name in ("Path", "PurePath") or dotted(node.func) in ("join", "path.join", "os.path.join"):

@@ -164,9 +164,7 @@ def check_h5(stream: io.IOBase, name: str, code: Code) -> Iterator[Finding]:
     yield from keras_files.check_model(name, config, compiled, code, loads, legacy=True)
 
 
-def check_pickle(
-    file: zipfile.ZipFile, name: str, head: bytes, known: frozenset[str], code: Code
-) -> Iterator[Finding]:
+def check_pickle(file, name: str, head: bytes, known: frozenset[str], code: Code) -> Iterator[Finding]:
     start = pickles.pickled(head) if name.endswith(".npy") else 0
     if start is None:
         return

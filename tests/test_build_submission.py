@@ -176,6 +176,7 @@ ODD = "x[/red]:smile:\N{MICROSCOPE}.zip"
 
 def test_names_are_printed_as_they_stand_on_any_terminal(command, source, tmp_path, monkeypatch):
     monkeypatch.setattr(build_submission, "POSIX", False)  # so that nothing is run
+    Path(ODD).parent.mkdir()
     status, out, _ = command("--source", source, "--out", ODD)
     assert status == 0 and f"{ODD} is written." in out and Path(ODD).exists()
     assert f"{ODD} is what" in command("--verify", ODD, "--source", source)[1].replace("\n", "")
