@@ -50,6 +50,7 @@ LIKELY_MODULES = frozenset("utils util helpers common score scoring evaluate dat
 KNOWN = STANDARD | GRADER_PACKAGES
 PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
 NEED_PILLOW = frozenset({"array_to_img", "load_img", "save_img"})
+DEEP = 20  # functions within one another
 MAX_SHARED, MOST = 20_000, 100  # names that files take from one another; parameters of a function, undefined names
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
@@ -278,11 +279,16 @@ def check_names(nodes: Nodes, file: str) -> Iterator[Finding]:
         def differentForks(self, *_):
             return True
 
+        def in_scope(self, kind):
+            if len(self.scopeStack) > DEEP:
+                raise RecursionError
+            return super().in_scope(kind)
+
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node, _ in nodes):
         return  # any name may come from there
     try:
         said = Names(nodes[0][0], file).messages
-    except RecursionError:  # of a tree that compiles all the same
+    except RecursionError:  # of a tree that may compile all the same
         return
     places = {(m.lineno, m.col, m.message_args[0]) for m in said}
     spare = annotations(nodes)
