@@ -243,6 +243,11 @@ def unwritable(path: Path) -> str | None:
     return None
 
 
+def inside(folder: Path) -> Path:
+    """A file's path in a folder, or in as much of it as is there."""
+    return next(there for there in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(there)) / "log"
+
+
 @contextlib.contextmanager
 def workplace():
     """A new folder for a rehearsal, removed at the end; those of killed ones, on which no lock is held, go first."""
@@ -561,13 +566,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--bundle needs --heldout NPZ: the cells that submissions are scored on")
     if args.time_limit <= 0 or args.forecast <= 0 or (args.memory_limit or 1) <= 0:
         parser.error("--time-limit, --memory-limit and --forecast take positive numbers")
-    outputs = EFFECTIVE[mode(args)] & {"out", "report", "html"}
-    for path in filter(None, [args.bundle, *(getattr(args, name) for name in sorted(outputs))]):
-        if why := unwritable(path):
+    for name in ("bundle", *sorted(EFFECTIVE[mode(args)] & {"out", "report", "html", "logs"})):
+        path = getattr(args, name)
+        if path and (why := unwritable(inside(path) if name == "logs" else path)):
             parser.error(f"{path} could not be written, {why}: write elsewhere")
-    there = next(folder for folder in (args.logs.absolute(), *args.logs.absolute().parents) if folder.exists())
-    if "logs" in EFFECTIVE[mode(args)] and not (there.is_dir() and os.access(there, os.W_OK)):
-        parser.error(f"{args.logs} could not be written, {there} is no folder or cannot be changed: write elsewhere")
     args.packages = tuple(filter(None, map(str.strip, args.packages.split(","))))
     return args
 
