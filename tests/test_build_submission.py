@@ -545,7 +545,7 @@ def test_a_rehearsal_under_other_versions_says_so_in_the_verdict(command, tmp_pa
 MISSING = "try:\n    import {0}\nexcept ImportError:\n    {0} = None\n"
 
 
-@pytest.mark.parametrize("name", ["cv2", "scipy", "sklearn", "PIL", "matplotlib", "hypothesis"])
+@pytest.mark.parametrize("name", ["cv2", "scipy", "sklearn", "PIL", "matplotlib"])
 def test_what_the_grader_lacks_is_not_found(command, tmp_path, name):
     zip_path = make_zip(tmp_path / "s.zip", model(f"{name}.__name__\n" + RIGHT, top=MISSING.format(name)))
     arguments = ["--check", zip_path, "--rehearse", "--heldout", npz(tmp_path / "cells.npz")]
