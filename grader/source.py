@@ -320,7 +320,7 @@ def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
     """Calls of the file's own functions, and of self's own methods, that do not fit the definition."""
     every = [node for node, _ in nodes]
     module = every[0]
-    functions = {n.name: n for n in module.body if short(n) and not n.decorator_list}
+    functions = {n.name: n for n in module.body if isinstance(n, ast.FunctionDef) and not n.decorator_list}
     rebound = rebindings(nodes) | {  # as a function within another one, or defined under a condition
         inner.name
         for n in every
@@ -337,7 +337,7 @@ def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
     while todo:
         node, inside = todo.pop()
         if isinstance(node, ast.ClassDef):
-            inside = {n.name: n for n in node.body if short(n)}
+            inside = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
         methods[node] = inside
         todo += [(child, inside) for child in ast.iter_child_nodes(node)]
     for call in calls:
@@ -348,16 +348,12 @@ def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
                 yield from fits(call, method, own, file)
 
 
-def short(node: ast.stmt) -> bool:
-    """Whether a statement defines a function with no more parameters and decorators than a person would write."""
-    long = isinstance(node, ast.FunctionDef) and [node.args.args, node.args.kwonlyargs, node.decorator_list]
-    return bool(long) and sum(map(len, long)) < MOST
-
-
 def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> Iterator[Finding]:
     """Compare one call with one definition, of whose parameters the first `own` are filled in by Python."""
     args = definition.args
     if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
+        return
+    if len(args.posonlyargs) + len(args.args) + len(args.kwonlyargs) > MOST:
         return
     positional = [a.arg for a in args.posonlyargs + args.args][own:]
     by_name = {a.arg for a in args.args + args.kwonlyargs}

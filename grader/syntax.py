@@ -181,7 +181,7 @@ def required(node: ast.FunctionDef) -> list[str]:
 
 
 def decorators(node: ast.FunctionDef) -> list[str]:
-    return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list]
+    return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list[:9]]
 
 
 def constants(nodes: Nodes) -> dict[str, ast.expr]:
