@@ -50,7 +50,7 @@ LIKELY_MODULES = frozenset("utils util helpers common score scoring evaluate dat
 KNOWN = STANDARD | GRADER_PACKAGES
 PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
 NEED_PILLOW = frozenset({"array_to_img", "load_img", "save_img"})
-DEEP = 20  # functions within one another
+DEEP, A_FILE = 20, 40  # functions within one another; nodes that a file counts for besides its own
 MAX_SHARED, MOST = 20_000, 100  # names that files take from one another; parameters of a function, undefined names
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
@@ -108,7 +108,7 @@ def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Excepti
             yield file, error
             continue
         modules, moves = dict.fromkeys(module for module, _, _ in imports(nodes)), moves_path(nodes)
-        left -= len(nodes) + moves * len(modules) * len(sources) // 100
+        left -= len(nodes) + A_FILE + moves * len(modules) * len(sources) // 100
         yield file, tree
         for module in modules:
             paths = [path for path in module_files(module, file) if path in sources]

@@ -162,6 +162,7 @@ KINDS = [
     ("IMP05", model("return np.unstack(X)"), model("return X if not hasattr(np, 'unstack') else np.unstack(X)")),
     ("IMP05", model(top="from keras.layers import AugMix"), model(top="from keras.layers import Dense")),
     ("PY01", GOOD + "\nreturn 1", GOOD + "\nx = 1"),
+    ("PY01", model(top="import " + ".".join("a" * 300)), model(top="import keras.layers as " + "a" * 300)),
     ("PY01", GOOD + "\n*a, *b = [1]", GOOD + "\n*a, b = [1]"),
     ("PATH01", {"model.py": model(init="np.load(f'{DIR}/w.npy')", top="DIR = 'w'"), "w/w.npy": ""},
      {"model.py": model(init="np.load(f'{DIR}/w.npy')", top="import os\nDIR = os.path.dirname(__file__)"),
@@ -481,6 +482,12 @@ def test_findings_come_in_the_order_in_which_they_strike_and_once(tmp_path):
     assert found[2].wrong.endswith("(2 times)")
 
 
+def test_of_very_many_findings_of_one_code_a_few_are_shown(tmp_path):
+    for n, more in ((checks.MOST, None), (30, "(and 10 more)")):
+        found = check_zip(make_zip(tmp_path / "s.zip", {"model.py": GOOD, **{f"../{i}": "" for i in range(n)}}))
+        assert [f.code for f in found] == ["ZIP07"] * checks.MOST and found[-1].wrong.endswith(more or "parts")
+
+
 def test_the_remedy_for_leftovers_matches_all_of_them_and_nothing_else(tmp_path):
     junk = ["lib/.DS_Store", "lib/a.pyc", "lib/__pycache__/b.cpython-311.pyc", "__MACOSX/lib/._x", "._y", ".git/HEAD"]
     kept = ["model.py", "lib/a.py", "lib/x.y", "notes.txt"]
@@ -610,6 +617,8 @@ LARGE = {  # name: what makes the files of a zip that is hard to read
     "parts": lambda: {"model.py": GOOD, **{"/".join(["a"] * 32_000) + str(i): "" for i in range(25)}},
     "broken sources": lambda: {"model.py": GOOD + "".join(f"\nimport m{i}" for i in range(60)),
                                **{f"m{i}.py": "x = [" + "a," * 120_000 + "]\n(" for i in range(60)}},
+    "chain": lambda: {"model.py": model(top="import sys, m0\nsys.path"),
+                      **{f"m{i}.py": f"import m{i + 1}" for i in range(9_000)}},
     "aliases": lambda: {"model.py": GOOD, "metadata": "a0: &a0 {x: 1}\n" + "".join(
         f"a{i + 1}: &a{i + 1} {{<<: [{', '.join([f'*a{i}'] * 9)}]}}\n" for i in range(7))},
     "pickles": lambda: {"model.py": model(init=UNPICKLES, top=READS) + "\nx = '.pkl'",
