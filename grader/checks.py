@@ -79,7 +79,7 @@ def check_zip(
         with zipfile.ZipFile(path) as file:
             found += check_names(file, path.stat().st_size)
             if refused([f for f in found if f.code not in ("ZIP01", "ZIP06")]):
-                return found  # reading on could be unsafe
+                return in_order(found)  # reading on could be unsafe
             entries = {info.filename: read_entry(file, info) for info in file.infolist() if not info.is_dir()}
             found += check_metadata(entries, era)
             if "model.py" in entries:
