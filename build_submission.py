@@ -20,12 +20,15 @@ Of a folder of your own all goes into the zip but hidden files, caches, virtual 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
 import os
-import re
+import signal
 import sys
+import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -41,6 +44,8 @@ PROBED = 128  # images for the probes
 FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden test
 PACKED = 2e9  # bytes: a zip is made in memory
 QUOTA = 15e9  # bytes that a Codabench user may store
+HASHED = 4 << 30  # bytes of a file up to which its SHA-256 is worked out
+PREFIX, FRESH = "an2dl-rehearsal-", 60  # of a rehearsal's folder; seconds in which it may yet have no lock
 JUDGED = {"packages", "profile", "era"}  # options that every judgement of a zip needs
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
 EFFECTIVE = {
@@ -88,6 +93,8 @@ def collect(folder: Path, written: frozenset[Path] = frozenset()) -> tuple[dict[
 def read_whole(path: Path) -> bytes:
     """The contents of a file. Raises Refused where it cannot be read."""
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would never end
+            raise OSError(0, "no regular file")
         return path.read_bytes()
     except OSError as error:
         raise Refused(f"{path} cannot be read ({error.strerror}): train first, or restore it") from None
@@ -173,9 +180,73 @@ def zip_names(path: Path) -> set[str]:
 
 def write(path: Path, data: bytes) -> None:
     """Write a whole file or none."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    temporary = beside(path)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """A name in the same folder that nothing has."""
+    return path.with_name(f".{os.getpid()}-{os.urandom(4).hex()}-{path.name}")
+
+
+def unwritable(path: Path) -> str | None:
+    """Why a file could not be written or replaced; None where it can."""
+    try:
+        if not path.resolve().parent.is_dir():
+            return f"{path.parent} is no folder: make it first"
+        if path.exists() and not path.is_file():
+            return "it is no regular file"
+        temporary = beside(path)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+def inside(folder: Path) -> Path:
+    """A file's path in a folder, or in as much of it as is there."""
+    return next(there for there in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(there)) / "log"
+
+
+@contextlib.contextmanager
+def workplace():
+    """A new folder for a rehearsal, removed at the end; those of killed ones, on which no lock is held, go first."""
+    for old in Path(tempfile.gettempdir()).glob(PREFIX + "*") if POSIX else ():
+        with contextlib.suppress(OSError):
+            info = old.lstat()
+            if info.st_uid == os.getuid() and time.time() - info.st_mtime > FRESH:
+                with locked(old):
+                    worker.remove(old)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        with locked(folder):
+            yield folder
+    finally:
+        worker.remove(folder)
+
+
+@contextlib.contextmanager
+def locked(folder: Path):
+    """Hold the lock on a folder; OSError where another process does, or it is no folder."""
+    if not POSIX:
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def generated_cells(n: int) -> competition.Cells:
@@ -195,12 +266,12 @@ def describe(path: Path) -> dict:
     """Path (relative where it is below the working directory), bytes and SHA-256 of a file."""
     if path.exists() and not path.is_file():  # reading a pipe or a device would never end
         raise OSError(f"{path} is no regular file")
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), os.stat(path).st_size
     with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
+        while size <= HASHED and (chunk := file.read(1 << 20)):
             digest.update(chunk)
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return {"path": str(shown), "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    return {"path": str(shown), "bytes": size, "sha256": digest.hexdigest() if size <= HASHED else None}
 
 
 def rehearse(
@@ -215,8 +286,8 @@ def rehearse(
     images, labels, classes = cells
     limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
                            packages=args.packages)  # fmt: skip
-    folder, probe = worker.temporary_folder(), None
-    try:
+    probe = None
+    with workplace() as folder:
         run = worker.run_submission(
             zip_path, images, labels, folder, args.profile, args.era, limits, tick=tick, classes=classes
         )
@@ -237,8 +308,6 @@ def rehearse(
             found += verdict.judge_forecast(facts["forecast"], limits, images[0].nbytes)
             if measured:
                 found += compare(run.scores, cells, predicted, read_manifest(zip_path), facts)
-    finally:
-        worker.remove(folder)
     facts["rehearsal"] = describe_run(run, probe, refused(found) or run.status == "Failed", limits, args)
     upload = facts["zip"]["bytes"] + run.output_bytes
     facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
@@ -303,8 +372,8 @@ def read_manifest(zip_path: Path) -> bytes | None:
         return file.read(MANIFEST) if MANIFEST in file.namelist() else None
 
 
-def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, console, **more) -> bool:
-    """Report on one zip: static findings, and where they allow it and `run` says so, a rehearsal's. True: not refused.
+def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, console, **more) -> tuple:
+    """(report, images or None) on one zip: static findings, and where they allow it and `run` says so, a rehearsal's.
 
     more: facts for the report that are known already.
     """
@@ -324,19 +393,24 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
         else:
             cells = generated_cells(PROBED)
         images = cells.images
-        with console.status("rehearsing") as status:
+        with console.status("rehearsing", spinner="line") as status:
             found += rehearse(zip_path, cells, bool(args.heldout), args, facts,
                               lambda s: status.update(f"rehearsing, {s:.0f} s"))  # fmt: skip
         found += verdict.judge_environment(versions)
     facts["findings"] = [f.as_json() for f in found]
     facts["verdict"], facts["words"] = verdict.conclude(found, run, "rehearsal" in facts, "scores" in facts)
+    return facts, images
+
+
+def publish(facts: dict, images, run: bool, args: argparse.Namespace, console) -> int:
+    """Write a report, if there was to be a rehearsal, and print it. Returns 0, or 1 where the zip is refused."""
     if run:
         write(args.report, report.as_json(facts).encode())
-        write(args.html, report.html(facts, images).encode())
+        write(args.html, report.html(facts, images).encode("utf-8", "backslashreplace"))
     report.terminal(facts, console)
     if run and not POSIX:
         console.print("A rehearsal needs Linux or macOS; on Windows, WSL will do.")
-    return not refused(found)
+    return 1 if facts["verdict"] == "refused" else 0
 
 
 def shut_in(args: argparse.Namespace, console) -> bool:
@@ -351,21 +425,19 @@ def shut_in(args: argparse.Namespace, console) -> bool:
 
 
 def build(args: argparse.Namespace, console) -> int:
-    """The whole way. The zip takes its place only if it is not refused; an older one stays otherwise."""
-    folder = worker.temporary_folder()
-    try:
+    """The whole way. The zip takes its place, before the verdict is said, only if it is not refused."""
+    with workplace() as folder:
         candidate = folder / args.out.name
         contents, left = collect(args.source, written_by(args))
         contents |= description(args.metadata)
         candidate.write_bytes(pack(contents))
         files = {name: len(data) for name, data in sorted(contents.items())}
-        passed = judge(candidate, args.out, True, args, console, files=files, left_out=left)
-        if passed:
+        facts, images = judge(candidate, args.out, True, args, console, files=files, left_out=left)
+        if facts["verdict"] != "refused":
             write(args.out, candidate.read_bytes())
-    finally:
-        worker.remove(folder)
-    console.print(f"{args.out} is written." if passed else f"{args.out} was not written.", soft_wrap=True)
-    return 0 if passed else 1
+    status = publish(facts, images, True, args, console)
+    console.print(f"{args.out} was not written." if status else f"{args.out} is written.", soft_wrap=True)
+    return status
 
 
 def bundle_competition(args: argparse.Namespace, console) -> int:
@@ -395,14 +467,17 @@ def verify(path: Path, args: argparse.Namespace, console) -> int:
     """Compare a zip with the one that the sources give, and say where they differ."""
     unsafe = [f for f in checks.check_zip(path) if f.code.startswith("ZIP") and f.level == "error"]
     for found in unsafe:
-        console.print(f"{found.code}: {found}", soft_wrap=True, markup=False)
+        console.print(f"{found.code}: {found}", soft_wrap=True)
     if unsafe:
         return 1
     with zipfile.ZipFile(path) as file:
         held = {info.filename: info.CRC for info in file.infolist()}
         note = file.read("metadata").decode("utf-8", "replace") if "metadata" in held else ""
-    described = re.fullmatch(r'description: (".*")\n', note)
-    expected = submission(args.source, json.loads(described[1]) if described else None, written_by(args))
+    try:
+        text = json.loads(note.removeprefix("description: "))
+    except (ValueError, RecursionError):
+        text = None
+    expected = submission(args.source, text if isinstance(text, str) else None, written_by(args))
     console.print(f"sha256 {describe(path)['sha256']}", soft_wrap=True)
     if path.read_bytes() == expected:
         console.print(f"{path} is what {args.source} gives.", soft_wrap=True)
@@ -468,34 +543,43 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--seed would have no effect without --corrupt")
     if args.time_limit <= 0 or args.forecast <= 0 or (args.memory_limit or 1) <= 0:
         parser.error("--time-limit, --memory-limit and --forecast take positive numbers")
-    for path in (args.bundle, args.out, args.report, args.html):
-        if path and not path.resolve().parent.is_dir():
-            parser.error(f"{path.parent} is no folder: make it first, or write elsewhere")
+    for name in ("bundle", *sorted(EFFECTIVE[mode(args)] & {"out", "report", "html", "logs"})):
+        path = getattr(args, name)
+        if path and (why := unwritable(inside(path) if name == "logs" else path)):
+            parser.error(f"{path} could not be written, {why}: write elsewhere")
     args.packages = tuple(filter(None, map(str.strip, args.packages.split(","))))
     return args
 
 
+def mode(args: argparse.Namespace) -> str:
+    """Which key of EFFECTIVE the options ask for."""
+    if args.check and args.rehearse:
+        return "rehearse"
+    return next((name for name in ("check", "verify", "bundle") if getattr(args, name)), "build")
+
+
 def refuse_idle(parser: Parser, argv: list[str] | None, args: argparse.Namespace) -> None:
     """An error for options that are given and have no effect in this mode."""
-    mode = next((name for name in ("check", "verify", "bundle") if getattr(args, name)), "build")
-    mode = "rehearse" if mode == "check" and args.rehearse else mode
     names = set(vars(args)) - {"check", "verify", "bundle"}
     unset = argparse.Namespace(**dict.fromkeys(names))  # argparse leaves what it finds set, and so no default comes in
     given = {name for name in names if getattr(parser.parse_args(argv, unset), name) is not None}
-    idle = sorted(given - EFFECTIVE[mode])
+    idle = sorted(given - EFFECTIVE[mode(args)])
     if idle:
         ways = {"check": "with --check alone", "rehearse": "with --check --rehearse", "build": "without --check"}
         shown = ", ".join("--" + name.replace("_", "-") for name in idle)
-        parser.error(f"{shown} would have no effect {ways.get(mode, f'with --{mode}')}")
+        parser.error(f"{shown} would have no effect {ways.get(mode(args), f'with --{mode(args)}')}")
 
 
 def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
 
-    args, console = parse(argv), Console(highlight=False)
+    args, console = parse(argv), Console(highlight=False, markup=False, emoji=False)
+    if sys.stdout:  # a terminal that cannot print a character gets its number
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if args.check:
-            return 0 if judge(args.check, args.check, args.rehearse, args, console) else 1
+            judged = judge(args.check, args.check, args.rehearse, args, console)
+            return publish(*judged, args.rehearse, args, console)
         if args.verify:
             return verify(args.verify, args, console)
         if args.bundle:
@@ -513,4 +597,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended and removed
     sys.exit(main())

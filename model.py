@@ -67,7 +67,8 @@ def preprocess(X, steps: tuple[str, ...] = ()) -> np.ndarray:
 
 def _clean(X: np.ndarray) -> np.ndarray:
     """A copy as float32, all values finite and in 0-255."""
-    images = np.array(X, np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is clipped below
+        images = np.array(X, np.float32)
     if X.dtype == np.uint8 or not len(images):
         return images
     finite = np.isfinite(images)
@@ -130,13 +131,16 @@ def read_manifest(folder: Path) -> dict:
 
     Either `members`, the names of folders beside it, each with weights and manifest of its own, whose probabilities are
     averaged; or `sha256`, of model.weights.h5; `network`, a name in training/networks.py; `pixels`, see
-    `build_network`; `enhance`, see `preprocess`; `views`, how many of VIEWS an unsure image gets; `temperature`.
+    `build_network`; `enhance`, see `preprocess`; `views`, how many of VIEWS an unsure image gets; `temperature`; where
+    a training was killed while it changed the weights, `next`, the manifest of the new ones.
     """
-    path = folder / "manifest.json"
+    path, weights = folder / "manifest.json", folder / "model.weights.h5"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {REMEDY}")
     try:
         manifest = dict(json.loads(path.read_text(encoding="utf-8")))
+        later = dict(manifest.pop("next", {}))
+        manifest = later if later and weights.is_file() and later.get("sha256") == sha256(weights) else manifest
         wrong = [key for key, usable in CHECKS.items() if key in manifest and not usable(manifest[key])]
         wrong += [] if "members" in manifest or "sha256" in manifest else ["sha256"]
     except (ValueError, TypeError, RecursionError) as error:
@@ -145,6 +149,10 @@ def read_manifest(folder: Path) -> dict:
         found = ", ".join(f"{key} is {manifest.get(key)!r:.80}" for key in wrong)
         raise ValueError(f"{path} cannot be used, {found}: {REMEDY}")
     return manifest
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _is_number(value, low: float, high: float, kinds: tuple = (int, float)) -> bool:
@@ -158,20 +166,28 @@ CHECKS = {
     "enhance": lambda v: isinstance(v, list) and all(isinstance(step, str) for step in v),
     "views": lambda v: _is_number(v, 1, len(VIEWS), (int,)),
     "temperature": lambda v: _is_number(v, 0.05, 20.0),
-    "members": lambda v: isinstance(v, list) and v and all(isinstance(m, str) and m == Path(m).name for m in v),
+    "members": lambda v: isinstance(v, list) and v and all(isinstance(m, str) and m == Path(m).name != ".." for m in v),
 }
 
 
 def load_weights(network: keras.Model, path: Path, expected: str) -> None:
-    """Load a weights file; FileNotFoundError where it is missing, ValueError where its SHA-256 is not `expected`."""
+    """Load a weights file.
+
+    Raises FileNotFoundError where it is missing, ValueError where its SHA-256 is not `expected` or it is not the
+    network's.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {REMEDY}")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = sha256(path)
     if found != expected:
         raise ValueError(
             f"{path} is truncated or altered (SHA-256 {found[:12]}, the manifest says {expected[:12]}): {REMEDY}"
         )
-    network.load_weights(path)
+    try:
+        network.load_weights(path)
+    except Exception as error:  # Keras and h5py raise many kinds
+        why = str(error).split("\n")[0]
+        raise ValueError(f"{path} does not fit the network of its manifest ({why:.200}): {REMEDY}") from error
 
 
 VIEWS = (  # a cell has no up and no handedness: flips and turns of it are the same cell, (n, h, w, 3) each
@@ -183,11 +199,14 @@ VIEWS = (  # a cell has no up and no handedness: flips and turns of it are the s
 
 
 class Model:
-    """The graded interface. No state between calls, no randomness."""
+    """The graded interface. No state between calls, no randomness. Threads may share one; forked processes may not."""
+
+    process: int | None = None  # which loaded the first weights
 
     def __init__(self, folder: str | Path | None = None):
         """Load the weights of `folder`; None, the graded case, means the `weights` folder beside this file."""
         folder = Path(folder or FOLDER)
+        _refuse_fork()
         self.manifest = read_manifest(folder)
         self.members = [Model(folder / name) for name in self.manifest.get("members", ())]
         if self.members:
@@ -197,6 +216,7 @@ class Model:
         self.temperature = self.manifest.get("temperature", 1.0)
         self.network = described(self.manifest)
         load_weights(self.network, folder / "model.weights.h5", self.manifest["sha256"])
+        Model.process = os.getpid()
 
     def predict(self, X) -> np.ndarray:
         """Labels (n,) int64 in 0-7 of images (n, 96, 96, 3) in 0-255; see `preprocess` for what is accepted."""
@@ -211,6 +231,7 @@ class Model:
         """
         if self.members:
             return np.mean([member.predict_proba(X) for member in self.members], axis=0)
+        _refuse_fork()
         X = as_images(X)
         probabilities = self._average(X, self.views[:1])
         unsure = probabilities.max(axis=1) < SURE
@@ -231,6 +252,12 @@ class Model:
                 turned = np.ascontiguousarray(view(images))
                 probabilities[start : start + n] += np.asarray(self.network.predict_on_batch(turned))[:n]
         return probabilities / np.float32(len(views))
+
+
+def _refuse_fork() -> None:
+    """Raises RuntimeError in a process forked from one that has loaded weights: TensorFlow would never answer."""
+    if Model.process not in (None, os.getpid()):
+        raise RuntimeError("this process was forked after a Model was made: start it with multiprocessing's 'spawn'")
 
 
 # Pictures named from a shell. Nothing below runs in the grader; only this part needs OpenCV.

@@ -25,7 +25,7 @@ from pathlib import Path
 from grader.codes import Finding, finding, refused
 from grader.source import KNOWN, check_sources
 from grader.syntax import MAX_SOURCE
-from grader.weights import MAX_RATIO, SMALL, check_weights, packed_tightly
+from grader.weights import MAX_DIRECTORY, WHOLE_RATIO, WHOLE_SMALL, check_weights, directory, inner_zip, packed_tightly
 
 MAX_MB = 15_000  # the quota of a user; 4.4 GB is known to have passed
 SLOW_MB = 2000  # uploads above this often break off
@@ -33,9 +33,12 @@ COPY_MB = 100  # above this, a second copy of the submission in its own result i
 PREDICTIONS = ("predictions.npy", "progress.json")  # what the ingestion program writes
 MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_PART_NAME, MAX_ENTRIES = 64, 200, 100, 10_000
 MAX_UNPACKED = 15 * 10**9  # bytes
-MAX_PYTHON = 32 << 20  # bytes of all sources together
+MAX_PYTHON = 16 << 20  # bytes of all sources together
+MAX_YAML = 32 << 10  # bytes
+MOST = 20  # findings of one code
 MAX_INNER = 64 << 20  # bytes of a zip inside that is looked into
 DESCRIBED = "weights/model.weights.h5"  # by weights/manifest.json
+READ = ("weights/manifest.json", "metadata", "metadata.yaml")
 SHOWN = 5  # names of leftovers
 SHORT = 4096  # bytes kept of files that are not judged by their text
 
@@ -70,13 +73,13 @@ def check_zip(
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever, reading a device, too
         return [finding("ZIP03", why="it is no regular file")]
     found = list(check_file(path))
-    if refused([f for f in found if f.code == "ZIP10"]):
+    if refused([f for f in found if f.code in ("ZIP10", "ZIP11")]):
         return found
     try:
         with zipfile.ZipFile(path) as file:
             found += check_names(file, path.stat().st_size)
             if refused([f for f in found if f.code not in ("ZIP01", "ZIP06")]):
-                return found  # reading on could be unsafe
+                return in_order(found)  # reading on could be unsafe
             entries = {info.filename: read_entry(file, info) for info in file.infolist() if not info.is_dir()}
             found += check_metadata(entries, era)
             if "model.py" in entries:
@@ -108,14 +111,18 @@ def in_order(found: list[Finding]) -> list[Finding]:
         exact = [i for i, start in enumerate(ORDER) if f.code == start]
         return (exact or [i for i, start in enumerate(ORDER) if f.code.startswith(start)] or [len(ORDER)])[0]
 
-    return sorted(once, key=rank)
+    kept: dict[tuple[str, str], list[Finding]] = {}
+    for f in once:
+        kept.setdefault((f.code, f.level), []).append(f)
+    for same in kept.values():
+        if more := len(same) - MOST if len(same) > MOST else 0:
+            same[MOST - 1 :] = [replace(same[MOST - 1], wrong=f"{same[MOST - 1].wrong} (and {more} more)")]
+    return sorted((f for same in kept.values() for f in same), key=rank)
 
 
 def check_file(path: Path) -> Iterator[Finding]:
     with open(path, "rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - (1 << 16) - 98))
-        tail = file.read()
+        size, listed = file.seek(0, io.SEEK_END), directory(file)
     if len(path.name) > MAX_FILE_NAME:
         yield finding(
             "ZIP06", name=path.name, how=f"has {len(path.name)} characters, at most {MAX_FILE_NAME} are allowed"
@@ -124,12 +131,8 @@ def check_file(path: Path) -> Iterator[Finding]:
         yield finding("ZIP06", name=path.name, how="does not end in .zip")
     if size > SLOW_MB * 1e6:
         yield finding("ZIP11", "error" if size > MAX_MB * 1e6 else "warning", size=f"{size / 1e6:.0f}")
-    at = len(tail) - 22 if tail[-22:-18] == b"PK\x05\x06" else tail.rfind(b"PK\x05\x06")
-    directory = struct.unpack_from("<L", tail, at + 12)[0] if 0 <= at <= len(tail) - 22 else 0
-    if at >= 76 and tail[at - 20 : at - 16] == b"PK\x06\x07" and tail[at - 76 : at - 72] == b"PK\x06\x06":  # zip64
-        directory = struct.unpack_from("<Q", tail, at - 76 + 40)[0]
-    if directory > MAX_ENTRIES * (46 + 2 * MAX_ENTRY_NAME):  # before zipfile makes an object of every entry
-        yield finding("ZIP10", name="the zip", claim=f"a directory of {directory / 1e6:.0f} MB")
+    if listed > MAX_DIRECTORY:
+        yield finding("ZIP10", name="the zip", claim=f"a directory of {listed / 1e6:.0f} MB")
 
 
 def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
@@ -139,7 +142,7 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
         yield finding("ZIP10", name="the zip", claim=f"{len(infos)} entries (at most {MAX_ENTRIES})")
         return
     unpacked = sum(info.file_size for info in infos)
-    if unpacked > MAX_UNPACKED or (unpacked > SMALL and unpacked > MAX_RATIO * size):
+    if unpacked > MAX_UNPACKED or (unpacked > WHOLE_SMALL and unpacked > WHOLE_RATIO * size):
         yield finding("ZIP10", name="the zip", claim=f"{unpacked / 1e9:.1f} GB once unpacked, from {size / 1e6:.1f} MB")
     python = sum(info.file_size for info in infos if info.filename.endswith(".py"))
     if python > MAX_PYTHON:
@@ -158,7 +161,7 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
         if key in seen:
             yield finding("ZIP09", name=name, other=seen[key])
         seen[key] = name
-    files = {info.filename for info in infos if not info.is_dir()}
+    files = {info.filename for info in infos if not info.is_dir() and len(info.filename) <= MAX_ENTRY_NAME}
     yield from check_leftovers(sorted(info.filename for info in infos))
     for name in files:  # a file where another entry needs a folder
         parts = name.casefold().split("/")
@@ -212,8 +215,8 @@ def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
     """Where model.py lies in a zip inside the zip, in words; empty if in none."""
     for info in [i for i in infos if i.filename.lower().endswith(".zip") and i.file_size <= MAX_INNER][:3]:
         try:
-            with zipfile.ZipFile(io.BytesIO(file.read(info))) as inner:
-                names = [name for name in inner.namelist()[:MAX_ENTRIES] if name.split("/")[-1] == "model.py"]
+            with inner_zip(io.BytesIO(file.read(info))) as inner:
+                names = [name for name in inner.namelist() if name.split("/")[-1] == "model.py"]
         except ZIP_ERRORS:
             continue
         if names:
@@ -240,7 +243,7 @@ def odd_name(info: zipfile.ZipInfo) -> str | None:
 def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     """Read one file to its end, so that its CRC is checked; never more than it claims, and in small pieces."""
     digest, head, size = hashlib.sha256() if info.filename == DESCRIBED else None, b"", 0
-    keep = MAX_SOURCE + 1 if info.filename.endswith((".py", ".json", "metadata", "metadata.yaml")) else SHORT
+    keep = MAX_SOURCE + 1 if info.filename.endswith(".py") or info.filename in READ else SHORT
     with file.open(info) as stream:
         while chunk := stream.read(1 << 20):
             size += len(chunk)
@@ -258,11 +261,12 @@ def has_command(metadata: bytes) -> bool:
     """Whether a metadata file, read as YAML as the worker reads it, holds a command that is not empty."""
     import yaml  # here, so that a zip can be built by a Python that has the standard library alone
 
-    try:
-        content = yaml.safe_load(metadata[: 1 << 16].decode("utf-8-sig", errors="ignore"))
+    try:  # as nodes: aliases and tags are not worked out, which could take memory and time without end
+        root = yaml.compose(metadata[:MAX_YAML].decode("utf-8-sig", errors="ignore"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and bool(content.get("command"))
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    return any(key.value == "command" and value.value and not value.tag.endswith(":null") for key, value in pairs)
 
 
 def check_metadata(entries: dict[str, Entry], era: str) -> Iterator[Finding]:

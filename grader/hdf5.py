@@ -11,7 +11,8 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
-MAX_TEXT, MAX_MESSAGES = 64 << 20, 10_000  # bytes of one attribute, messages of one header
+MAX_READ, EACH = 16 << 20, 64  # bytes that are read of one file, and what a read counts for at least
+MAX_MESSAGES = 10_000  # of one header
 ATTRIBUTE, CONTINUATION, TEXT, VARIABLE = 0x0C, 0x10, 3, 9
 
 
@@ -34,41 +35,48 @@ def broken(head: bytes, size: int) -> str | None:
     return f"it has {size} of {end} bytes" if size < end else None
 
 
-def read(stream: BinaryIO, at: int, n: int) -> bytes:
-    if n > MAX_TEXT:
-        raise ValueError("too large")
-    stream.seek(at)
-    data = stream.read(n)
-    if len(data) < n:
-        raise ValueError("it ends too early")
-    return data
+class Reader:
+    """A stream that can be read from anywhere, until MAX_READ bytes are read; ValueError where there are no more."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream, self.left = stream, MAX_READ
+
+    def read(self, at: int, n: int) -> bytes:
+        self.left -= n + EACH
+        if self.left < 0:
+            raise ValueError("too large")
+        self.stream.seek(at)
+        data = self.stream.read(n)
+        if len(data) < n:
+            raise ValueError("it ends too early")
+        return data
 
 
 def root_texts(stream: BinaryIO) -> dict[str, str] | None:
     """{name: text} of the root group's attributes, "" where one holds no single text; None if they cannot be read."""
-    found = {}
+    found, reader = {}, Reader(stream)
     try:
-        start = read(stream, 0, 96)
+        start = reader.read(0, 96)
         version = start[8]
         if version > 1 or start[13:15] != b"\x08\x08":  # addresses and lengths of 8 bytes
             return None
-        for kind, body in messages(stream, struct.unpack_from("<Q", start, 64 if version == 0 else 68)[0]):
+        for kind, body in messages(reader, struct.unpack_from("<Q", start, 64 if version == 0 else 68)[0]):
             if kind == ATTRIBUTE:
-                name, text = attribute(stream, body)
+                name, text = attribute(reader, body)
                 found[name] = text or ""
     except (ValueError, struct.error, IndexError, OverflowError, OSError):
         return None
     return found
 
 
-def messages(stream: BinaryIO, at: int):
+def messages(reader: Reader, at: int):
     """(kind, contents) of each message of the version 1 object header at an address."""
-    version, _, count, _, size = struct.unpack("<BBHII", read(stream, at, 12))
+    version, _, count, _, size = struct.unpack("<BBHII", reader.read(at, 12))
     if version != 1:
         raise ValueError("another version")
     blocks, seen = [(at + 16, size)], 0
     for begin, length in blocks:
-        block, here = read(stream, begin, length), 0
+        block, here = reader.read(begin, length), 0
         while here + 8 <= length and seen < min(count, MAX_MESSAGES):
             kind, n = struct.unpack_from("<HH", block, here)
             body = block[here + 8 : here + 8 + n]
@@ -78,7 +86,7 @@ def messages(stream: BinaryIO, at: int):
             here, seen = here + 8 + n, seen + 1
 
 
-def attribute(stream: BinaryIO, body: bytes) -> tuple[str, str | None]:
+def attribute(reader: Reader, body: bytes) -> tuple[str, str | None]:
     """Name of an attribute, and its text where it is one."""
     version, _, name_size, type_size, space_size = struct.unpack_from("<BBHHH", body)
     at = 9 if version == 3 else 8
@@ -95,21 +103,21 @@ def attribute(stream: BinaryIO, body: bytes) -> tuple[str, str | None]:
         return name, body[at:].rstrip(b"\0").decode("utf-8", "replace")
     if datatype[0] & 0x0F == VARIABLE and datatype[1] & 0x0F == 1:
         length, heap, index = struct.unpack_from("<IQI", body, at)
-        return name, heap_object(stream, heap, index)[:length].decode("utf-8", "replace")
+        return name, heap_object(reader, heap, index)[:length].decode("utf-8", "replace")
     return name, None
 
 
-def heap_object(stream: BinaryIO, heap: int, wanted: int) -> bytes:
+def heap_object(reader: Reader, heap: int, wanted: int) -> bytes:
     """One object of a global heap collection."""
-    head = read(stream, heap, 16)
+    head = reader.read(heap, 16)
     size = struct.unpack_from("<Q", head, 8)[0]
     if head[:4] != b"GCOL":
         raise ValueError("no heap")
     at = 16
     while at + 16 <= size:
-        index, _, _, n = struct.unpack("<HHIQ", read(stream, heap + at, 16))
+        index, _, _, n = struct.unpack("<HHIQ", reader.read(heap + at, 16))
         if index == wanted:
-            return read(stream, heap + at + 16, n)
+            return reader.read(heap + at + 16, n)
         if not index:
             break
         at += 16 + -(-n // 8) * 8

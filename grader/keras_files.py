@@ -18,7 +18,7 @@ from grader.registry import Code, Load
 
 GRADER_KERAS = "3.4.1"  # of tensorflow/tensorflow:2.17.0
 BUILTIN = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
-MOST = 20  # faults of one file
+MOST, KINDS = 20, 300  # faults of one file; kinds of objects in it, by class, place and arguments
 POPPED = {"batch_input_shape", "axis", "module", "function_type", "output_shape_type", "output_shape_module"}  # of .h5
 
 
@@ -68,10 +68,11 @@ def check_model(
 ) -> Iterator[Finding]:
     """Findings on a whole model: its network `config` and what it was compiled with. legacy: of an .h5 file."""
     seen = set()
-    for part in objects(config):
-        doubt = judge(part, code, legacy)
-        if doubt is None or (doubt.code, doubt.name) in seen or len(seen) == MOST:
+    for doubt in judged(config, code, legacy):
+        if doubt is None or (doubt.code, doubt.name) in seen:
             continue
+        if len(seen) == MOST:
+            break
         seen.add((doubt.code, doubt.name))
         if doubt.code == "KER03":
             refuses = not legacy and code.safe and any(load.safe for load in loads)
@@ -79,13 +80,26 @@ def check_model(
         else:
             yield finding(doubt.code, file=name, name=doubt.name, how=doubt.how)
     if any(load.compiles for load in loads):
-        doubts = [judge(part, code, legacy) for part in objects(compiled)]
+        doubts = judged(compiled, code, legacy)
         doubt = next((d for d in doubts if d and d.code != "KER03"), None) or stuck(compiled, code, legacy)
         if doubt:
             how = doubt.how
             if doubt.code == "KER07":
                 how = f"the grader's Keras does not take as it stands there ({how})"
             yield finding("KER04", file=name, name=doubt.name, how=how)
+
+
+def judged(config: object, code: Code, legacy: bool) -> Iterator[Doubt | None]:
+    """What is to be said of the objects in a config, of each kind once, up to KINDS kinds."""
+    kinds = set()
+    for part in objects(config):
+        named = {key: part[key] for key in ("module", "registered_name") if key in part}
+        named = {key: v if v is None or isinstance(v, str) else type(v).__name__ for key, v in named.items()}
+        inside = part["config"] if isinstance(part["config"], (dict, str)) else None
+        kind = (part["class_name"], *named.items(), frozenset(inside) if isinstance(inside, dict) else inside)
+        if kind not in kinds and len(kinds) < KINDS:
+            kinds.add(kind)
+            yield judge(part | named | {"config": inside}, code, legacy)
 
 
 def stuck(compiled: object, code: Code, legacy: bool) -> Doubt | None:
@@ -114,7 +128,8 @@ def judge(part: dict, code: Code, legacy: bool) -> Doubt | None:
     if what.startswith("__"):
         return None
     if what == "function":
-        return None if function_found(part, code) else missing(str(config), str(config), code)
+        name = config if isinstance(config, str) else what
+        return None if function_found(part, code) else missing(name, name, code)
     registered = part.get("registered_name") or what
     if known(registered, code) or (legacy and known(what, code)):
         return None

@@ -1,6 +1,6 @@
 """The modules that a pickle would import, read from its opcodes: nothing in it is run.
 
-modules(stream) -> {"sklearn.linear_model._logistic", ...}
+modules(stream) -> ({"sklearn.linear_model._logistic", ...}, opcodes read)
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import _compat_pickle
 import pickletools
 from typing import BinaryIO
 
-MAX_OPCODES = 500_000
+MAX_OPCODES = 200_000
 STRINGS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 PUTS, GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
 
 
-def modules(stream: BinaryIO) -> set[str]:
-    """Names of modules in the first pickle of a stream, as far as it can be read and up to MAX_OPCODES opcodes."""
-    found, memo, strings, protocol = set(), {}, [None, None], 0
+def modules(stream: BinaryIO, most: int = MAX_OPCODES) -> tuple[set[str], int]:
+    """Names of modules in the first pickle of a stream, as far as it can be read and up to `most` opcodes; how many."""
+    found, memo, strings, protocol, count = set(), {}, [None, None], 0, 0
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if opcode.name in STRINGS:
@@ -35,11 +35,11 @@ def modules(stream: BinaryIO) -> set[str]:
                 elif opcode.name == "STACK_GLOBAL" and strings[0]:
                     found.add(renamed(strings[0], protocol))
                 strings = [strings[-1], None]
-            if count > MAX_OPCODES:
+            if count >= most:
                 break
     except (ValueError, IndexError, OverflowError, UnicodeError, MemoryError):
         pass  # what was read so far counts
-    return found
+    return found, count
 
 
 def renamed(module: str, protocol: int) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from grader.syntax import Nodes, called, dotted, work_out
 
+MOST_LOADS, MOST_IDLE, LONG = 100, 300, 32 << 10  # calls of load_model; files that are not run, and bytes of each
 SCOPES = ("custom_object_scope", "CustomObjectScope")
 
 
@@ -36,8 +37,9 @@ class Code:
     defined: dict[str, set[str]] = field(default_factory=dict)  # {module: names at its top level}
     idle: dict[str, str] = field(default_factory=dict)  # {class or function: the file that model.py never imports}
     models: list[Load] = field(default_factory=list)
-    texts: set[str] = field(default_factory=set)  # every constant text, to tell which files are spoken of
+    texts: set[str] = field(default_factory=set)  # every constant text and its last part, taken for a path
     calls: set[str] = field(default_factory=set)  # last names of all that is called, where it runs
+    left: int = 8 << 20  # how much of the weights files is still looked into, in bytes of their descriptions
 
     def add(self, file: str, nodes: Nodes, values: dict[str, ast.expr]) -> None:
         module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -45,7 +47,7 @@ class Code:
         own = {node.name for node, _ in nodes if isinstance(node, ast.FunctionDef)}
         for node, guarded in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                self.texts.add(node.value)
+                self.texts.update((node.value, re.split(r"[/\\]", node.value)[-1]))
             elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 for decorator in node.decorator_list:
                     self.register(decorator, node.name, values)
@@ -56,8 +58,8 @@ class Code:
 
     def unread(self, sources: dict[str, bytes]) -> None:
         """The files that model.py does not reach."""
-        for file, source in sources.items():
-            for name in re.findall(rb"^(?:class|def)\s+(\w+)", source, re.MULTILINE):
+        for file, source in list(sources.items())[:MOST_IDLE]:
+            for name in re.findall(rb"^(?:class|def)\s+(\w+)", source[:LONG], re.MULTILINE):
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
 
     def register(self, decorator: ast.expr, name: str, values: dict[str, ast.expr]) -> None:
@@ -95,7 +97,7 @@ class Code:
             self.take(given["custom_objects"], values)
         if name == "enable_unsafe_deserialization":
             self.safe = False
-        if name != "load_model" or guarded:
+        if name != "load_model" or guarded or len(self.models) == MOST_LOADS:
             return
         arguments = dict(zip(("filepath", "custom_objects", "compile", "safe_mode"), node.args, strict=False)) | given
         if len(node.args) > 1:
@@ -128,9 +130,8 @@ class Code:
     def speaks_of(self, file: str) -> bool:
         """Whether a text in the sources could be the file's name or the end or stem of it."""
         name = file.split("/")[-1]
-        stem, dot, suffix = name.rpartition(".")
-        return any(t and (t.endswith(name) or (stem and t.split("/")[-1] == stem) or t in ("." + suffix, "*." + suffix))
-                   for t in self.texts)  # fmt: skip
+        stem, _, suffix = name.rpartition(".")
+        return bool({name, stem or name, f".{suffix}", f"*.{suffix}"} & self.texts)
 
 
 def same(path: str, file: str) -> bool:

@@ -5,7 +5,7 @@ report.json, which both are made from, has these keys; those of a rehearsal are 
     version     2; changes when a key goes or changes its meaning, not when one is added
     verdict     "good", "runs", "unknown" (not run) or "refused"
     words       the verdict in words, as the terminal shows it
-    zip         path, bytes, sha256
+    zip         path, bytes, sha256 (null above 4 GB)
     files       {name: bytes} of what went into the zip, where this command made it; with it:
     left_out    {name: why} of what did not
     environment  python, tensorflow, keras, numpy (versions, null: not there), differs (names of those that are not the
@@ -70,7 +70,7 @@ def facts(report: dict) -> list[tuple[str, str]]:
     """The short lines at the top of both reports: (what, how much)."""
     zip_, rehearsal = report["zip"], report.get("rehearsal")
     rows = [*ran_under(report.get("environment")), ("zip", f"{zip_['path']}, {zip_['bytes'] / 1e6:.1f} MB"),
-            ("sha256", zip_["sha256"])]  # fmt: skip
+            ("sha256", zip_["sha256"] or "not computed: too large")]  # fmt: skip
     if "files" in report:
         rows.append(("files", shorten(report["files"])))
     if report.get("left_out"):
@@ -131,8 +131,9 @@ def terminal(report: dict, console) -> None:
             table.add_row(*row)
         console.print(table)
         scores = {name.replace("_", " "): f"{value:.4f}" for name, value in report["scores"].items()}
-        console.print(f"[bold]accuracy {scores.pop('accuracy')}[/] on {report['heldout']['images']} held-out cells, "
-                      f"through the zip\n{', '.join(' '.join(item) for item in scores.items())}")  # fmt: skip
+        console.print(Text.assemble((f"accuracy {scores.pop('accuracy')}", "bold"),
+                                    f" on {report['heldout']['images']} held-out cells, through the zip"))  # fmt: skip
+        console.print(", ".join(" ".join(item) for item in scores.items()))
     elif report.get("rehearsal", {}).get("status") == "Finished" and "heldout" not in report:
         console.print(Text(GET_DATA, style="yellow"))
     for found in report["findings"]:

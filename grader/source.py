@@ -9,6 +9,7 @@ source counts as run says syntax.py.
 from __future__ import annotations
 
 import ast
+import bisect
 import posixpath
 import re
 import sys
@@ -19,6 +20,7 @@ from grader.keras_files import held
 from grader.registry import Code
 from grader.syntax import (
     IN_ZIP,
+    MAX_NODES,
     Nodes,
     called,
     constants,
@@ -48,7 +50,8 @@ LIKELY_MODULES = frozenset("utils util helpers common score scoring evaluate dat
 KNOWN = STANDARD | GRADER_PACKAGES
 PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
 NEED_PILLOW = frozenset({"array_to_img", "load_img", "save_img"})
-MAX_NODES = 200_000  # of the syntax trees that are read
+DEEP, A_FILE = 20, 40  # functions within one another; nodes that a file counts for besides its own
+MAX_SHARED, MOST = 20_000, 100  # names that files take from one another; parameters of a function, undefined names
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
     "read_bytes loadmat restore".split()
@@ -63,7 +66,7 @@ def check_sources(
 
     names: all files in the zip.
     """
-    found, reached, code = [], {}, Code()
+    found, reached, code, ordered = [], {}, Code(), sorted(names)
     for file, read in reach(sources):
         if isinstance(read, ast.Module):
             reached[file] = list(walk(read))
@@ -71,16 +74,18 @@ def check_sources(
             where = f"line {read.lineno}: {read.msg}" if isinstance(read, SyntaxError) else str(read)
             found.append(finding("PY01", file=file, why=where or "nested too deeply"))
     values = share(reached)
-    imported = {module for nodes in reached.values() for module, _, _ in imports(nodes)}
-    known = KNOWN | local_modules(sources, reached) | set(packages)
+    parts = [module.split(".") for nodes in reached.values() for module, _, _ in imports(nodes)]
+    imported = {".".join(names[:n]) for names in parts for n in range(1, len(names) + 1)}
+    tops = {name.split("/")[0].removesuffix(".py") for name in sources}
+    known = KNOWN | local_modules(sources, reached, tops) | set(packages)
     for file, nodes in reached.items():
-        found += check_imports(nodes, file, known, packages, sources)
+        found += check_imports(nodes, file, known, packages, tops)
         found += check_attributes(nodes, file, imported, packages)
         if file == "model.py":
             found += check_model(nodes[0][0])
         found += check_names(nodes, file)
         found += check_calls(nodes, file)
-        found += check_paths(nodes, values[file], file, names, profile)
+        found += check_paths(nodes, values[file], file, ordered, profile)
         code.add(file, nodes, values[file])
     code.unread({file: source for file, source in sources.items() if file not in reached})
     return list(dict.fromkeys(found)), code
@@ -91,25 +96,27 @@ def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Excepti
 
     Stops after MAX_NODES nodes, so that no zip takes long.
     """
-    todo, done, left = ["model.py"], set(), MAX_NODES
-    while todo and left > 0:
-        file = todo.pop(0)
-        if file in done:
-            continue
-        done.add(file)
+    todo, left, known = ["model.py"], MAX_NODES, {"model.py"}
+    for file in todo:  # which grows
+        if left <= 0:
+            return
         try:
             tree = parse(sources[file])
-            nodes = [(node, False) for node in ast.walk(tree)]
+            nodes = [(node, False) for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            left -= len(sources[file]) // 5
             yield file, error
             continue
-        left -= len(nodes)
+        modules, moves = dict.fromkeys(module for module, _, _ in imports(nodes)), moves_path(nodes)
+        left -= len(nodes) + A_FILE + moves * len(modules) * len(sources) // 100
         yield file, tree
-        for module, _, _ in imports(nodes):
-            todo += [path for path in module_files(module, file) if path in sources]
-            if moves_path(nodes):
+        for module in modules:
+            paths = [path for path in module_files(module, file) if path in sources]
+            if moves and left > 0:
                 last = tuple("/" + path for path in module_files(module.lstrip("."), ""))
-                todo += [path for path in sources if last and path.endswith(last)]
+                paths += [path for path in sources if last and path.endswith(last)]
+            todo += [path for path in dict.fromkeys(paths) if path not in known]
+            known.update(paths)
 
 
 def moves_path(nodes: Nodes) -> bool:
@@ -117,24 +124,25 @@ def moves_path(nodes: Nodes) -> bool:
     return any(dotted(node) == "sys.path" for node, _ in nodes)
 
 
-def local_modules(sources: dict[str, bytes], reached: dict[str, Nodes]) -> set[str]:
-    """Names of modules that the zip brings along."""
+def local_modules(sources: dict[str, bytes], reached: dict[str, Nodes], tops: set[str]) -> set[str]:
+    """Names of modules that the zip brings along; tops: those at its root."""
     if any(moves_path(nodes) for nodes in reached.values()):
         return {part.removesuffix(".py") for name in sources for part in name.split("/")}
-    return {name.split("/")[0].removesuffix(".py") for name in sources}
+    return tops
 
 
 def share(reached: dict[str, Nodes]) -> dict[str, dict[str, ast.expr]]:
     """For each file its names with one value only (see constants), those that it imports from other files, too."""
-    values = {file: constants(nodes) for file, nodes in reached.items()}
+    values, left = {file: constants(nodes) for file, nodes in reached.items()}, MAX_SHARED
     for file, nodes in reversed(reached.items()):
         for node, _ in nodes:
             for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else []:
                 module = alias.name if isinstance(node, ast.Import) else "." * node.level + (node.module or "")
                 other = next((path for path in module_files(module, file)[::-1] if path in values), None)
-                if other is None or other == file:
+                if other is None or other == file or left < 0:
                     continue
-                wanted = values[other] if isinstance(node, ast.Import) else {alias.name} & values[other].keys()
+                wanted = list(values[other]) if isinstance(node, ast.Import) else {alias.name} & values[other].keys()
+                left -= len(wanted)
                 for name in wanted:
                     text = work_out(values[other][name], values[other], other)
                     here = alias.asname or alias.name
@@ -145,11 +153,10 @@ def share(reached: dict[str, Nodes]) -> dict[str, dict[str, ast.expr]]:
 
 
 def check_imports(
-    nodes: Nodes, file: str, known: set[str], packages: tuple[str, ...], sources: dict[str, bytes]
+    nodes: Nodes, file: str, known: set[str], packages: tuple[str, ...], local: set[str]
 ) -> Iterator[Finding]:
-    """Modules that neither the grader nor the zip has, or that both have."""
+    """Modules that neither the grader nor the zip has, or that both have. local: those at the zip's root."""
     spare = fallbacks(nodes, known)
-    local = {name.split("/")[0].removesuffix(".py") for name in sources}
     for module, line, guarded in imports([pair for pair in nodes if pair[0] not in spare]):
         root, *inner = module.split(".")
         lacks = root in PARTS and root not in local and inner and inner[0] not in PARTS[root] and inner[0] != "*"
@@ -210,8 +217,7 @@ def lacking(name: str, imported: set[str] | None) -> str | None:
         inside, here = held(module), f"{module}.{part}"
         if inside is None or part in ("*", "src", "api", "_tf_keras") or part.startswith("__"):
             return None
-        loaded = held(here) is not None if imported is None else any(f"{m}.".startswith(f"{here}.") for m in imported)
-        if part not in inside and not loaded:
+        if part not in inside and not (held(here) is not None if imported is None else here in imported):
             return here
         module = here
     return None
@@ -263,11 +269,28 @@ def check_names(nodes: Nodes, file: str) -> Iterator[Finding]:
     """Names that are used and that nothing defines, by pyflakes, where they stand in code that runs."""
     from pyflakes import checker, messages
 
+    class Names(checker.Checker):  # for undefined names alone: the rest can take time that grows with the square
+        DICT = checker.Checker.handleChildren
+
+        def report(self, kind, *args, **more):
+            if kind is messages.UndefinedName and len(self.messages) < MOST:
+                super().report(kind, *args, **more)
+
+        def differentForks(self, *_):
+            return True
+
+        def in_scope(self, kind):
+            if len(self.scopeStack) > DEEP:
+                raise RecursionError
+            return super().in_scope(kind)
+
+    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node, _ in nodes):
+        return  # any name may come from there
     try:
-        said = checker.Checker(nodes[0][0], file).messages
-    except RecursionError:  # of a tree that compiles all the same
+        said = Names(nodes[0][0], file).messages
+    except RecursionError:  # of a tree that may compile all the same
         return
-    places = {(m.lineno, m.col, m.message_args[0]) for m in said if isinstance(m, messages.UndefinedName)}
+    places = {(m.lineno, m.col, m.message_args[0]) for m in said}
     spare = annotations(nodes)
     lines: dict[str, int] = {}
     for node, guarded in nodes:
@@ -330,6 +353,8 @@ def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> It
     args = definition.args
     if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
         return
+    if len(args.posonlyargs) + len(args.args) + len(args.kwonlyargs) > MOST:
+        return
     positional = [a.arg for a in args.posonlyargs + args.args][own:]
     by_name = {a.arg for a in args.args + args.kwonlyargs}
     faults = [
@@ -347,14 +372,20 @@ def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> It
         yield finding("PY06", file=file, line=call.lineno, name=definition.name, how=how)
 
 
+def following(names: list[str], start: str) -> str:
+    """The first of sorted names that does not come before `start`; "" if there is none."""
+    at = bisect.bisect_left(names, start)
+    return names[at] if at < len(names) else ""
+
+
 def check_paths(
-    nodes: Nodes, values: dict[str, ast.expr], file: str, names: set[str], profile: str
+    nodes: Nodes, values: dict[str, ast.expr], file: str, names: list[str], profile: str
 ) -> Iterator[Finding]:
     """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip."""
 
     def within(path: str) -> bool:  # a checkpoint is named by what its files' names begin with
         ends = ("/", ".") if called(node) == "restore" else ("/",)
-        return path in names or any(name.startswith(tuple(path + end for end in ends)) for name in names)
+        return following(names, path) == path or any(following(names, path + e).startswith(path + e) for e in ends)
 
     own = {n.name for n, _ in nodes if isinstance(n, ast.FunctionDef)}
     moves = any(isinstance(n, ast.Call) and called(n) == "chdir" for n, _ in nodes)

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import ast
 import posixpath
+import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 MAX_SOURCE = 256 << 10  # bytes of one file
-LONG = 4096  # characters of a path
+MAX_BRACES = 5_000  # of one line, as an f-string has
+MAX_NODES = 40_000  # of the syntax trees that are read, names' contexts not counted
+COMPILED = 20_000  # nodes up to which a source is compiled, which can take time that grows with their square
+LONG, LONG_NAME, SHORT_PART = 4096, 200, 200  # characters of a path and of a module's name; nodes of a condition
 IN_ZIP = "<zip>/"  # where __file__ is, while paths are worked out
 Nodes = list[tuple[ast.AST, bool]]  # what walk gives
 
@@ -21,35 +26,50 @@ def parse(source: bytes) -> ast.Module:
     """The tree of a source that compiles; SyntaxError, ValueError, RecursionError or MemoryError of any other."""
     if len(source) > MAX_SOURCE:
         raise ValueError(f"larger than {MAX_SOURCE} bytes")
+    for line in re.sub(rb"\\\r?\n", b"", source).splitlines():  # for which Python's parser takes time or memory squared
+        if line.count(b"{") > MAX_BRACES or (b"import" in line and line.count(b".") > LONG_NAME):
+            raise ValueError("too much in one line")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in foreign code are not our reader's concern
         tree = ast.parse(source)
-        compile(tree, "model.py", "exec", dont_inherit=True)  # finds what parses and cannot run: a `return` outside
+        nodes = [node for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
+        if len(nodes) > MAX_NODES:
+            raise ValueError(f"more than {MAX_NODES} statements and expressions")
+        modules = (node.name if isinstance(node, ast.alias) else getattr(node, "module", "") for node in nodes)
+        if any(len(module or "") > LONG_NAME for module in modules):
+            raise ValueError(f"a module's name of more than {LONG_NAME} characters")
+        if len(nodes) < COMPILED and source.count(b"finally") < 8:  # each `finally` within another doubles the time
+            compile(tree, "model.py", "exec", dont_inherit=True)  # finds what parses and cannot run: a `return` outside
         return tree
 
 
-def mentions(nodes: Iterable[ast.AST]) -> set[str]:
-    """Names of variables and attributes that occur in the nodes."""
-    inner = [n for node in nodes for n in ast.walk(node)]
-    return {n.id for n in inner if isinstance(n, ast.Name)} | {n.attr for n in inner if isinstance(n, ast.Attribute)}
+def mentions(condition: ast.expr) -> set[str]:
+    """Names of variables and attributes that occur in a condition, as far as it is short."""
+    return {getattr(n, "id", getattr(n, "attr", None)) for n in islice(ast.walk(condition), SHORT_PART)} - {None}
 
 
 def uncalled(tree: ast.Module) -> set[ast.AST]:
     """Functions that neither the import nor Model nor anything they mention names, such as left-over training code."""
-    functions = {node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
-    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    run = [node for node in tree.body if not isinstance(node, ast.ClassDef) and not is_main(node)]
-    run += [node for owner in classes for node in [*owner.bases, *owner.body]]
-    todo = mentions(node for node in run if node not in functions)
-    todo |= mentions(decorator for f in functions for decorator in f.decorator_list)
-    todo |= {f.name for f in functions if f.name == "predict" or f.name.startswith("__")}
-    # Keras calls the methods of a layer (call, build, get_config) by itself
-    todo |= {f.name for owner in classes if owner.name != "Model" for f in owner.body if f in functions}
+    said: dict[ast.AST | None, set[str]] = {None: set()}  # names in each function, and outside of all
     by_name: dict[str, list[ast.AST]] = {}
-    for function in functions:
-        by_name.setdefault(function.name, []).append(function)
+    todo: list[tuple[ast.AST, ast.AST | None]] = [(tree, None)]
     while todo:
-        todo |= mentions(by_name.pop(todo.pop(), []))
+        node, owner = todo.pop()
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            said[owner].add(getattr(node, "id", getattr(node, "attr", "")))
+        elif isinstance(node, ast.ClassDef) and node.name != "Model":
+            # Keras calls the methods of a layer (call, build, get_config) by itself
+            said[None] |= {f.name for f in node.body if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef))}
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            by_name.setdefault(node.name, []).append(node)
+            todo += [(decorator, None) for decorator in node.decorator_list]
+            said[node], owner = set(), node
+        if not is_main(node):
+            todo += [(child, None if isinstance(node, ast.ClassDef) else owner) for child in ast.iter_child_nodes(node)]
+    names = said[None] | {name for name in by_name if name == "predict" or name.startswith("__")}
+    while names:
+        for function in by_name.pop(names.pop(), []):
+            names |= said[function]
     return {function for left in by_name.values() for function in left}
 
 
@@ -61,14 +81,14 @@ def unsure(node: ast.AST) -> str | None:
     """The branch of an `if` that runs only where some file was found to be there, or never, as for TYPE_CHECKING."""
     if isinstance(node, ast.If) and dotted(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
         return "body"
-    if isinstance(node, (ast.If, ast.IfExp)) and mentions([node.test]) & {"exists", "isfile", "isdir", "is_file"}:
+    if isinstance(node, (ast.If, ast.IfExp)) and mentions(node.test) & {"exists", "isfile", "isdir", "is_file"}:
         return "orelse" if isinstance(node.test, ast.UnaryOp) else "body"
     return None
 
 
 def asks_version(node: ast.AST) -> bool:
     """An `if` on what versions or names are there: only one of its branches fits each machine."""
-    asked = isinstance(node, (ast.If, ast.IfExp)) and mentions([node.test])
+    asked = isinstance(node, (ast.If, ast.IfExp)) and mentions(node.test)
     return bool(asked) and any(name in ("hasattr", "find_spec") or "version" in name.lower() for name in asked)
 
 
@@ -78,12 +98,13 @@ def walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
     while todo:
         node, guarded = todo.pop()
         yield node, guarded
+        tried = "body" if isinstance(node, ast.Try) and node.handlers else None
+        guarded, doubted, asks = guarded or node in idle or is_main(node), unsure(node), asks_version(node)
         for field, value in ast.iter_fields(node):
             children = value if isinstance(value, list) else [value]
-            tried = isinstance(node, ast.Try) and node.handlers and field == "body"
-            inside = guarded or bool(tried) or node in idle or is_main(node) or field == unsure(node)
-            inside = inside or (field != "test" and asks_version(node))
-            todo += [(child, inside) for child in children if isinstance(child, ast.AST)]
+            inside = guarded or field in (tried, doubted) or (asks and field != "test")
+            todo += [(child, inside) for child in children
+                     if isinstance(child, ast.AST) and not isinstance(child, ast.expr_context)]  # fmt: skip
 
 
 def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
@@ -106,8 +127,9 @@ def fallbacks(nodes: Nodes, known: set[str]) -> set[ast.AST]:
     """What stands by, under an `except`, in case imports fail that all succeed at the grader."""
     found = set()
     for node, _ in nodes:
-        if isinstance(node, ast.Try):
-            tried = list(imports([(inner, True) for part in node.body for inner in ast.walk(part)]))
+        if isinstance(node, ast.Try) and node not in found:
+            inner = (inner for part in node.body for inner in ast.walk(part))
+            tried = list(imports([(node, True) for node in islice(inner, SHORT_PART)]))
             if tried and all(module.split(".")[0] in known for module, _, _ in tried):
                 found |= {inner for handler in node.handlers for inner in ast.walk(handler)}
     return found
@@ -124,9 +146,9 @@ def module_files(module: str, importer: str) -> list[str]:
 
 
 def dotted(node: ast.AST) -> str:
-    """ "os.path.join" of that expression; "" of what is more than names and dots."""
+    """ "os.path.join" of that expression; "" of what is more than a few names and dots."""
     names = []
-    while isinstance(node, ast.Attribute):
+    while isinstance(node, ast.Attribute) and len(names) < 20:
         names.append(node.attr)
         node = node.value
     return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
@@ -159,7 +181,7 @@ def required(node: ast.FunctionDef) -> list[str]:
 
 
 def decorators(node: ast.FunctionDef) -> list[str]:
-    return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list]
+    return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list[:9]]
 
 
 def constants(nodes: Nodes) -> dict[str, ast.expr]:
@@ -183,9 +205,9 @@ def constants(nodes: Nodes) -> dict[str, ast.expr]:
 def work_out(node: ast.expr, values: dict[str, ast.expr], file: str, fuel: list[int] | None = None) -> str | None:
     """The path that an expression of constants, os.path, pathlib and __file__ comes to; None where it is open.
 
-    `fuel`: steps left, so that no expression takes long.
+    `fuel`: steps left, so that no expression takes long. What a name comes to is kept in `values`.
     """
-    fuel = [300] if fuel is None else fuel
+    fuel = [50] if fuel is None else fuel
     fuel[0] -= 1
     if fuel[0] < 0:
         return None
@@ -197,8 +219,11 @@ def work_out(node: ast.expr, values: dict[str, ast.expr], file: str, fuel: list[
         return node.value if isinstance(node.value, str) and len(node.value) < LONG else None
     if isinstance(node, ast.Name) and node.id == "__file__":
         return IN_ZIP + file
-    if dotted(node) and dotted(node) in values:
-        return part(values[dotted(node)])
+    if name := dotted(node) if dotted(node) in values else "":
+        text = part(values.pop(name))  # gone meanwhile, for it may depend on itself
+        if text is not None:
+            values[name] = ast.Constant(text)
+        return text
     if isinstance(node, ast.Attribute) and node.attr == "parent":
         base = part(node.value)
         return None if base is None else posixpath.dirname(base) or IN_ZIP

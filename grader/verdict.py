@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import stat
@@ -40,8 +41,8 @@ def read_labels(path: Path, n: int, classes: int):
         if not stat.S_ISREG(info.st_mode) or info.st_size > 1000 * n + 1e6:
             raise ValueError("not a plain file of labels")  # a link would be followed to this machine's own files
         labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        raise ValueError(finding("OUT05", why=str(error))) from None
+    except Exception as error:  # of damaged bytes numpy's reader raises whatever its parts do
+        raise ValueError(finding("OUT05", why=str(error) or type(error).__name__)) from None
     if not isinstance(labels, np.ndarray):
         raise ValueError(finding("OUT05", why="not one array"))
     if labels.shape == (n, classes):
@@ -70,14 +71,19 @@ def judge_job(job: Job, name: str, limits: Limits) -> list[Finding]:
     return found
 
 
+def note(notes: dict, key: str) -> str:
+    """A text that foreign code may have noted; "" for anything else."""
+    value = notes.get(key)
+    return value[:1000] if isinstance(value, str) else ""
+
+
 def judge_crash(job: Job, limits: Limits) -> Finding:
     """Why a job that was not stopped left no labels, from its own notes."""
-    stage, error = str(job.notes.get("stage", "start")), job.notes.get("error")
-    message = str(job.notes.get("message", ""))
+    stage, error, message = (note(job.notes, key) for key in ("stage", "error", "message"))
     if not error and job.exit_code == 135:
-        return finding("LIM08", stage=stage)
+        return finding("LIM08", stage=stage or "start")
     if not error:
-        return finding("RUN02", stage=stage, status=job.exit_code)
+        return finding("RUN02", stage=stage or "start", status=job.exit_code)
     if f"[Errno {errno.ENOSPC}]" in message:
         return finding("LIM03", limit=f"{limits.disk / MB:.0f}")
     if NETWORK.search(f"{error}: {message}"):
@@ -127,7 +133,7 @@ def read_probes(folder: Path, errors: dict, n: int, classes: int, found: list[Fi
     for name, what in asked.items():
         if name in errors:
             if name != "scaled":
-                found.append(finding("PRO07", what=what, error=str(errors[name])))
+                found.append(finding("PRO07", what=what, error=note(errors, name)))
             continue
         size = {"half": n // 2, "alone": min(4, n), "float64": min(32, n)}.get(name, n)
         try:
@@ -194,7 +200,7 @@ def forecast(job: Job, n: int, predicted: tuple[int, float, int] = (0, 0.0, 0)) 
             total = whole + per_image * (n - seen)
             growth = max(0.0, (most / MB - peak) / (seen - images))
             peak = max(peak, most / MB)
-        return {
+        expected = {
             "images": n,
             "seconds": total,
             "seconds_load": seconds["load"],
@@ -202,7 +208,8 @@ def forecast(job: Job, n: int, predicted: tuple[int, float, int] = (0, 0.0, 0)) 
             "memory_mb": peak + growth * max(0, n - seen),
             "memory_mb_per_image": growth,
         }
-    except (KeyError, TypeError, ZeroDivisionError):
+        return expected if all(map(math.isfinite, expected.values())) else {}
+    except (KeyError, TypeError, ZeroDivisionError, OverflowError):
         return {}
 
 
@@ -293,5 +300,5 @@ def manifest_accuracy(manifest: bytes | None) -> float | None:
     try:
         value = json.loads(manifest)["scores"]["validation"]
         return float(value["accuracy"] if isinstance(value, dict) else value)
-    except (TypeError, ValueError, KeyError, RecursionError):
+    except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import posixpath
+import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -17,8 +18,11 @@ from grader import hdf5, keras_files, pickles
 from grader.codes import Finding, finding
 from grader.registry import Code, Load
 
-MAX_CONFIG = 16 << 20  # bytes of a .keras file's config.json
+MAX_CONFIG = 4 << 20  # bytes of a .keras file's config.json
 MAX_RATIO, SMALL = 200, 10 << 20  # how tightly a file may be packed; bytes below which it may be any
+WHOLE_RATIO, WHOLE_SMALL = 20, 100 << 20  # the same of a whole zip
+MAX_DIRECTORY = 2 << 20  # bytes of a zip's directory: zipfile makes an object of every 46
+OPENING, OPCODE, SPARSE = 20_000, 40, 128  # cost, of Code.left, of a file, an opcode; bytes from nothing that cost 1
 PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill", ".npy")
 UNPICKLE = {"load", "Unpickler", "loads", "read_pickle"}
 MODELS = (".keras", ".h5", ".hdf5")
@@ -31,20 +35,28 @@ def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: froze
         try:
             if not why and name.endswith((".h5", ".hdf5")):
                 why = hdf5.broken(entry.head, entry.size)
-                if not why and code.loads(name):
+                if not why and code.loads(name) and spend(code, OPENING):
                     with copied(file, name) as stream:
                         yield from check_h5(stream, name, code)
-            elif not why and name.endswith(".keras"):
+            elif not why and name.endswith(".keras") and spend(code, OPENING):
                 with copied(file, name) as stream:
                     yield from check_keras(stream, name, code)
             elif not why and name.endswith(PICKLES) and code.calls & UNPICKLE and code.speaks_of(name):
-                yield from check_pickle(file, name, entry.head, known)
+                if spend(code, OPENING):
+                    yield from check_pickle(file, name, entry.head, known, code)
         except (*READ_ERRORS, zipfile.BadZipFile) as error:
             why = str(error) or type(error).__name__
         if why:
             yield finding("KER05", file=name, why=why)
     yield from check_loads(set(entries), code)
     yield from check_manifest(entries)
+
+
+def spend(code: Code, cost: int) -> bool:
+    """Take the cost of a look into a file from what is left, so that no zip takes long; False: nothing was left."""
+    there = code.left > 0
+    code.left -= cost
+    return there
 
 
 READ_ERRORS = (EOFError, OSError, ValueError, OverflowError, NotImplementedError, RuntimeError, IndexError)
@@ -66,6 +78,23 @@ def packed_tightly(info: zipfile.ZipInfo) -> bool:
     return info.file_size > SMALL and info.file_size > MAX_RATIO * max(info.compress_size, 1)
 
 
+def directory(stream: io.IOBase) -> int:
+    """Bytes of a zip's directory, as its end claims them; 0 where there is none."""
+    stream.seek(max(0, stream.seek(0, io.SEEK_END) - (1 << 16) - 98))
+    tail = stream.read()
+    at = len(tail) - 22 if tail[-22:-18] == b"PK\x05\x06" else tail.rfind(b"PK\x05\x06")
+    if at >= 76 and tail[at - 20 : at - 16] == b"PK\x06\x07" and tail[at - 76 : at - 72] == b"PK\x06\x06":  # zip64
+        return struct.unpack_from("<Q", tail, at - 76 + 40)[0]
+    return struct.unpack_from("<L", tail, at + 12)[0] if 0 <= at <= len(tail) - 22 else 0
+
+
+def inner_zip(stream: io.IOBase) -> zipfile.ZipFile:
+    """A zip that lies in the zip; BadZipFile where its directory is too large to be read."""
+    if directory(stream) > MAX_DIRECTORY:
+        raise zipfile.BadZipFile("its directory is too large")
+    return zipfile.ZipFile(stream)
+
+
 def parsed(data: bytes | str, what: str) -> dict:
     try:
         found = json.loads(data)
@@ -78,7 +107,7 @@ def parsed(data: bytes | str, what: str) -> dict:
 
 def check_keras(stream: io.IOBase, name: str, code: Code) -> Iterator[Finding]:
     """Look into a .keras file, itself a zip: whether it is whole, who saved it, what its network is made of."""
-    with zipfile.ZipFile(stream) as file:
+    with inner_zip(stream) as file:
         names = set(file.namelist())
         for member in ("metadata.json", "config.json"):
             if member not in names:
@@ -88,6 +117,10 @@ def check_keras(stream: io.IOBase, name: str, code: Code) -> Iterator[Finding]:
         weights = next((name for name in ("model.weights.h5", "model.weights.npz") if name in names), None)
         if weights is None:
             raise zipfile.BadZipFile("it has no model.weights.h5")
+        infos = [file.getinfo(member) for member in ("metadata.json", "config.json", weights)]
+        empty = max(0, infos[2].file_size - infos[2].compress_size) // SPARSE
+        if not spend(code, infos[0].file_size + infos[1].file_size + empty):
+            return
         metadata, config = (parsed(file.read(m), m) for m in ("metadata.json", "config.json"))
         check_inner(file, weights)
     loads = code.loads(name)
@@ -124,19 +157,23 @@ def check_h5(stream: io.IOBase, name: str, code: Code) -> Iterator[Finding]:
         yield from (not_loadable(load, name, "a file of weights without the network") for load in sure)
         return
     yield from keras_files.versions(name, said.get("keras_version", ""), loads)
+    if not spend(code, sum(map(len, said.values()))):
+        return
     config = parsed(said["model_config"], "model_config")
     compiled = parsed(said["training_config"], "training_config") if said.get("training_config") else None
     yield from keras_files.check_model(name, config, compiled, code, loads, legacy=True)
 
 
-def check_pickle(file: zipfile.ZipFile, name: str, head: bytes, known: frozenset[str]) -> Iterator[Finding]:
+def check_pickle(file, name: str, head: bytes, known: frozenset[str], code: Code) -> Iterator[Finding]:
     start = pickles.pickled(head) if name.endswith(".npy") else 0
     if start is None:
         return
     with file.open(name) as stream:
         stream.read(start)
-        needs = {module.split(".")[0] for module in pickles.modules(stream)}
-    for module in sorted(needs - known):
+        found, count = pickles.modules(stream, max(1, min(pickles.MAX_OPCODES, code.left // OPCODE)))
+        spend(code, count * OPCODE)
+        needs = {module.split(".")[0] for module in found}
+    for module in sorted(needs - known)[: keras_files.MOST]:
         yield finding("KER09", file=name, name=module)
 
 
@@ -161,9 +198,10 @@ def not_loadable(load: Load, path: str, how: str) -> Finding:
 def check_manifest(entries: dict) -> Iterator[Finding]:
     """The weights that a manifest of this package describes."""
     try:
-        said = json.loads(entries["weights/manifest.json"].head)["sha256"]
+        manifest = json.loads(entries["weights/manifest.json"].head)
+        said = [manifest["sha256"], manifest.get("next", manifest)["sha256"]]  # `next`: of a run killed as it wrote
         weights = entries["weights/model.weights.h5"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return
-    if said != weights.sha256:
+    if weights.sha256 not in said:
         yield finding("KER06", file="weights/model.weights.h5")

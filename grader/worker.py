@@ -28,7 +28,6 @@ import re
 import shutil
 import stat
 import subprocess
-import tempfile
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -304,7 +303,3 @@ def remove(folder: Path) -> None:
     """Delete a folder in which foreign code has written: any depth, any permissions, no link followed."""
     subprocess.run(["chmod", "-R", "u+rwx", folder], stderr=subprocess.DEVNULL)
     subprocess.run(["rm", "-rf", folder])
-
-
-def temporary_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="rehearsal-"))

@@ -1,12 +1,16 @@
 """The command that people run: the zip, the verdicts of a rehearsal, the reports."""
 
+import errno
 import hashlib
 import html
 import io
 import json
 import os
 import re
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -128,7 +132,13 @@ def test_missing_weights_are_refused_by_name(command, source):
         (["--heldout", "bad.npz"], "bad.npz is no file of images and labels"),
         (["--heldout", "shape.npz"], r"images are \(4, 96, 96, 1\)"),
         (["--heldout", "labels.npz"], "labels must be integers 0 to 7"),
+        (["--heldout", "pipe"], "pipe is no regular file"),
+        (["--check", "pipe"], "pipe is no regular file"),
         (["--bundle", "b.zip"], ""),
+        (["--out", "folder"], ""),
+        (["--html", "pipe"], ""),
+        (["--report", "n" * 256], ""),
+        (["--logs", "bad.npz/logs"], ""),
         (["--time-limit", "0"], ""),
         (["--profile", "lenient"], ""),
         (["--check", "a.zip", "--verify", "a.zip"], ""),
@@ -136,6 +146,8 @@ def test_missing_weights_are_refused_by_name(command, source):
 )
 def test_wrong_usage_is_2_and_says_what(command, source, arguments, words):
     Path("bad.npz").write_bytes(b"PK")
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
     np.savez("shape.npz", images=np.zeros((4, 96, 96, 1), np.uint8), labels=np.zeros(4, int))
     np.savez("labels.npz", images=np.zeros((4, 96, 96, 3), np.uint8), labels=np.full(4, 8))
     status, out, _ = command(*arguments, *(["--source", source] if arguments[0] in ("--heldout", "--verify") else []))
@@ -158,6 +170,80 @@ def test_a_zip_that_climbs_out_is_never_unpacked(command, tmp_path):
     path = make_zip(tmp_path / "s.zip", {"model.py": GOOD, "../climbed": "x"})
     status, out, made = command("--check", path, "--rehearse")
     assert status == 1 and "ZIP07" in out and "rehearsal" not in made
+
+
+ODD = "x[/red]:smile:\N{MICROSCOPE}.zip"
+
+
+def test_names_are_printed_as_they_stand_on_any_terminal(command, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(build_submission, "POSIX", False)  # so that nothing is run
+    Path(ODD).parent.mkdir()
+    status, out, _ = command("--source", source, "--out", ODD)
+    assert status == 0 and f"{ODD} is written." in out and Path(ODD).exists()
+    assert f"{ODD} is what" in command("--verify", ODD, "--source", source)[1].replace("\n", "")
+    for encoding, shown in (("ascii", ODD.encode("ascii", "backslashreplace")), ("utf-8", ODD.encode())):
+        done = subprocess.run([sys.executable, str(ROOT / "build_submission.py"), "--check", ODD], capture_output=True,
+                              env={**os.environ, "PYTHONIOENCODING": encoding})  # fmt: skip
+        assert done.returncode == 0 and shown in done.stdout and not done.stderr
+
+
+def test_a_full_disk_leaves_no_verdict_and_nothing_torn(command, source, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(build_submission, "POSIX", False)
+    Path("submission.zip").write_bytes(b"older")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        status, out, made = command("--source", source)
+    assert status == 2 and made is None and "No space left" in out and "FOUND" not in out
+    assert [path.name for path in Path().iterdir()] == ["submission.zip"]
+    assert Path("submission.zip").read_bytes() == b"older"
+    assert command("--source", source)[0] == 0 and zipfile.is_zipfile("submission.zip")
+
+
+def test_two_that_write_one_file_leave_it_whole(tmp_path):
+    path, contents = tmp_path / "s.zip", [bytes([i]) * 300_000 for i in range(2)]
+    path.write_bytes(contents[0])
+    writers = [threading.Thread(target=lambda c=c: [build_submission.write(path, c) for _ in range(20)])
+               for c in contents]  # fmt: skip
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert path.read_bytes() in contents
+    assert [left.name for left in tmp_path.iterdir()] == ["s.zip"]
+
+
+def test_folders_of_killed_rehearsals_go_and_those_of_living_ones_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("killed", "living", "fresh"):
+        (tmp_path / f"{build_submission.PREFIX}{name}" / "app").mkdir(parents=True)
+        age = 0 if name == "fresh" else 2 * build_submission.FRESH
+        os.utime(tmp_path / f"{build_submission.PREFIX}{name}", (time.time() - age,) * 2)
+    (tmp_path / "another").mkdir()
+    os.utime(tmp_path / "another", (0, 0))
+    (tmp_path / f"{build_submission.PREFIX}link").symlink_to(tmp_path / "another")
+    with build_submission.locked(tmp_path / f"{build_submission.PREFIX}living"):
+        with build_submission.workplace() as folder:
+            assert folder.is_dir()
+    left = {path.name.removeprefix(build_submission.PREFIX) for path in tmp_path.iterdir()}
+    assert left == {"living", "fresh", "another", "link"} and not folder.exists()
+
+
+@pytest.mark.slow
+def test_a_build_that_is_terminated_tidies_up(source, tmp_path):
+    (source / "model.py").write_text(model("import time\ntime.sleep(60)\n" + RIGHT))
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "cwd").mkdir()
+    command = [sys.executable, str(ROOT / "build_submission.py"), "--source", str(source), "--report", "r.json"]
+    process = subprocess.Popen(command, cwd=tmp_path / "cwd", env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    while process.poll() is None and not list((tmp_path / "tmp").glob("*/prediction/app/output/progress.json")):
+        time.sleep(0.1)
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and "interrupted" in out
+    assert not list((tmp_path / "tmp").iterdir()) and not list((tmp_path / "cwd").iterdir())
 
 
 # What a rehearsal finds: (code, model.py, its near-twin without the fault, options). With the static PY05 (undefined
@@ -460,7 +546,7 @@ def test_a_rehearsal_under_other_versions_says_so_in_the_verdict(command, tmp_pa
 MISSING = "try:\n    import {0}\nexcept ImportError:\n    {0} = None\n"
 
 
-@pytest.mark.parametrize("name", ["cv2", "scipy", "sklearn", "PIL", "matplotlib", "hypothesis"])
+@pytest.mark.parametrize("name", ["cv2", "scipy", "sklearn", "PIL", "matplotlib"])
 def test_what_the_grader_lacks_is_not_found(command, tmp_path, name):
     zip_path = make_zip(tmp_path / "s.zip", model(f"{name}.__name__\n" + RIGHT, top=MISSING.format(name)))
     arguments = ["--check", zip_path, "--rehearse", "--heldout", npz(tmp_path / "cells.npz")]
@@ -655,14 +741,16 @@ def test_verify_tells_a_zip_of_these_sources_from_any_other(command, source, tmp
     (source / "model.py").write_text(GOOD + "# edited\n")
     status, out, _ = command("--verify", path, "--source", source)
     assert status == 1 and "differs: model.py has other contents" in out
+    for metadata in ('description: "a" b\n', "description: [" + "[" * 9999, "? [", 'description: "\\x"\n'):
+        make_zip(path, {"model.py": GOOD, "metadata": metadata})
+        status, out, _ = command("--verify", path, "--source", source)
+        assert status == 1 and "metadata does not belong there" in out
     make_zip(path, {"model.py": GOOD, "extra.txt": "x"})
     status, out, _ = command("--verify", path, "--source", source)
     assert status == 1 and "extra.txt does not belong there" in out and "weights/manifest.json is missing" in out
 
 
 def test_nothing_is_left_behind(command, source, tmp_path, monkeypatch):
-    import tempfile
-
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     sandbox.permitted.cache_clear()

@@ -1,7 +1,9 @@
 """model.py as the grader meets it: from the unpacked zip, elsewhere, read-only, without a network."""
 
+import hashlib
 import importlib.util
 import json
+import os
 import socket
 import sys
 import warnings
@@ -176,6 +178,29 @@ def test_values_that_are_no_numbers_are_an_error(submitted):
         submitted.predict(np.full((1, 96, 96, 3), "cell"))
 
 
+def test_numbers_that_float32_cannot_hold_are_clipped_and_warned_about_once():
+    X = np.full((1, 96, 96, 3), 100.0)
+    X[0, 0, 0] = 1e300, -1e300, 7
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert model.preprocess(X)[0, 0, 0].tolist() == [255, 0, 7]
+    assert [w.category for w in said] == [UserWarning]
+
+
+def test_a_forked_process_is_told_so_instead_of_waiting_for_ever(monkeypatch):
+    made = object.__new__(model.Model)
+    made.members, made.steps, made.views, made.temperature, made.network = [], (), model.VIEWS[:1], 1.0, FirstPixel()
+    monkeypatch.setattr(model.Model, "process", os.getpid())
+    assert made.predict(cells(1)).shape == (1,)
+    child = os.fork()
+    if not child:
+        for use in (lambda: made.predict(cells(1)), model.Model):
+            with pytest.raises(RuntimeError, match="spawn"):
+                use()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_preprocess_by_hand():
     X = np.zeros((4, 96, 96, 3), np.float64)
     X[0], X[1], X[2], X[3] = 0.5, 300, -3, 200
@@ -233,7 +258,8 @@ class TestDamagedWeights:
         [("views", 0), ("views", 5), ("views", True), ("views", 1.5), ("temperature", 1e-9),
          ("temperature", float("nan")),
          ("temperature", 10**400), ("temperature", "1"), ("sha256", "abc"), ("sha256", None), ("pixels", 8),
-         ("pixels", "96"), ("network", 3), ("enhance", "clahe"), ("members", []), ("members", ["../other"])],
+         ("pixels", "96"), ("network", 3), ("enhance", "clahe"), ("members", []), ("members", ["../other"]),
+         ("members", [".."]), ("next", 7)],
     )  # fmt: skip
     def test_a_value_that_cannot_be_used(self, folder, key, value):
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -245,6 +271,26 @@ class TestDamagedWeights:
         (folder / "manifest.json").write_text(json.dumps({**manifest, "network": "AlexNet"}))
         with pytest.raises(ValueError, match="there is no network 'AlexNet'; choose one of "):
             model.Model(folder)
+
+    def test_weights_of_another_network(self, folder):
+        class Other:
+            def load_weights(self, path):
+                raise KeyError("no layer\nof that name")
+
+        path = folder / "model.weights.h5"
+        with pytest.raises(ValueError, match="does not fit the network of its manifest .*unzip") as caught:
+            model.load_weights(Other(), path, model.sha256(path))
+        assert "\n" not in str(caught.value)
+
+    def test_a_kill_while_weights_changed_leaves_the_manifest_of_both(self, folder):
+        older, path = json.loads((folder / "manifest.json").read_text()), folder / "model.weights.h5"
+        newer = {**older, "views": 1, "sha256": hashlib.sha256(b"newer").hexdigest()}
+        (folder / "manifest.json").write_text(json.dumps({**older, "next": newer}))
+        assert model.read_manifest(folder) == older
+        path.write_bytes(b"newer")
+        assert model.read_manifest(folder) == newer
+        path.write_bytes(b"other")
+        assert model.read_manifest(folder) == older  # whose weights these are not, as load_weights says
 
     def test_intact_is_not_refused(self, folder):
         assert model.Model(folder).predict(cells(2)).shape == (2,)

@@ -165,8 +165,7 @@ class Run:
     def write(self, epoch: int) -> None:
         """Write weights and manifest, where they are the best so far; run.json; the checkpoint."""
         if best_epoch(self.history, self.recipe) == epoch:
-            save_half(self.shipped, self.out / "model.weights.h5")
-            write_json(self.out / "manifest.json", self.manifest())
+            self.ship()
         if is_over(self.history, self.recipe):
             self.calibrate()
         size = {"parameters": networks.parameters(self.network), "flops": networks.flops(self.shipped, data.IMAGE_SIZE)}
@@ -177,11 +176,24 @@ class Run:
         write_json(self.out / "run.json", run | {"settings": self.settings, "history": self.history})
         self.save_checkpoint()
 
-    def manifest(self) -> dict:
+    def ship(self) -> None:
+        """Write weights and manifest, of which a kill at any moment leaves a pair that model.py takes.
+
+        While the weights change, the older manifest holds the new one as `next`: model.py takes the one that fits.
+        """
+        weights, path = self.out / ".next.weights.h5", self.out / "manifest.json"
+        save_half(self.shipped, weights)
+        manifest = self.manifest(weights)
+        if path.exists():
+            write_json(path, model.read_manifest(self.out) | {"next": manifest})
+        os.replace(weights, self.out / "model.weights.h5")
+        write_json(path, manifest)
+
+    def manifest(self, weights: Path) -> dict:
         """What model.py reads, and where the weights come from. model.py refuses weights of another SHA-256."""
         last = self.history[-1]
         return {
-            "sha256": hashlib.sha256((self.out / "model.weights.h5").read_bytes()).hexdigest(),
+            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
             "network": self.recipe.network,
             "pixels": last["size"],
             "enhance": list(self.recipe.enhance),
