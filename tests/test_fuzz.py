@@ -102,7 +102,7 @@ def test_predictions_are_read_alike_by_the_judge_and_the_scoring_program(tmp_pat
     wholes = [npy(labels), npy(labels.astype(np.int8)), npy(np.eye(8)[labels]), make_zip(path, GOOD).read_bytes()]
     for _ in range(amount):
         path.write_bytes(mutate(rng.choice(wholes), rng))
-        read = frugal(verdict.read_labels, path, 50)
+        read = frugal(verdict.read_labels, path, 50, 8)
         assert (frugal(scoring.main, str(tmp_path / "in"), str(tmp_path / "out")) == 0) == (read is not None)
         if read is not None:
             assert read.shape == (50,) and read.dtype == np.int64 and 0 <= read.min() and read.max() <= 7
@@ -135,7 +135,7 @@ def test_progress_files_give_findings_and_a_report_that_is_json(tmp_path, frugal
         expected = verdict.forecast(job, 3421)
         json.dumps(expected, allow_nan=False)
         found = [verdict.judge_crash(job, limits), *verdict.judge_forecast(expected, limits)]
-        return found + verdict.judge_probes(job, tmp_path, np.zeros(8, int), None, limits)
+        return found + verdict.judge_probes(job, tmp_path, np.zeros(8, int), None, limits, 8)
 
     odd = [b"9" * 400, b"NaN", b"1e999", b"-Infinity", b"true", b"[[]]", b'"\\ud800"', b"{}", b"0", b"null"]
     for i in range(amount):
