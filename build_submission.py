@@ -508,7 +508,7 @@ def options() -> Parser:
     add = parser.add_argument
     add("--rehearse", action="store_true", help="with --check: run and score the zip, too")
     add("--without-isolation", action="store_true", help="... even where nothing shuts it in: if you trust it")
-    add("--heldout", type=Path, metavar="NPZ", help="cells to score on (default data/heldout.npz, if there)")
+    add("--heldout", type=Path, metavar="NPZ", help="cells to score on, or a bundle (data/heldout.npz, if there)")
     add("--competition", type=Path, metavar="YAML", help="with --bundle: title, phases, ... (grader/competition.yaml)")
     add("--final", type=Path, metavar="NPZ", help="with --bundle: other cells, to score the last phase on")
     add("--corrupt", type=int, choices=range(1, 6), metavar="1-5", help="with --bundle: make the cells harder")
