@@ -30,11 +30,13 @@ import sys
 import tempfile
 import time
 import zipfile
+from datetime import datetime, timezone
 from pathlib import Path
 
 from grader import bundle, checks, competition, environment, report, sandbox, verdict, worker
 from grader.bundle import pack
 from grader.codes import Finding, refused
+from grader.stages import Stages, expected_seconds
 
 ROOT = Path(__file__).resolve().parent
 MANIFEST = "weights/manifest.json"
@@ -275,7 +277,7 @@ def describe(path: Path) -> dict:
 
 
 def rehearse(
-    zip_path: Path, cells: competition.Cells, measured: bool, args: argparse.Namespace, facts: dict, tick
+    zip_path: Path, cells: competition.Cells, measured: bool, args: argparse.Namespace, facts: dict, stages: Stages
 ) -> list[Finding]:
     """Run, score and probe a zip that passed the static checks; fills in `facts`, the report.
 
@@ -288,26 +290,30 @@ def rehearse(
                            packages=args.packages)  # fmt: skip
     probe = None
     with workplace() as folder:
+        stages.begin(f"labelling and scoring {len(images):,} pictures")
         run = worker.run_submission(
-            zip_path, images, labels, folder, args.profile, args.era, limits, tick=tick, classes=classes
+            zip_path, images, labels, folder, args.profile, args.era, limits, tick=stages.tick, classes=classes
         )
         found = verdict.judge_run(run, len(images), limits)
         worker.save_logs(run, args.logs)
         if run.status == "Finished" and not refused(found):
             predicted = verdict.read_labels(run.predictions, len(images), len(classes))
             sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
-            (folder / "probe").mkdir()
-            probe = worker.predict(folder / "probe", zip_path, images[sample], args.profile,
-                                   worker.ERAS[args.era], limits, worker.PROBE, tick)  # fmt: skip
+            wrong = np.flatnonzero(predicted != labels)[: report.SHOWN * measured]
+            stages.begin(f"asking {len(sample)} of them again in other ways")
+            probe = ask_again(folder, zip_path, images[sample], images[wrong], args, limits, stages.tick)
             (args.logs / "probe.txt").write_text(probe.stdout + probe.stderr, encoding="utf-8")
             truth = labels[sample] if measured else None
             answers = folder / "probe/app/output"
             found += verdict.judge_probes(probe, answers, predicted[sample], truth, limits, len(classes))
             whole = (len(images), run.prediction.seconds, run.prediction.peak_memory)
-            facts["forecast"] = verdict.forecast(probe, args.forecast, whole)
-            found += verdict.judge_forecast(facts["forecast"], limits, images[0].nbytes)
+            expected = verdict.forecast(probe, args.forecast, whole)
+            facts["forecast"] = expected and {**expected, "from_images": len(images)}
+            if len(sample) == PROBED:  # of fewer, what one call takes more than another is chance
+                found += verdict.judge_forecast(expected, limits, images[0].nbytes)
             if measured:
                 found += compare(run.scores, cells, predicted, read_manifest(zip_path), facts)
+                facts["confidences"] = verdict.read_confidences(answers / "chances.npy", predicted[wrong])
     facts["rehearsal"] = describe_run(run, probe, refused(found) or run.status == "Failed", limits, args)
     upload = facts["zip"]["bytes"] + run.output_bytes
     facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
@@ -326,6 +332,20 @@ def compare(scores: dict, cells: competition.Cells, predicted, manifest: bytes |
     facts["scores"], facts["confusion"], facts["classes"] = scores, matrix.tolist(), classes
     facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong]
     return verdict.judge_accuracy(matrix, classes, manifest)
+
+
+def ask_again(
+    folder: Path, zip_path: Path, images, mistakes, args: argparse.Namespace, limits: worker.Limits, tick
+) -> worker.Job:
+    """The probe job on `images` in folder/probe; it also asks how sure the model is of its `mistakes`."""
+    import numpy as np
+
+    program = folder / "probe_program"
+    worker.copy_files(worker.PROBE, program)
+    np.save(program / "mistakes.npy", mistakes)
+    (folder / "probe").mkdir()
+    platform = worker.ERAS[args.era]
+    return worker.predict(folder / "probe", zip_path, images, args.profile, platform, limits, program, tick)
 
 
 def describe_run(
@@ -377,7 +397,8 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
 
     more: facts for the report that are known already.
     """
-    facts = {"version": report.VERSION, "zip": {**describe(zip_path), "path": str(shown_as)}, **more}
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    facts = {"version": report.VERSION, "date": date, "zip": {**describe(zip_path), "path": str(shown_as)}, **more}
     found = checks.check_zip(zip_path, args.profile, args.packages, args.era)
     images = None
     ready = run and POSIX and not refused(found) and shut_in(args, console)
@@ -393,9 +414,11 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
         else:
             cells = generated_cells(PROBED)
         images = cells.images
-        with console.status("rehearsing", spinner="line") as status:
-            found += rehearse(zip_path, cells, bool(args.heldout), args, facts,
-                              lambda s: status.update(f"rehearsing, {s:.0f} s"))  # fmt: skip
+        with console.status("", spinner="line") as status:
+            # of the project's own zip the report in results/, made on two cores, stands in for an earlier one
+            reports = [args.report, *[ROOT / "results/report.json"] * (args.source == ROOT)]
+            stages = Stages(console, status, expected_seconds(reports, str(shown_as), len(images)))
+            found += rehearse(zip_path, cells, bool(args.heldout), args, facts, stages)
         found += verdict.judge_environment(versions)
     facts["findings"] = [f.as_json() for f in found]
     facts["verdict"], facts["words"] = verdict.conclude(found, run, "rehearsal" in facts, "scores" in facts)
@@ -496,11 +519,12 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
 
 
 def options() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="python build_submission.py", description=__doc__, formatter_class=form)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", type=Path, metavar="ZIP", help="judge a zip that someone made")
     what.add_argument("--verify", type=Path, metavar="ZIP", help="compare a zip with the one these sources give")
@@ -547,6 +571,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         path = getattr(args, name)
         if path and (why := unwritable(inside(path) if name == "logs" else path)):
             parser.error(f"{path} could not be written, {why}: write elsewhere")
+    if not args.source.is_dir():
+        parser.error(f"--source {args.source} is no folder: name one with a model.py, or a run's")
     args.packages = tuple(filter(None, map(str.strip, args.packages.split(","))))
     return args
 
@@ -592,7 +618,9 @@ def main(argv: list[str] | None = None) -> int:
         console.print(f"refused: {error}", soft_wrap=True)
         return 1
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        console.print(f"error: {error}", soft_wrap=True)
+        missing = isinstance(error, FileNotFoundError) and error.filename
+        text = f"{error.filename} is not there: check the path" if missing else str(error)
+        console.print(f"error: {text}", soft_wrap=True, markup=False)
         return 2
 
 

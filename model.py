@@ -264,14 +264,21 @@ def _refuse_fork() -> None:
 
 READABLE = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".npz")
 COLUMNS = ("file", "class", "confidence", "second", "second_confidence", "unsure")
+STYLE = """
+:root { color-scheme: light dark; --line: #d4d4d4; --soft: #595959; --mark: #c5221f }
+@media (prefers-color-scheme: dark) { :root { --line: #444; --soft: #aaa; --mark: #ff7b75 } }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5em auto; max-width: 72em; padding: 0 1em }
+.cells { display: grid; grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); gap: 14px }
+figure { margin: 0; font-size: 13px; line-height: 1.35; overflow-wrap: anywhere } img { width: 96px; height: 96px }
+.unsure { outline: 2px solid var(--mark); outline-offset: 3px } .soft { color: var(--soft) }
+"""
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Cells, named</title>
-<meta name="viewport" content="width=device-width"><style>:root{color-scheme:light dark}body{font:14px sans-serif}
-main{display:grid;grid-template-columns:repeat(auto-fill,minmax(130px,1fr));gap:12px}figure{margin:0;padding:6px}
-img{width:96px}figcaption{overflow-wrap:anywhere}.unsure{outline:2px solid #d33}small{opacity:.75}</style>
-<h1>%d cells, %d unsure</h1><p>The least sure come first; a frame marks those below %.0f%%.</p><main>%s</main></html>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>%s</style>
+<h1>%d cells, %d unsure</h1><p class="soft">The least sure come first; a frame marks those below %.0f%%.</p>
+<div class="cells">%s</div></html>
 """
 FIGURE = """<figure class="%s"><img src="data:image/png;base64,%s" alt=""><figcaption>
-<b>%s</b> %.0f%%<br>or %s %.0f%%<br><small>%s</small></figcaption></figure>"""
+<b>%s</b> %.0f%%<br>or %s %.0f%%<br><span class="soft">%s</span></figcaption></figure>"""
 
 
 def read_picture(source: Path | np.ndarray) -> np.ndarray:
@@ -369,7 +376,7 @@ def as_html(rows: list[dict]) -> str:
         picture = base64.b64encode(cv2.imencode(".png", row["picture"][..., ::-1])[1]).decode()
         sure = row["class"], 100 * row["confidence"], row["second"], 100 * row["second_confidence"]
         figures.append(FIGURE % (row["unsure"], picture, *sure, escape(row["file"])))
-    return PAGE % (len(rows), sum(bool(row["unsure"]) for row in rows), 100 * SURE, "\n".join(figures))
+    return PAGE % (STYLE, len(rows), sum(bool(row["unsure"]) for row in rows), 100 * SURE, "\n".join(figures))
 
 
 def _write(path: Path, text: str) -> None:
@@ -387,7 +394,8 @@ def _options():
     import argparse
     from importlib.util import find_spec
 
-    parser = argparse.ArgumentParser(description="Name the cells in pictures: one cell a picture, of any size.")
+    said = "Name the cells in pictures: one cell a picture, of any size."
+    parser = argparse.ArgumentParser("python model.py", description=said)
     parser.add_argument("paths", nargs="+", type=Path, help="pictures, folders of them, or .npz files")
     parser.add_argument("--csv", type=Path, help="table to write")
     parser.add_argument("--html", type=Path, help="page to write, with the pictures on it")

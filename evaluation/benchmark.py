@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 
 from evaluation import corruptions
-from training import augment, data
+from training import augment, data, shell
 from training.files import ROOT, write_text
 from training.recipes import RECIPES
 
@@ -102,16 +102,17 @@ def augmentation() -> dict[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = shell.parser("evaluation.benchmark", __doc__)
     parser.add_argument("submission", type=Path, help="a zip with model.py and weights/")
-    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--images", type=shell.positive, default=IMAGES, help=f"how many to label (default {IMAGES})")
     parser.add_argument("--heldout", type=Path, default=ROOT / "data" / "heldout.npz", help="NPZ: cells to corrupt")
     parser.add_argument("--random", action="store_true", help="noise in place of cells")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--json", type=shell.new_file, help="write the figures there, too")
     parser.add_argument("--unpacked", action="store_true", help=argparse.SUPPRESS)  # the fresh process itself
     args = parser.parse_args()
     if args.unpacked:
-        print(json.dumps(measure(args.submission, args.images, None if args.random else args.heldout)))
+        with shell.plain_errors():
+            print(json.dumps(measure(args.submission, args.images, None if args.random else args.heldout)))
         return
     if not (args.random or args.heldout.is_file()):
         sys.exit(f"error: {args.heldout} is missing: name cells with --heldout, or measure noise with --random")

@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation import corruptions
+from training import shell
 from training.files import ROOT, commit, write_atomically, write_json
 from training.recipes import REPORTED
 
@@ -317,7 +318,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = shell.parser("evaluation.calibrate", __doc__)
     parser.add_argument("cards", type=Path, nargs="*", help="cards of re-trained systems, RECIPE.json")
     parser.add_argument("--out", type=Path, default=PATH, help="where the calibration goes")
     parser.add_argument("--sheet", type=Path, help="draw 60 held-out cells under the composite instead")
@@ -329,10 +330,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("give cards to calibrate on, or --sheet")
     if args.strength is not None and not 0 < args.strength <= 5:
         parser.error("--strength must be above 0 and at most 5")
-    try:
+    with shell.plain_errors():
         run(args)
-    except ValueError as error:
-        raise SystemExit(f"Stopped: {error}") from error
 
 
 if __name__ == "__main__":

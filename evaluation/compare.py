@@ -9,13 +9,13 @@ Reads run.json of each folder, and its report card where there is one: card.json
 folder --cards. A recipe without a run gets a row that says so; a shortened run is marked as a trial.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
 import os
 import shlex
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import numpy as np
 
 import model
 from evaluation import calibrate, evaluate
-from training import data, train
+from training import data, shell, train
 from training.files import write_atomically, write_json
 from training.recipes import RECIPES, REPORTED, Recipe
 from training.settings import from_scratch
@@ -231,6 +231,17 @@ COLUMNS = (
     "what was done",
 )  # fmt: skip
 
+WIDTH = 100  # of the table for a terminal
+SHOWN = {
+    "system": "system", "epochs": "epochs", "file, MB": "MB", "images/s": "images/s", "validation": "validation",
+    "held-out": "held-out", "composite": "composite", "predicted hidden": "hidden score",
+}  # fmt: skip
+SAID = (
+    "Accuracy in %: validation, of the run's own cells; held-out, of the clean held-out cells; composite, of several "
+    "corruptions at once, at the strength that predicts the hidden score, with its 95% interval. -: not known here. "
+    "--json has all figures."
+)
+
 
 def cells_of(row: dict) -> list[str]:
     """A row as text, one for each of COLUMNS; scores in %, - for what is not known."""
@@ -288,11 +299,18 @@ def legend(rows: list[dict]) -> str:
 
 
 def text(rows: list[dict]) -> str:
-    """The table for a terminal: columns padded, a line per row."""
-    table = [list(COLUMNS), *(cells_of(row) for row in rows)]
+    """The table for a terminal of WIDTH columns: some of COLUMNS, a line per row, its notes below it."""
+    table = [[SHOWN.get(column, column) for column in COLUMNS if column in SHOWN]]
+    table += [[cell for column, cell in zip(COLUMNS, cells_of(row), strict=True) if column in SHOWN] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-    return "\n".join(lines) + f"\n\n{legend(rows)}"
+    widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * len(widths[1:]))
+    lines = []
+    for (name, *cells), notes in zip(table, [[], *(row["notes"] for row in rows)], strict=True):
+        cells = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        name = name if len(name) <= widths[0] else name[: widths[0] - 3] + "..."
+        lines.append("  ".join([name.ljust(widths[0]), *cells]))
+        lines += textwrap.wrap("; ".join(notes), WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join([*lines, "", *textwrap.wrap(SAID, WIDTH)])
 
 
 def draw_curves(folders: list[Path], path: Path) -> None:
@@ -333,30 +351,31 @@ def read_rows(path: Path | None) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = shell.parser("evaluation.compare", __doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of training runs")
     parser.add_argument("--cards", type=Path, help="folder with report cards, <recipe>.json each")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the rows here; speeds already there are kept")
+    parser.add_argument("--json", type=shell.new_file, metavar="OUT", help="write the rows here; speeds there are kept")
     parser.add_argument("--keep", action="store_true", help="keep the rows of other runs that --json already holds")
     parser.add_argument("--speed", action="store_true", help="measure images/s on the CPU, alone on the machine")
-    parser.add_argument("--curves", type=Path, metavar="OUT.png", help="draw loss and accuracy, and no table")
+    parser.add_argument("--curves", type=shell.new_file, metavar="OUT.png", help="draw loss and accuracy, no table")
     args = parser.parse_args()
     if args.speed:  # before a framework starts and takes a GPU
         os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     runs = [path for path in args.runs if not path.is_dir() or any((path / n).exists() for n in FILES)]
     for path in sorted(set(args.runs) - set(runs)):
         print(f"{path} holds no run: left out", file=sys.stderr)
-    try:
+    if args.cards and not args.cards.is_dir():
+        parser.error(f"{args.cards} is no folder of cards")
+    with shell.plain_errors():
+        if not runs:
+            raise ValueError("there is no run to compare: name folders that training.train wrote")
         if args.curves:
             draw_curves(runs, args.curves)
             return
         rows = compare(runs, args.cards, read_rows(args.json), args.speed, args.keep)
         if args.json:
             write_json(args.json, {"rows": rows})
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    print(text(rows))
+        print(text([row for row in rows if row["run"] in {folder.name for folder in runs}]))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ Sources
     occlusion   cutout: DeVries & Taylor, arXiv:1708.04552; grid mask: Chen et al., arXiv:2001.04086.
 """
 
-import argparse
 import hashlib
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +31,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from training import data, shell
 from training.files import ROOT, write_atomically
 
 SAMPLE = ROOT / "results" / "corruptions_sample.npz"
@@ -512,19 +512,18 @@ def contact_sheet(images: np.ndarray, columns: int = 3, side: int = 56) -> np.nd
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw every corruption at every severity on one sheet.")
+    parser = shell.parser("evaluation.corruptions", "Draw every corruption at every severity on one sheet.")
     parser.add_argument("--data", type=Path, default=Path("data/heldout.npz"), help="NPZ with images and labels")
-    parser.add_argument("--out", type=Path, default=Path("results/corruptions.png"))
+    parser.add_argument("--out", type=Path, default=Path("results/corruptions.png"), help="PNG; default: %(default)s")
     parser.add_argument("--sample", action="store_true", help="write what later versions are compared with, and end")
     args = parser.parse_args()
     if args.sample:
         write_sample(SAMPLE)
         return
-    if not args.data.exists():
-        raise SystemExit(f"{args.data} is not there: give an NPZ with images and labels as --data.")
-    with np.load(args.data) as file:
-        images, labels = file["images"], file["labels"].ravel()
-    cells = np.stack([images[np.flatnonzero(labels == label)[k]] for k in range(6) for label in range(8)])
+    with shell.plain_errors():
+        cells = data.read(args.data, part="val")
+        rows = [np.flatnonzero(cells.labels == label) for label in np.unique(cells.labels)]
+        cells = cells.images[[of_one[k % len(of_one)] for k in range(6) for of_one in rows]]
     from PIL import Image  # comes with matplotlib; 256 colours keep the file small
 
     args.out.parent.mkdir(parents=True, exist_ok=True)

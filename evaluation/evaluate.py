@@ -21,16 +21,18 @@ written with it where --json names a file.
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import platform
 import sys
 import tempfile
+import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from evaluation import calibrate, corruptions
-from training import data
+from training import data, shell
 from training.files import ROOT, commit, write_text
 
 SCHEMA = 1
@@ -54,7 +56,15 @@ QUICK_CELLS, QUICK_IMAGES, QUICK_SEVERITIES = 200, 100, (3,)
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps a foreign model's bars, prints and warnings off the terminal."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
 def open_model(target: Path) -> Iterator[tuple[object, dict]]:
     """The `Model()` of a submission zip, of a folder with a model.py, or of a training run, and its hashes.
 
@@ -99,8 +109,9 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
         sys.path.insert(0, str(source.parent))
         try:
             os.chdir(folder)
-            spec.loader.exec_module(module)
-            model = module.Model() if source.parent == folder else module.Model(folder)
+            with quiet():
+                spec.loader.exec_module(module)
+                model = module.Model() if source.parent == folder else module.Model(folder)
         except Exception as error:
             raise ValueError(f"the model in {target} cannot be loaded: {error}") from error
         finally:
@@ -125,17 +136,26 @@ def inference(folder: Path) -> dict:
         return {}
 
 
+def ask(method: Callable, images: np.ndarray) -> np.ndarray:
+    """What a method of a model gives for images. Raises ValueError where it fails."""
+    try:
+        with quiet():
+            return np.asarray(method(images))
+    except Exception as error:
+        raise ValueError(f"the model failed to predict: {type(error).__name__}: {error}") from error
+
+
 def predict(model: object, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Labels (n,) int64 and, where the model has `predict_proba`, probabilities (n, 8) float64, else None.
 
     images: uint8 (n, 96, 96, 3). Raises ValueError where the model returns anything else.
     """
     if hasattr(model, "predict_proba"):
-        probabilities = np.asarray(model.predict_proba(images), np.float64)
+        probabilities = ask(model.predict_proba, images).astype(np.float64)
         if probabilities.shape != (len(images), NUM_CLASSES) or not np.isfinite(probabilities).all():
             raise ValueError(f"predict_proba gave {probabilities.shape}, not finite ({len(images)}, {NUM_CLASSES})")
         return probabilities.argmax(axis=1), probabilities
-    labels = np.asarray(model.predict(images))
+    labels = ask(model.predict, images)
     whole = labels.shape == (len(images),) and labels.dtype.kind in "iu"
     if not whole or (labels < 0).any() or (labels >= NUM_CLASSES).any():
         raise ValueError(f"predict gave {labels.dtype} {labels.shape}, not integers 0-7 of shape ({len(images)},)")
@@ -145,8 +165,7 @@ def predict(model: object, images: np.ndarray) -> tuple[np.ndarray, np.ndarray |
 def check_agreement(model: object, images: np.ndarray) -> None:
     """Raises ValueError where `predict`, which is graded, differs from `predict_proba`, which is measured."""
     if hasattr(model, "predict_proba"):
-        graded, measured = np.asarray(model.predict(images)), predict(model, images)[0]
-        if not np.array_equal(graded, measured):
+        if not np.array_equal(ask(model.predict, images), predict(model, images)[0]):
             raise ValueError("predict and the largest of predict_proba differ: the card would not be of what is graded")
 
 
@@ -650,28 +669,21 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = shell.parser("evaluation.evaluate", __doc__)
     parser.add_argument("target", type=Path, help="submission zip, folder with model.py, training run, or card (.json)")
     parser.add_argument("--heldout", type=Path, default=Path("data/heldout.npz"), help="NPZ: images and labels")
     parser.add_argument("--json", type=Path, help="where the card goes (default card.json)")
     parser.add_argument("--plots", type=Path, help="folder for the pictures")
     parser.add_argument("--baseline", type=Path, help="another card, to be compared with cell by cell")
-    parser.add_argument("--images", type=int, help=f"cells per corruption and severity (default {IMAGES})")
+    parser.add_argument("--images", type=shell.positive, help=f"cells per corruption and severity (default {IMAGES})")
     shorter = parser.add_mutually_exclusive_group()
     shorter.add_argument("--quick", action="store_true", help="200 cells (100 per corruption), severity 3 only")
     shorter.add_argument("--composite", action="store_true", help="clean and the composite alone, on all cells")
     args = parser.parse_args(argv)
     if args.images is None:
         args.images = QUICK_IMAGES if args.quick else IMAGES
-    if args.images < 1:
-        parser.error("--images must be at least 1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes on the machine would bury the progress bar
-    try:
+    with shell.plain_errors("stopped; the same command goes on with the next condition"):
         run(args, Console())
-    except ValueError as error:
-        raise SystemExit(f"Stopped: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit("Stopped. The same command goes on with the next condition.") from None
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@
 The cells are for scoring only: nothing is trained or chosen on them.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
 import model
-from training import data
+from training import data, shell
 from training.files import ROOT, commit, write_json
 
 
@@ -30,15 +28,13 @@ def score(predictor: model.Model, cells: data.Cells) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m evaluation.laboratory", description=__doc__.split("\n")[0])
+    parser = shell.parser("evaluation.laboratory", __doc__)
     parser.add_argument("cells", type=Path, help="npz with images and labels, or a folder per class")
     parser.add_argument("--weights", type=Path, default=ROOT / "weights", help="default: weights")
-    parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--json", type=shell.new_file, help="file to write")
     args = parser.parse_args()
-    try:
+    with shell.plain_errors():
         cells, predictor = data.read(args.cells), model.Model(args.weights)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     found = {"name": args.cells.stem, **score(predictor, cells)}
     found["provenance"] = {
         "commit": commit(), "cells": data.digest(cells), "weights_sha256": predictor.manifest.get("sha256"),

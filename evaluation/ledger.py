@@ -11,7 +11,6 @@ baseline with its 95% bootstrap interval over the cells, which says nothing of h
 change that is measured with several seeds has a card and a baseline for each; their gains are averaged.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from evaluation import evaluate
 from evaluation.tables import points
+from training import shell
 from training.files import ROOT, write_json, write_text
 
 LEDGER, PAGE = ROOT / "results" / "ledger.json", ROOT / "docs" / "LEDGER.md"
@@ -108,7 +108,7 @@ def read() -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = shell.parser("evaluation.ledger", __doc__)
     parser.add_argument("cards", type=Path, nargs="*", help="the trial's card, or those of its seeds")
     parser.add_argument("--baseline", type=Path, nargs="+", help="the baseline's, as many")
     parser.add_argument("--change", help="what was changed; a change that is there already is measured anew")
@@ -130,10 +130,8 @@ def main() -> None:
             parser.error("a trial needs --baseline, --change, --cost, --kept and --why")
         said = {"change": args.change, "against": args.against, "cost": args.cost, "seeds": args.seeds,
                 "kept": args.kept == "yes", "why": args.why, "command": args.command}  # fmt: skip
-        try:
+        with shell.plain_errors():
             new = entry(*([evaluate.read_card(p) for p in paths] for paths in (args.cards, args.baseline)), said)
-        except ValueError as error:
-            sys.exit(f"error: {error}")
         places = [k for k, trial in enumerate(trials) if trial["change"] == args.change]
         trials = [new if k in places else trial for k, trial in enumerate(trials)] + ([] if places else [new])
         write_json(LEDGER, {"trials": trials})

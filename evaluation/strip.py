@@ -3,8 +3,6 @@
 python -m evaluation.strip --out results/strip.png
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import cv2
@@ -12,7 +10,7 @@ import numpy as np
 
 import model
 from evaluation.corruptions import corrupt_batch
-from training import data
+from training import data, shell
 from training.files import ROOT
 
 SHOWN = ("clean", "hue", "motion", "grid_mask", "gaussian_noise", "jpeg", "invert", "composite")
@@ -34,16 +32,16 @@ def strip(image: np.ndarray, predictor: model.Model) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m evaluation.strip", description=__doc__.split("\n")[0])
+    parser = shell.parser("evaluation.strip", __doc__)
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "heldout.npz", help="default: data/heldout.npz")
     parser.add_argument("--cell", type=int, default=0, help="row of the file; default: 0")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "strip.png", help="default: results/strip.png")
+    parser.add_argument("--out", type=shell.new_file, default=ROOT / "results/strip.png", help="default: %(default)s")
     args = parser.parse_args()
-    try:
+    with shell.plain_errors():
         cells = data.read(args.data)
+        if not 0 <= args.cell < len(cells):
+            raise ValueError(f"--cell {args.cell}: {args.data} holds cells 0 to {len(cells) - 1}")
         picture = strip(cells.images[args.cell], model.Model())
-    except (ValueError, OSError, IndexError) as error:
-        sys.exit(f"error: {error}")
     args.out.write_bytes(cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
     print(f"{args.out}: a cell of class {data.CLASSES[cells.labels[args.cell]]}")
 

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from evaluation.calibrate import PHASE, PHASE_MARGIN
+from training import shell
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "results"
@@ -308,10 +309,13 @@ def render(text: str) -> str:
 
 
 def main() -> None:
+    parser = shell.parser("evaluation.tables", __doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not up to date")
+    args = parser.parse_args()
     for path in PAGES:
         old = path.read_text(encoding="utf-8")
         new = render(old)
-        if "--check" not in sys.argv[1:]:
+        if not args.check:
             path.write_text(new, encoding="utf-8")
         elif new != old:
             sys.exit(f"{path.name} is not what results/ gives: run python -m evaluation.tables")

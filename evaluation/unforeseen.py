@@ -11,9 +11,6 @@ kinds at once (stain, lamp, focus, sampling, noise). They must stay out of train
 takes (image uint8 (96, 96, 3) RGB, rng) and returns the same shape.
 """
 
-import argparse
-import os
-import sys
 import zlib
 from pathlib import Path
 
@@ -21,7 +18,7 @@ import cv2
 import numpy as np
 
 from evaluation import evaluate
-from training import data
+from training import data, shell
 from training.augment import pixel_grid, to_uint8
 from training.files import ROOT, commit, write_atomically, write_json
 
@@ -171,15 +168,16 @@ def sheet(cells: data.Cells, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = shell.parser("evaluation.unforeseen", __doc__)
     parser.add_argument("targets", type=Path, nargs="*", help="submission zips, folders with model.py, or runs")
     parser.add_argument("--heldout", type=Path, default=ROOT / "data" / "heldout.npz", help="NPZ: images and labels")
-    parser.add_argument("--images", type=int, default=400, help="cells of each kind (default 400)")
+    parser.add_argument("--images", type=shell.positive, default=400, help="cells of each kind (default 400)")
     parser.add_argument("--json", type=Path, help="where the figures go")
-    parser.add_argument("--sheet", type=Path, help="PNG: eight cells of each kind")
+    parser.add_argument("--sheet", type=shell.new_file, help="PNG: eight cells of each kind")
     args = parser.parse_args()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
+    if not (args.targets or args.sheet):
+        parser.error("name a submission zip, a folder with a model.py or a run to measure, or a --sheet to draw")
+    with shell.plain_errors():
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)  # before the long part
         cells = evaluate.read_heldout(args.heldout)
@@ -187,8 +185,6 @@ def main() -> None:
         if args.sheet:
             sheet(cells, args.sheet)
         found = [hits(target, cells) for target in args.targets]
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     rows = []
     for right, hashes in found:
         row = {**hashes, "kinds": {kind: round(float(part.mean()), 5) for kind, part in right.items()}}

@@ -3,6 +3,7 @@
 report.json, which both are made from, has these keys; those of a rehearsal are absent where there was none:
 
     version     2; changes when a key goes or changes its meaning, not when one is added
+    date        when the report was made, UTC, such as 2026-01-31T09:00:00
     verdict     "good", "runs", "unknown" (not run) or "refused"
     words       the verdict in words, as the terminal shows it
     zip         path, bytes, sha256 (null above 4 GB)
@@ -14,13 +15,15 @@ report.json, which both are made from, has these keys; those of a rehearsal are 
     rehearsal   profile, era, isolation, status, history (of statuses), detail, time_limit_s, logs (folder), log_end
                 (last lines, if refused), jobs {prediction, scoring, probe: {exit_code, seconds, peak_memory_mb,
                 stopped_by: null, "time", "memory", "disk" or "processes"}}
-    forecast    images, seconds, seconds_load, seconds_per_image, memory_mb, memory_mb_per_image
+    forecast    images, from_images (how many it was measured on), seconds, seconds_load, seconds_per_image, memory_mb,
+                memory_mb_per_image
     quota       bytes_per_upload, quota_bytes, uploads_that_fit
     heldout     path, bytes, sha256, images; with it:
     scores      {accuracy, balanced_accuracy, macro_precision, macro_recall, macro_f1}, each 0-1
     classes     names of the classes, in the order of their labels
     confusion   a row for each class (true) of counts (predicted)
     mistakes    [[row in the held-out file, true label, predicted label]]
+    confidences  of the first mistakes, the probability (0-1) of the predicted label; absent without predict_proba
 """
 
 from __future__ import annotations
@@ -31,12 +34,33 @@ import json
 import re
 import struct
 import zlib
+from datetime import datetime
+from itertools import zip_longest
 
 from grader.environment import GRADER_VERSIONS, phrase
 
 VERSION = 2
 SHOWN = 60  # mistakes on the page
+FEW_TIMES = 4  # a forecast for more than so many times the images that were run is rough
 COLOURS = {"good": "green", "runs": "yellow", "unknown": "yellow", "refused": "red"}
+EXPLAINED = {
+    "ran under": "the versions in this rehearsal",
+    "hidden": "modules that are installed here; the grader lacks them, so the submission could not import them",
+    "zip": "the file to upload",
+    "sha256": "the zip's fingerprint: another zip with the same one has the same bytes",
+    "files": "what went into the zip",
+    "left out": "what lies in the folder and did not go into the zip, and why",
+    "rehearsal": "the status that the platform would show. Profile: under strict the grader stays in its own folder, "
+    "under an2dl it changes into the submission's. Rules: those of the platform at that time",
+    "shut in": "how far the submission was kept from this machine while it ran",
+    "prediction": "the job that loads the model and labels all pictures: its time, most memory, and exit status "
+    "(0: no error)",
+    "scoring": "the job that compares the labels with the true ones",
+    "probe": "the job that asks some pictures again: one at a time, shuffled, as other types. Their labels must stay",
+    "forecast": "for a hidden test of that many pictures, by a straight line through the times above, on this machine",
+    "quota": "what an upload and its results take of the space that a user has on Codabench",
+    "logs": "the folder with everything that the jobs printed",
+}
 GET_DATA = """No accuracy was measured: there are no held-out cells here. Put the challenge's held-out file at \
 data/heldout.npz, or name one with --heldout NPZ: arrays `images` (n, height, width, 3) uint8 and `labels` (n,). \
 The README says where to get it."""
@@ -85,8 +109,13 @@ def facts(report: dict) -> list[tuple[str, str]]:
     expected = report.get("forecast")
     if expected:
         spare = rehearsal["time_limit_s"] - expected["seconds"]
-        text = f"{expected['images']} images: about {expected['seconds']:.0f} s, {spare:.0f} s within the limit; "
-        rows.append(("forecast", text + f"{expected['memory_mb']:.0f} MB"))
+        seen = expected.get("from_images", report.get("heldout", {}).get("images", 0))
+        text = f"{expected['images']} images: {{}} {expected['seconds']:.0f} s"
+        if expected["images"] > FEW_TIMES * seen:
+            text = text.format("roughly") + f"; the memory cannot be told from {seen}"
+        else:
+            text = text.format("about") + f", {spare:.0f} s within the limit; {expected['memory_mb']:.0f} MB"
+        rows.append(("forecast", text))
     quota = report["quota"]
     text = f"{quota['bytes_per_upload'] / 1e6:.0f} MB an upload; {quota['uploads_that_fit']} fit into "
     return [*rows, ("quota", text + f"{quota['quota_bytes'] / 1e9:.0f} GB"), ("logs", rehearsal["logs"])]
@@ -101,14 +130,15 @@ def classes(report: dict) -> list[tuple[str, ...]]:
     """Rows of the table of classes: name, cells, precision, recall, F1."""
     import numpy as np
 
-    from grader.scoring_program.scoring import per_class
+    from grader.scoring_program.scoring import class_rows
 
-    rows = per_class(np.array(report["confusion"]))
-    numbers = zip(rows["support"], rows["precision"], rows["recall"], rows["f1"], strict=True)
-    return [
-        (name, str(n), f"{p:.4f}", f"{r:.4f}", f"{f:.4f}")
-        for name, (n, p, r, f) in zip(names(report), numbers, strict=True)
-    ]
+    return class_rows(np.array(report["confusion"]), names(report))
+
+
+def other_scores(report: dict) -> str:
+    """The scores besides the accuracy, in a row."""
+    scores = {name.replace("_", " ").replace("f1", "F1"): value for name, value in report["scores"].items()}
+    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if name != "accuracy")
 
 
 def terminal(report: dict, console) -> None:
@@ -130,10 +160,9 @@ def terminal(report: dict, console) -> None:
         for row in classes(report):
             table.add_row(*row)
         console.print(table)
-        scores = {name.replace("_", " "): f"{value:.4f}" for name, value in report["scores"].items()}
-        console.print(Text.assemble((f"accuracy {scores.pop('accuracy')}", "bold"),
+        console.print(Text.assemble((f"accuracy {report['scores']['accuracy']:.4f}", "bold"),
                                     f" on {report['heldout']['images']} held-out cells, through the zip"))  # fmt: skip
-        console.print(", ".join(" ".join(item) for item in scores.items()))
+        console.print(other_scores(report))
     elif report.get("rehearsal", {}).get("status") == "Finished" and "heldout" not in report:
         console.print(Text(GET_DATA, style="yellow"))
     for found in report["findings"]:
@@ -157,55 +186,92 @@ def png(image) -> str:
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + data).decode()
 
 
-def scored(report: dict, images, table) -> list[str]:
-    """The page's part on the scores: confusion matrix, classes, mistakes. table(rows, head) makes one of HTML."""
+def mistaken(report: dict, images) -> list[str]:
+    """The page's part on the mistakes: the pictures, the surest first where confidences are known."""
+    name = [f"<b>{markup.escape(name)}</b>" for name in names(report)]
+    mistakes, sure = report["mistakes"], report.get("confidences", [])
+    rows = [(*mistake, s) for mistake, s in zip_longest(mistakes[:SHOWN], sure)]
+    rows.sort(key=lambda row: -(row[3] or 0))
+    first = f", the first {SHOWN}" if len(mistakes) > SHOWN else ""
+    order = ", the surest first" if sure else ""
+    parts = [f"<h2>Mistakes: {len(mistakes):,}{first}{order}</h2><div class=cells>"]
+    for row, true, predicted, confidence in rows:
+        said = "" if confidence is None else f"{min(confidence, 0.999):.1%} sure<br>"
+        caption = f"{name[true]} taken for {name[predicted]}<br>{said}row {row}"
+        parts.append(f'<figure><img src="{png(images[row])}" alt=""><figcaption>{caption}</figcaption></figure>')
+    return [*parts, "</div>"]
+
+
+def scored(report: dict, images) -> list[str]:
+    """The page's part on the scores: confusion matrix, classes, mistakes."""
     import numpy as np
 
-    from grader.scoring_program.scoring import confusion_svg
+    from grader.scoring_program.scoring import CLASS_HEAD, confusion_table, table
 
-    scores = [(name.replace("_", " "), f"{value:.4f}") for name, value in report["scores"].items()]
-    parts = [f"<h2>{report['heldout']['images']} held-out cells</h2>", table(scores)]
-    parts += ["<h2>Confusion matrix</h2>", confusion_svg(np.array(report["confusion"]), names(report))]
-    parts += ["<h2>Classes</h2>", table(classes(report), ("class", "cells", "precision", "recall", "F1"))]
-    mistakes = report["mistakes"]
-    parts.append(f"<h2>Mistakes: {len(mistakes)}{f', the first {SHOWN}' if len(mistakes) > SHOWN else ''}</h2>")
-    for row, true, predicted in mistakes[:SHOWN]:
-        true, predicted = (markup.escape(names(report)[label]) for label in (true, predicted))
-        caption = f"{true}, taken for {predicted} (row {row})"
-        parts.append(f'<figure><img src="{png(images[row])}" alt=""><figcaption>{caption}</figcaption></figure>')
-    return parts
+    matrix = np.array(report["confusion"])
+    parts = [
+        "<h2>Confusion matrix</h2>",
+        confusion_table(matrix, names(report)),
+        "<h2>Classes</h2>",
+        table(classes(report), CLASS_HEAD),
+    ]
+    return parts + [f"<p class=soft>{other_scores(report)}</p>", *mistaken(report, images)]
+
+
+def heading(report: dict) -> str:
+    """The verdict, the accuracy, and of what and when they are."""
+    text, words = markup.escape, [report["zip"]["path"]]
+    accuracy = f" &middot; accuracy {report['scores']['accuracy']:.2%}" if "scores" in report else ""
+    if "heldout" in report:
+        words.append(f"{report['heldout']['images']:,} held-out cells")
+    if "date" in report:
+        words.append(f"{datetime.fromisoformat(report['date']):%d %B %Y, %H:%M} UTC")
+    return (
+        f'<h1 class="{report["verdict"]}">{text(report["words"])}{accuracy}</h1>'
+        f"<p class=soft>{' &middot; '.join(map(text, words))}</p>"
+    )
 
 
 def html(report: dict, images=None) -> str:
     """The report as one page; `images` (n, height, width, 3) uint8 are the held-out cells, to show the mistakes."""
-    text = markup.escape
+    from grader.scoring_program.scoring import HEAD
 
-    def table(rows, head=()) -> str:
-        top = "".join(f"<th>{text(cell)}</th>" for cell in head)
-        body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        return f"<table>{f'<tr>{top}</tr>' if head else ''}{body}</table>"
-
-    parts = [
-        f"<h1 class={report['verdict']}>{text(report['zip']['path'])}: {text(report['words'])}</h1>",
-        table(facts(report)),
-    ]
+    text, parts = markup.escape, [heading(report)]
     for found in report["findings"]:
         parts.append(f"<p class={found['level']}><b>{found['code']}</b> {text(found['message'])}</p>")
     log = report.get("rehearsal", {}).get("log_end")
     if log:
         parts.append(f"<pre>{text(chr(10).join(log))}</pre>")
     if "scores" in report:
-        parts += scored(report, images, table)
+        parts += scored(report, images)
     elif "rehearsal" in report and "heldout" not in report:
         parts.append(f"<p class=warning>{text(GET_DATA)}</p>")
+    parts.append("<h2>The run</h2><dl>")
+    for name, value in facts(report):
+        parts.append(f"<dt>{text(name)}<dd>{text(value)}<br><span class=soft>{text(EXPLAINED[name])}</span>")
+    return f"{HEAD}<title>Submission report</title><style>{style()}</style>{''.join(parts)}</dl></html>\n"
+
+
+def style() -> str:
+    """What the page adds to the style of the scoring program's."""
+    from grader.scoring_program.scoring import STYLE
+
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        "<title>Submission report</title><style>:root{color-scheme:light}"
-        "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:56em;padding:0 1em}"
-        "td,th{padding:.1em 1em .1em 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}"
-        "td:first-child{white-space:nowrap}.good{color:#15703a}.refused{color:#a50f15}.runs,.unknown{color:#8a5a00}"
-        "p.error,p.warning{border-left:4px solid #a50f15;padding-left:.8em}p.warning{border-color:#c98a00}"
-        "pre{background:#f4f4f4;padding:1em;overflow:auto}svg{max-width:100%;height:auto}"
-        "figure{display:inline-block;width:130px;margin:0 8px 12px 0;vertical-align:top;font-size:12px}"
-        f"</style>{''.join(parts)}</html>\n"
+        STYLE
+        + """
+:root { --good: #15703a; --refused: #a50f15; --runs: #8a5a00; --ground: #f4f4f4 }
+@media (prefers-color-scheme: dark) {
+  :root { --good: #5fce8a; --refused: #ff8a86; --runs: #e8b455; --ground: #2a2a2a }
+}
+h1 { line-height: 1.25; margin-bottom: .2em } h1 + p { margin-top: 0 }
+.good { color: var(--good) } .refused { color: var(--refused) } .runs, .unknown { color: var(--runs) }
+p.error, p.warning { border-left: 4px solid var(--refused); padding-left: .8em; overflow-wrap: anywhere }
+p.warning { border-color: var(--runs) }
+pre { background: var(--ground); padding: 1em; overflow: auto }
+.cells { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 14px }
+figure { margin: 0; font-size: 13px; line-height: 1.35 } img { width: 96px; height: 96px }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .5em 1.2em } dt { font-weight: 600 }
+dd { margin: 0; min-width: 0; overflow-wrap: anywhere }
+@media (max-width: 600px) { dl { display: block } dd { margin-bottom: .7em } }
+"""
     )

@@ -32,19 +32,41 @@ NETWORK = re.compile(
 SHIFTED = 0.5  # mean over the classes of the share of labels with one and the same shift, above which it is no chance
 
 
+def load(path: Path, most: float):
+    """An array from a .npy that foreign code wrote. ValueError where it is none, or of more than `most` bytes."""
+    import numpy as np
+
+    try:
+        info = os.lstat(path)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > most:
+            raise ValueError("not a plain file of labels")  # a link would be followed to this machine's own files
+        array = np.load(path, allow_pickle=False)
+    except Exception as error:  # of damaged bytes numpy's reader raises whatever its parts do
+        raise ValueError(str(error) or type(error).__name__) from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError("not one array")
+    return array
+
+
+def read_confidences(path: Path, labels) -> list[float]:
+    """The probability (0-1) of each of the labels (n,), by a .npy (n, classes) of foreign code; [] where it is none."""
+    import numpy as np
+
+    try:
+        found = load(path, 1e6)[np.arange(len(labels)), labels].astype(float).round(4)
+    except (ValueError, IndexError, TypeError):
+        return []
+    return found.tolist() if found.shape == labels.shape and ((found >= 0) & (found <= 1)).all() else []
+
+
 def read_labels(path: Path, n: int, classes: int):
     """Labels (n,) int64 from a .npy that foreign code wrote. ValueError carries the Finding of a broken contract."""
     import numpy as np
 
     try:
-        info = os.lstat(path)
-        if not stat.S_ISREG(info.st_mode) or info.st_size > 1000 * n + 1e6:
-            raise ValueError("not a plain file of labels")  # a link would be followed to this machine's own files
-        labels = np.load(path, allow_pickle=False)
-    except Exception as error:  # of damaged bytes numpy's reader raises whatever its parts do
-        raise ValueError(finding("OUT05", why=str(error) or type(error).__name__)) from None
-    if not isinstance(labels, np.ndarray):
-        raise ValueError(finding("OUT05", why="not one array"))
+        labels = load(path, 1000 * n + 1e6)
+    except ValueError as error:
+        raise ValueError(finding("OUT05", why=str(error))) from None
     if labels.shape == (n, classes):
         raise ValueError(finding("OUT01", shape=str(labels.shape)))
     if labels.shape != (n,):

@@ -10,9 +10,6 @@ was planted: recall is the share of planted pictures that go, precision the shar
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training import clean, data, files
+from training import clean, data, files, shell
 
 SHARES = {0.001: 8000, 0.02: 5000, 0.15: 1500}  # planted share of the file: real cells in it
 POOL = 9000  # real cells that the files draw from
@@ -353,18 +350,14 @@ def measure(path: Path, heldout: Path, backbone: Path, say: Callable = print) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.dirty", description="Measures the audit on dirtier files.")
-    parser.add_argument("--json", type=Path, required=True, help="file to write the figures to")
+    parser = shell.parser("tests.dirty", "Measures the audit on dirtier files.")
+    parser.add_argument("--json", type=shell.new_file, required=True, help="file to write the figures to")
     parser.add_argument("--data", type=Path, default=Path("data/training_set.npz"))
     parser.add_argument("--heldout", type=Path, default=Path("data/heldout.npz"))
     parser.add_argument("--backbone", type=Path, default=clean.BACKBONE)
     options = parser.parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        result = measure(options.data, options.heldout, options.backbone)
-        files.write_json(options.json, result)
-    except (ValueError, OSError) as error:
-        sys.exit(str(error))
+    with shell.plain_errors():
+        files.write_json(options.json, measure(options.data, options.heldout, options.backbone))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,12 @@ def test_a_good_submission_is_built_scored_and_reported(command, source, tmp_pat
     assert made["zip"] == {"path": "submission.zip", "bytes": os.path.getsize("submission.zip"), "sha256": digest}
     assert (made["version"], made["verdict"], made["words"], made["findings"]) == (report.VERSION, "good", "GOOD", [])
     assert set(made["files"]) == {"model.py", "weights/manifest.json", "weights/model.weights.h5"}
-    assert out.splitlines()[0].startswith("ran under   Python 3.11") and "TensorFlow 2.17.0, Keras 3.4.1" in out
+    first, second, versions, *_ = out.splitlines()
+    assert first == "stage 1 of 2: labelling and scoring 64 pictures"
+    assert second == "stage 2 of 2: asking 64 of them again in other ways"
+    assert versions.startswith("ran under   Python 3.11") and "TensorFlow 2.17.0, Keras 3.4.1" in out
+    assert "the memory cannot be told from 64" in " ".join(out.split())
+    assert time.time() - 600 < time.mktime(time.strptime(made["date"], "%Y-%m-%dT%H:%M:%S")) - time.timezone
     assert made["environment"]["differs"] == [] and "cv2" in made["environment"]["hidden"]
     assert made["scores"] == dict.fromkeys(worker.columns(), 1.0)
     assert np.trace(made["confusion"]) == made["heldout"]["images"] == 64
@@ -141,6 +146,9 @@ def test_missing_weights_are_refused_by_name(command, source):
         (["--logs", "bad.npz/logs"], ""),
         (["--time-limit", "0"], ""),
         (["--profile", "lenient"], ""),
+        (["--source", "nowhere"], ""),
+        (["--report", "."], ""),
+        (["--logs", "bad.npz"], ""),
         (["--check", "a.zip", "--verify", "a.zip"], ""),
     ],
 )
@@ -151,7 +159,7 @@ def test_wrong_usage_is_2_and_says_what(command, source, arguments, words):
     np.savez("shape.npz", images=np.zeros((4, 96, 96, 1), np.uint8), labels=np.zeros(4, int))
     np.savez("labels.npz", images=np.zeros((4, 96, 96, 3), np.uint8), labels=np.full(4, 8))
     status, out, _ = command(*arguments, *(["--source", source] if arguments[0] in ("--heldout", "--verify") else []))
-    assert status == 2 and re.search(words, out) and "Traceback" not in out
+    assert status == 2 and re.search(words, out) and "Traceback" not in out and out.count("\n") <= 1
     assert not Path("submission.zip").exists()
 
 
@@ -404,10 +412,59 @@ def test_mistakes_are_shown_on_a_page_that_needs_nothing_else(command, tmp_path)
     labels = cells()[1]
     assert made["mistakes"] == [[i, 3, 5] for i in np.flatnonzero(labels == 3)]
     page = Path("report.html").read_text()
-    assert page.count("ig, taken for monocyte") == len(made["mistakes"]) == page.count("data:image/png;base64,")
-    assert page.count("<svg") == 1 and "<script" not in page
+    shown = page.count("<b>ig</b> taken for <b>monocyte</b>")
+    assert shown == len(made["mistakes"]) == page.count("data:image/png;base64,")
+    assert page.count('<table class="confusion">') == 1 and "<script" not in page and "% sure" not in page
+    parts = ["accuracy 89.06%", " UTC", "Confusion matrix", "Classes", "Mistakes: 7", "The run"]
+    assert sorted(parts, key=page.index) == parts
     assert not re.search(r'(?:src|href)="(?!data:)|url\(|@import', page)
-    assert made["zip"]["sha256"] in page and f"{made['scores']['accuracy']:.4f}" in page
+    assert made["zip"]["sha256"] in page
+    for name, _ in report.facts(made):
+        assert f"<dt>{name}<dd>" in page and html.escape(report.EXPLAINED[name]) in page
+
+
+SURE = """
+    def predict_proba(self, X):
+        chances = np.zeros((len(X), 8))
+        chances[:, 5] = 1 - np.arange(len(X))[::-1] / 10
+        return {}
+"""
+
+
+@pytest.mark.parametrize(
+    "given", ["chances", "[object()] * 8", "chances * 2", "chances[:, :3]", "chances + float('nan')"]
+)
+def test_mistakes_have_the_models_confidence_the_surest_first(command, tmp_path, given):
+    flawed = model(f"labels = {LABELS}\nlabels[labels == 3] = 5\nreturn labels") + SURE.format(given)
+    path, heldout = make_zip(tmp_path / "s.zip", flawed), npz(tmp_path / "cells.npz")
+    _, out, made = command("--check", path, "--rehearse", "--heldout", heldout)
+    page = Path("report.html").read_text()
+    if given == "chances":
+        assert made["confidences"] == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], out
+        assert re.findall(r"([\d.]+)% sure", page) == ["99.9", "90.0", "80.0", "70.0", "60.0", "50.0", "40.0"]
+    else:
+        assert made["confidences"] == [] and "% sure" not in page
+
+
+def test_few_images_say_nothing_of_many(command, tmp_path):
+    """The near twin of LIM06, which 128 images show."""
+    path, heldout = make_zip(tmp_path / "s.zip", model(SEVERAL)), npz(tmp_path / "cells.npz", 64)
+    _, out, made = command("--check", path, "--rehearse", "--heldout", heldout)
+    assert made["findings"] == [] and "the memory cannot be told from 64" in " ".join(out.split())
+
+
+def test_seconds_are_expected_by_the_last_report_on_this_zip(command, tmp_path):
+    zip_path, heldout = make_zip(tmp_path / "s.zip", GOOD), npz(tmp_path / "cells.npz")
+    made = command("--check", zip_path, "--rehearse", "--heldout", heldout)[2]
+    made["forecast"] |= {"seconds_load": 8, "seconds_per_image": 0.5}
+    made["rehearsal"]["jobs"]["probe"]["seconds"] = 70
+    Path("old.json").write_text(json.dumps(made))
+    arguments = ["--rehearse", "--heldout", heldout, "--report", "old.json"]
+    _, out, _ = command("--check", zip_path, *arguments)
+    assert "64 pictures, about 40 s" in out and "other ways, about 70 s" in out
+    Path("old.json").write_text(json.dumps(made))
+    _, out, _ = command("--check", make_zip(tmp_path / "other.zip", GOOD), *arguments)
+    assert "64 pictures\n" in out and "other ways\n" in out
 
 
 def test_foreign_text_is_escaped_on_the_page(command, tmp_path):

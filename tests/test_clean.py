@@ -6,7 +6,7 @@ import dirty
 import numpy as np
 import pytest
 
-from training import clean, data
+from training import audit_page, clean, data
 
 
 @pytest.fixture(scope="session")
@@ -130,29 +130,42 @@ def test_page_shows_each_reason_and_needs_no_other_file(small, folder):
         assert f"<h2>{title}" in text
     sources = re.findall(r'src="([^"]*)"', text)
     assert len(sources) == 2 + 2 + 2 + 1 and all(source.startswith("data:image/jpeg;base64,") for source in sources)
-    assert "http" not in text and "12 times, first at 63" in text
-    assert "<td>original</td><td>75</td><td>13,759</td>" in text
+    assert "http" not in text and "row 63 and 11 more" in text and "one picture 12 times, under 8 labels" in text
+    assert "width=device-width" in text and "prefers-color-scheme: dark" in text
+    assert re.search(r"row 61<br><b>[a-z ]+</b><br>correlation 1.00.*row 5<br>", text)
+    assert "<td>original</td><td>75</td></tr>" in text and "LionIA" not in text
     before, after = (np.bincount(part, minlength=8) for part in (small.labels, small.labels[clean.audit(small).kept]))
     for c, name in enumerate(data.CLASSES):
         row = re.search(rf"<td>{name}</td><td>(\d+)</td><td>[\d.]+%</td><td>(\d+)</td>", text)
         assert (int(row[1]), int(row[2])) == (before[c], after[c])
 
 
+def test_page_compares_the_challenges_own_file_with_a_report_on_it(small, folder, monkeypatch):
+    monkeypatch.setattr(audit_page, "CHALLENGE", data.digest(small))
+    run(folder, "--html", folder / "a.html")
+    assert "<td>original</td><td>75</td><td>13,759</td>" in (folder / "a.html").read_text()
+
+
+def test_the_challenges_own_file_is_known(cells):
+    assert data.digest(cells) == audit_page.CHALLENGE
+
+
 def test_page_escapes_the_name(small):
-    text = clean.page(small, clean.audit(small), "<script>.npz")
+    text = audit_page.page(small, clean.audit(small), "<script>.npz")
     assert "<script>" not in text and "&lt;script&gt;.npz" in text
 
 
 def test_page_shows_doubtful_labels_most_suspicious_first(small):
     suspects = [
-        {"index": 9, "label": 1, "suggested": 2, "score": 0.9},
+        {"index": 9, "label": 1, "suggested": 2, "score": 12.34},
         {"index": 4, "label": 0, "suggested": 3, "score": 0.2},
     ]
     kept = np.arange(len(small))
-    text = clean.page(small, clean.Audit(kept, kept, [], suspects), "a")
-    assert text.index("9: eosinophil; rather erythroblast? (0.90)") < text.index("4: basophil; rather immature")
-    text = clean.page(small, clean.Audit(kept, kept, [], suspects), "a", most=1)
-    assert "4: basophil" not in text and "and 1 more labels, in the JSON" in text
+    text = audit_page.page(small, clean.Audit(kept, kept, [], suspects), "a")
+    first = text.index("row 9<br>labelled <b>eosinophil</b>, rather <b>erythroblast</b>?<br>doubt 12.3")
+    assert first < text.index("row 4<br>labelled <b>basophil</b>, rather <b>immature granulocyte</b>?<br>doubt 0.2")
+    text = audit_page.page(small, clean.Audit(kept, kept, [], suspects), "a", most=1)
+    assert "row 4<" not in text and "and 1 more, in the JSON" in text
 
 
 def test_existing_outputs_survive_a_failure(folder, monkeypatch):
@@ -289,9 +302,10 @@ def test_far_traces_are_outliers_though_they_were_trusted():
     rng = np.random.default_rng(2)
     distance, found = rng.gamma(20, 1 / 20, 2500), rng.normal(0, 1, (2500, 4))
     found[np.arange(50), np.arange(50) % 4] += rng.uniform(12, 60, 50)
-    strange = clean.strangeness(distance, found, np.ones(2500, bool))
+    strange, signs = clean.strangeness(distance, found, np.ones(2500, bool))
     outliers = strange > clean.boundary(strange)
     assert outliers[:50].all() and outliers[50:].sum() <= 3
+    assert (signs[:50] == 1 + np.arange(50) % 4).all() and len(clean.SIGNS) == 5
 
 
 @pytest.mark.parametrize("n", [400, 2000])
@@ -299,7 +313,7 @@ def test_small_files_without_traces_lose_next_to_nothing(n):
     lost = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        strange = clean.strangeness(rng.gamma(20, 1 / 20, n), rng.normal(0, 1, (n, 4)), rng.random(n) < 0.8)
+        strange, _ = clean.strangeness(rng.gamma(20, 1 / 20, n), rng.normal(0, 1, (n, 4)), rng.random(n) < 0.8)
         lost.append((strange > clean.boundary(strange)).sum())
     assert np.mean(lost) <= 0.002 * n
 
@@ -316,7 +330,7 @@ def blobs(rng, n, width=100):
 
 def called(distance, trusted):
     """(n,): which points are called outliers by their distance alone."""
-    strange = clean.strangeness(distance, np.zeros((len(distance), 4)), trusted)
+    strange, _ = clean.strangeness(distance, np.zeros((len(distance), 4)), trusted)
     return strange > clean.boundary(strange)
 
 
@@ -364,6 +378,7 @@ def test_wrong_labels_are_found_reported_and_removed_only_when_asked():
     assert sum(record["suggested"] == labels[record["index"]] for record in suspects) >= 39
     scores = [record["score"] for record in suspects]
     assert set(found[:20]) <= set(wrong) and scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == len(scores)  # though many of the probabilities are 1
 
     images = rng.integers(0, 256, (800, 96, 96, 3), np.uint8)
     cells = data.Cells(images, given)

@@ -282,10 +282,22 @@ def test_the_command(tmp_path):
     done = command(folder, "--json", out)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["rows"]
-    assert done.stdout == compare.text(rows) + "\n"
+    assert len(rows) == len(RECIPES)
+    assert done.stdout == compare.text([row_of(rows, "ours")]) + "\n"  # what was asked, and no other recipe
     out.write_text("{}")
     done = command(folder, "--json", out)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert out.read_text() == "{}"
+
+
+def test_the_table_for_a_terminal_fits_100_columns(tmp_path):
+    folders = [make_run(tmp_path / name, recipe) for name, recipe in (("ours", "ours"), ("of a long name " * 9, "vit"))]
+    make_card(folders[0] / "card.json", {"score": 0.93, "low": 0.9, "high": 0.96})
+    rows = [row for row in compare.compare(folders) if row["run"]]
+    rows[0]["notes"], rows[1]["notes"] = [], ["a note of many words " * 9]
     lines = compare.text(rows).splitlines()
-    assert lines[0].startswith("system ") and lines[1].startswith("ours ") and len(lines) == len(rows) + 3
+    assert max(map(len, lines)) <= 100
+    assert lines[0].startswith("system ") and lines[0].split()[1:4] == ["epochs", "MB", "images/s"]
+    assert lines[1].startswith("ours ") and "99.00" in lines[1]
+    assert lines[2].startswith("vit (of a long name") and "..." in lines[2]
+    assert lines[3].startswith("    a note of many words")

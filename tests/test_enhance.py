@@ -129,6 +129,14 @@ def test_command_draws_each_step_and_class(tmp_path, cell):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.npz", "out.png"]
 
 
+def test_columns_are_named_in_words(monkeypatch, cell):
+    written = []
+    monkeypatch.setattr(cv2, "putText", lambda picture, text, *more: written.append(text))
+    enhance.sheet(cell[None], ["monocyte"])
+    columns = ["as it is", "even light", "more contrast", "cell alone", "less noise", "first three"]
+    assert written == [*columns, "monocyte"]
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

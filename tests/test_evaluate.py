@@ -463,6 +463,7 @@ def test_of_medmnists_file_the_validation_part_is_held_out(tmp_path):
         (["broken.zip", "--heldout", "heldout.npz"], "no zip file"),
         (["nested.zip", "--heldout", "heldout.npz"], "neither a model.py nor"),
         (["crashing", "--heldout", "heldout.npz"], "cannot be loaded: no such layer"),
+        (["failing", "--heldout", "heldout.npz"], "failed to predict: TypeError: wanted"),
     ],
 )
 def test_errors_say_what_is_wrong(folder, cells, monkeypatch, arguments, message):
@@ -474,10 +475,22 @@ def test_errors_say_what_is_wrong(folder, cells, monkeypatch, arguments, message
         archive.writestr("submission/model.py", MODEL)
     Path("crashing").mkdir()
     Path("crashing/model.py").write_text("class Model:\n def __init__(self):\n  raise OSError('no such layer')\n")
+    Path("failing").mkdir()
+    Path("failing/model.py").write_text("class Model:\n def predict(self, X):\n  raise TypeError('wanted')\n")
     np.savez("labels.npz", images=cells.images, labels=cells.labels[:, None] + 1)
     with pytest.raises(SystemExit, match=message):
         evaluate.main([*arguments, "--quick", "--images", "4"])
     assert not Path("card.json").exists() and Path.cwd() == folder
+
+
+def test_a_foreign_model_is_kept_quiet(folder, capfd, recwarn):
+    loud = "print('54/54 ===')\nimport warnings\n"
+    loud += MODEL.replace("        z = X", "        print('1/1 ==='), warnings.warn('deprecated')\n        z = X")
+    (folder / "submission" / "model.py").write_text(loud)
+    out = command(folder, "submission")
+    said = capfd.readouterr()
+    assert "===" not in said.out + said.err and "deprecated" not in said.err and not recwarn.list
+    assert "card: " in said.out and out.exists()
 
 
 def test_usage_errors_exit_with_2(folder, capsys):
@@ -485,7 +498,7 @@ def test_usage_errors_exit_with_2(folder, capsys):
     for arguments in ([], [target, "--images", "0"], [target, "--quick", "--composite"]):
         with pytest.raises(SystemExit) as stopped:
             evaluate.main(arguments)
-        assert stopped.value.code == 2 and "usage:" in capsys.readouterr().err
+        assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
 # --- the committed card -----------------------------------------------------------------------------------------------

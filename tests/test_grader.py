@@ -75,11 +75,19 @@ def test_scoring_writes_flat_scores_under_the_leaderboards_keys_and_a_page(tmp_p
     assert list(scores) == worker.columns()
     assert scores["accuracy"] == 0.5
     page = (tmp_path / "out/detailed_results.html").read_text()
-    svg = ElementTree.fromstring(re.search(r"<svg.*</svg>", page, re.DOTALL)[0])
-    numbers = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text") if text.text.isdigit()]
-    assert numbers == ["1"] * 16
+    table = ElementTree.fromstring(re.search(r'<table class="confusion">.*?</table>', page, re.DOTALL)[0])
+    shown = [(cell.text, cell.get("class")) for cell in table.iter("td") if cell.text]
+    assert sorted(shown) == [("1", "right")] * 8 + [("1", "wrong strong")] * 8
     assert page.count("class &lt;7&gt;") == 3 and "<7>" not in page
     assert not re.search(r"<script|<link|<img|src=|href=|url\(", page)
+
+
+def test_one_mistake_in_a_thousand_shows_and_ten_show_more():
+    matrix = np.diag([1000] * 8)
+    matrix[0, 1], matrix[1, 2], matrix[2, 3] = 1, 10, 500
+    found = re.findall(r'class="wrong[ a-z]*" style="--part:([\d.]+)"', scoring.confusion_table(matrix, NAMES))
+    parts = [float(part) for part in found]
+    assert parts == sorted(set(parts)) and len(parts) == 3 and 0.2 < parts[0] and parts[2] <= 1
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,7 @@ the new cells lack are not forgotten, each class is stood for by the mean featur
 the layer is held back is chosen by cross-validation. `python model.py PATHS --weights runs/mine` uses the result.
 """
 
-import argparse
 import hashlib
-import sys
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +22,7 @@ from scipy.stats import binomtest
 from sklearn.model_selection import StratifiedGroupKFold
 
 import model
-from training import data
+from training import data, shell
 from training.files import ROOT, new_folder, revision, write_json
 from training.provenance import save_half
 
@@ -193,7 +191,7 @@ def verdict(before: np.ndarray, after: np.ndarray) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.adapt", description=__doc__.split("\n")[0])
+    parser = shell.parser("training.adapt", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="your labelled cells: a folder per class, or .npz")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--weights", type=Path, default=ROOT / "weights", help="what to begin with; default: weights")
@@ -202,15 +200,13 @@ def main() -> None:
     args = parser.parse_args()
     usual = ROOT / "data" / "training_set.npz"
     path = args.keep or (str(usual) if usual.exists() else "none")
-    try:
+    with shell.plain_errors():
         if args.out.exists():
             raise FileExistsError(f"{args.out} is already there: choose another --out")
         cells, keep = read_cells(args.data), None if path == "none" else data.read(path)
         predictor = model.Model(args.weights)
         head, before, after = adapt(predictor, cells, keep)
         write_run(predictor, head, cells, args.out)
-    except (ValueError, ImportError, OSError) as error:
-        sys.exit(f"error: {error}")
     counts = np.bincount(cells.labels, minlength=model.NUM_CLASSES)
     named = ", ".join(f"{n} {name}" for n, name in zip(counts, data.CLASSES, strict=True) if n)
     print(f"{len(cells)} cells: {named}")

@@ -19,9 +19,7 @@ Three questions, one after the other:
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -30,10 +28,14 @@ from pathlib import Path
 
 import numpy as np
 
-from training import files
+from training import files, shell
 from training.data import CLASSES, IMAGE_SIZE, Cells, read
 
 BACKBONE = Path("data/pretrained/efficientnetv2b0_notop.weights.h5")
+SIGNS = (  # of an outlier: its distance, then its traces
+    "unlike the cells in colour, texture or shape", "a straight edge runs from border to border",
+    "a part is filled up, without grain", "one side mirrors the other", "no fine detail: enlarged or blurred",
+)  # fmt: skip
 REASONS = ("duplicate", "near_duplicate", "conflicting_label", "outlier")
 
 SHIFT = 2  # pixels that a copy may be off by
@@ -63,8 +65,18 @@ class Audit:
     suspects: list[dict] = field(default_factory=list)
 
     def report(self) -> dict:
-        """{"kept": k, "removed": [{"index", "reason", "of", "score"}, ...], "label_errors": [...]}, ready for JSON."""
+        """{"kept": k, "removed": [{"index", "reason", "of", "score"}, ...], "label_errors": [...]}, ready for JSON.
+
+        An outlier's record has a "why", too, in words.
+        """
         return {"kept": len(self.kept), "removed": self.removed, "label_errors": self.suspects}
+
+    def counts(self) -> dict[str, int]:
+        """{"original", each reason, "left"}: how many images."""
+        found = {reason: 0 for reason in REASONS}
+        for record in self.removed:
+            found[record["reason"]] = found.get(record["reason"], 0) + 1
+        return {"original": len(self.groups), **found, "left": len(self.kept)}
 
 
 def audit(
@@ -84,13 +96,13 @@ def audit(
     """
     match = copies(cells.images, progress)
     members = [np.flatnonzero(match.copy == group) for group in np.unique(match.copy)]
-    strange, limit = np.zeros(len(cells)), np.inf
+    strange, signs, limit = np.zeros(len(cells)), np.zeros(len(cells), int), np.inf
     if activations is None and backbone is not None and len(cells) >= SUPPORT:
         activations = features(cells.images, backbone, progress)
     if activations is not None and len(cells) >= SUPPORT:
         distance, trusted = foreignness(activations, cells.labels, seed, progress)
         if trusted.any():
-            strange = strangeness(distance, traces(cells.images, progress), trusted)
+            strange, signs = strangeness(distance, traces(cells.images, progress), trusted)
             limit = boundary(strange)
 
     removed = []
@@ -110,7 +122,11 @@ def audit(
             score = strange[i] if reason == "outlier" and np.isfinite(limit) else match.score[i]
             exact = reason != "duplicate" or match.identical[i] == match.identical[group[0]]
             name = reason if exact else "near_duplicate"
-            removed.append({"index": i, "reason": name, "of": other, "score": round(float(score), 4)})
+            record = {"index": i, "reason": name, "of": other, "score": round(float(score), 4)}
+            if reason == "outlier":
+                times = f"one picture {len(group)} times, under {len(np.unique(cells.labels[group]))} labels"
+                record["why"] = SIGNS[signs[i]] if np.median(strange[group]) > limit else times
+            removed.append(record)
     suspects = []
     if activations is not None:
         stay = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
@@ -334,8 +350,9 @@ def _subspace_distance(rows: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray
 
 
 def _classify(rows: np.ndarray, sample: np.ndarray, labels: np.ndarray, shrinkage: float = 0.1) -> np.ndarray:
-    """(n, 8) probabilities by linear discriminant analysis (Fisher 1936), its covariance shrunk to the identity."""
+    """(n, 8) log-probabilities by linear discriminant analysis (Fisher 1936), its covariance shrunk to the identity."""
     from scipy.linalg import cho_factor, cho_solve
+    from scipy.special import log_softmax
 
     counts = np.bincount(labels, minlength=len(CLASSES))
     means = np.stack([sample[labels == c].mean(0) if n else np.zeros(sample.shape[1]) for c, n in enumerate(counts)])
@@ -344,8 +361,7 @@ def _classify(rows: np.ndarray, sample: np.ndarray, labels: np.ndarray, shrinkag
     weights = cho_solve(cho_factor(within), means.T)
     with np.errstate(divide="ignore"):  # a class without a cell has probability 0
         scores = rows @ weights - (means.T * weights).sum(0) / 2 + np.log(counts / counts.sum())
-    scores = np.exp(scores - scores.max(1, keepdims=True))
-    return scores / scores.sum(1, keepdims=True)
+    return log_softmax(scores, 1)
 
 
 def traces(images: np.ndarray, progress: bool = False) -> np.ndarray:
@@ -417,15 +433,15 @@ def untouched(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
         trusted = inside
 
 
-def strangeness(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) -> np.ndarray:
-    """The highest rarity of each image (n,): of its distance (n,) or of its traces `found` (n, 4).
+def strangeness(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each image the highest rarity, of its distance (n,) or its traces `found` (n, 4); and which of SIGNS that is.
 
     Distances are taken a quarter wider, for the rare cells that were not trusted. Each trace may give an eighth of the
     false alarms that the distance may, all four together half of them: true traces lie far beyond.
     """
     rarities = [rarity(distance, trusted) / 1.25]
     rarities += [rarity(trace, untouched(trace, trusted)) - np.log(8) for trace in found.T]
-    return np.max(rarities, axis=0)
+    return np.max(rarities, axis=0), np.argmax(rarities, axis=0)
 
 
 def boundary(strange: np.ndarray) -> float:
@@ -449,117 +465,30 @@ def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray
 
     Out-of-fold probabilities, copies in one fold. A class is likely for an image if its probability is at least the
     mean over the images labelled so; where the likeliest such class is not the label, the label is doubtful
-    (Northcutt, Jiang and Chuang 2021). score: how much likelier the suggestion is, 0-1.
+    (Northcutt, Jiang and Chuang 2021). score: the decimal logarithm of how much likelier the suggestion is, up to 300.
     """
     scaled = ((activations - activations.mean(0)) / (activations.std(0) + 1e-6)).astype(np.float32)
     folds = np.random.default_rng(seed).integers(0, 5, len(labels))[np.unique(groups, return_inverse=True)[1]]
-    given = np.zeros((len(labels), len(CLASSES)))
+    logs = np.zeros((len(labels), len(CLASSES)))
     for fold in range(5):
         rows = folds == fold
         if rows.any() and not rows.all():
-            given[rows] = _classify(scaled[rows], scaled[~rows], labels[~rows])
-    own = given[np.arange(len(labels)), labels]
+            logs[rows] = _classify(scaled[rows], scaled[~rows], labels[~rows])
+    given = np.exp(logs)
+    every = np.arange(len(labels))
+    own = given[every, labels]
     usual = np.array([own[labels == c].mean() if (labels == c).any() else np.inf for c in range(len(CLASSES))])
     likely = np.where(given >= usual, given, 0)
     suggested = likely.argmax(1)
-    margin = likely.max(1) - own
-    doubtful = np.flatnonzero((likely.max(1) > 0) & (suggested != labels) & (margin > 0))
+    score = np.minimum((logs[every, suggested] - logs[every, labels]) / np.log(10), 300)
+    doubtful = np.flatnonzero((likely.max(1) > 0) & (suggested != labels) & (score > 0))
     return [
-        {"index": int(i), "label": int(labels[i]), "suggested": int(suggested[i]), "score": round(float(margin[i]), 4)}
-        for i in doubtful[np.argsort(-margin[doubtful], kind="stable")]
+        {"index": int(i), "label": int(labels[i]), "suggested": int(suggested[i]), "score": round(float(score[i]), 2)}
+        for i in doubtful[np.argsort(-score[doubtful], kind="stable")]
     ]
 
 
-# --- report ----------------------------------------------------------------------------------------------------------
-
-LIONIA = {"original": 13759, "duplicate": 2915, "outlier": 314, "left": 10530}  # a team's report on the same file
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse }
-th, td { padding: .2rem 1rem .2rem 0; text-align: right; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left } .cells { display: flex; flex-wrap: wrap; gap: .6rem }
-figure { margin: 0; width: 8rem; font-size: 12px; line-height: 1.3 } img { width: 96px; height: 96px; display: block }
-figure.pair { width: 13rem } figure.pair img { display: inline-block; margin-right: 4px }
-"""
-
-
-def counts(cells: Cells, result: Audit) -> dict[str, int]:
-    """{"original", each reason, "left"}: how many images."""
-    found = {reason: 0 for reason in REASONS}
-    for record in result.removed:
-        found[record["reason"]] = found.get(record["reason"], 0) + 1
-    return {"original": len(cells), **found, "left": len(result.kept)}
-
-
-def page(cells: Cells, result: Audit, name: str, most: int = 200) -> str:
-    """The audit as one HTML page that needs no other file. most: pictures shown in each section."""
-    from html import escape
-
-    titles = {
-        "outlier": "Outliers: no cells, or not as they should be",
-        "conflicting_label": "Conflicting labels: one picture, several labels; none stays",
-        "near_duplicate": "Near duplicates: the same picture, shifted, turned, brightened or recompressed",
-        "duplicate": "Duplicates: the same pixels",
-        "label_error": "Label errors, removed as asked",
-    }
-    rows = [("original", "original"), ("duplicate", "duplicates"), ("near_duplicate", "near duplicates")]
-    rows += [("conflicting_label", "conflicting labels"), ("outlier", "outliers"), ("label_error", "label errors")]
-    number = counts(cells, result)
-    body = [f"<h1>Audit of {escape(name)}</h1>", "<table><tr><th></th><th>this audit</th><th>LionIA</th></tr>"]
-    for key, text in [*rows, ("left", "left")]:
-        if key in number:
-            theirs = f"{LIONIA[key]:,}" if key in LIONIA else ""
-            body.append(f"<tr><td>{text}</td><td>{number[key]:,}</td><td>{theirs}</td></tr>")
-    body.append("</table><h2>Classes</h2><table><tr><th>class</th><th>before</th><th></th><th>after</th><th></th></tr>")
-    before, after = np.bincount(cells.labels, minlength=8), np.bincount(cells.labels[result.kept], minlength=8)
-    for c, text in enumerate(CLASSES):
-        balance = [f"{part[c]:,}</td><td>{part[c] / max(part.sum(), 1):.1%}" for part in (before, after)]
-        body.append(f"<tr><td>{text}</td><td>{'</td><td>'.join(balance)}</td></tr>")
-    body.append("</table>")
-
-    for reason, title in titles.items():
-        records = [record for record in result.removed if record["reason"] == reason]
-        if not records:
-            continue
-        body.append(f"<h2>{title} ({len(records):,})</h2><div class=cells>")
-        shown: dict[int, list[dict]] = {}
-        for record in sorted(records, key=lambda record: -record["score"]):
-            shown.setdefault(int(result.groups[record["index"]]), []).append(record)
-        for same in list(shown.values())[:most]:
-            indices = [record["index"] for record in same]
-            labels = ", ".join(CLASSES[c] for c in np.unique(cells.labels[indices]))
-            times = f"{len(same)} times, first at " if len(same) > 1 else ""
-            text = f"{times}{min(indices)}; {labels}; score {same[0]['score']:.2f}"
-            pictures, kind = _image(cells.images[indices[0]]), ""
-            if reason != "outlier" and same[0]["of"] is not None:
-                other = same[0]["of"]
-                pictures += _image(cells.images[other])
-                kind, text = " class=pair", f"{text}; beside {other}, {CLASSES[cells.labels[other]]}"
-            body.append(f"<figure{kind}>{pictures}{text}</figure>")
-        body.append("</div>" + _more(len(shown) - most, "pictures"))
-    if result.suspects:
-        title = "Suspected label errors, for a person to judge, most suspicious first"
-        body.append(f"<h2>{title} ({len(result.suspects):,})</h2><div class=cells>")
-        for record in result.suspects[:most]:
-            text = f"{record['index']}: {CLASSES[record['label']]}; rather {CLASSES[record['suggested']]}?"
-            body.append(f"<figure>{_image(cells.images[record['index']])}{text} ({record['score']:.2f})</figure>")
-        body.append("</div>" + _more(len(result.suspects) - most, "labels"))
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>Audit of {escape(name)}</title>"
-    return f"{head}<style>{STYLE}</style>" + "\n".join(body) + "</html>\n"
-
-
-def _more(number: int, what: str) -> str:
-    return f"<p>and {number:,} more {what}, in the JSON</p>" if number > 0 else ""
-
-
-def _image(image: np.ndarray) -> str:
-    """RGB (96, 96, 3) uint8 as an HTML picture."""
-    import base64
-
-    import cv2
-
-    jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}">'
+# --- command ---------------------------------------------------------------------------------------------------------
 
 
 def _track(items: Iterable, text: str, progress: bool) -> Iterable:
@@ -572,7 +501,7 @@ def _track(items: Iterable, text: str, progress: bool) -> Iterable:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.clean", description="Audits a set of cells.")
+    parser = shell.parser("training.clean", __doc__)
     parser.add_argument("input", type=Path, help="npz of the challenge or of MedMNIST, or a folder per class")
     parser.add_argument("--output", type=Path, help="npz to write what stays to, in the challenge's format")
     parser.add_argument("--json", type=Path, help="JSON file to write what was removed and why")
@@ -595,8 +524,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     backbone = options.backbone or (str(BACKBONE) if BACKBONE.exists() else "none")
     if backbone not in ("none", "imagenet") and not Path(backbone).exists():
         sys.exit(f"{backbone} is missing; the README says how to get the backbone's weights")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on the machine would bury the bars
-    try:
+    with shell.plain_errors():
         with warnings.catch_warnings(record=True) as stated:
             warnings.simplefilter("always", UserWarning)
             cells = read(options.input)
@@ -614,10 +542,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.json is not None:
             files.write_json(options.json, result.report())
         if options.html is not None:
+            from training.audit_page import page
+
             files.write_text(options.html, page(cells, result, options.input.name))
-    except (ValueError, OSError) as error:
-        sys.exit(str(error))
-    for key, number in counts(cells, result).items():
+    for key, number in result.counts().items():
         print(f"{key.replace('_', ' '):18}{number:7,}")
     print(f"{'suspected labels':18}{len(result.suspects):7,}  (reported, see --html)")
 

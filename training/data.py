@@ -10,7 +10,6 @@ cells = data.read("PBC_dataset_normal_DIB")       # a folder per class
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import http.client
 import sys
@@ -266,7 +265,9 @@ def _md5(path: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.data", description="Fetches BloodMNIST.")
+    from training import shell
+
+    parser = shell.parser("training.data", "Fetches BloodMNIST.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("fetch", help="download BloodMNIST (CC BY 4.0) from Zenodo")
     command.add_argument("--size", type=int, choices=FILES, default=224, help="side of the images (default 224)")

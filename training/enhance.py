@@ -79,6 +79,7 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
 
 
 STEPS = {"illumination": illumination, "clahe": clahe, "segment": segment, "bilateral": bilateral}
+WORDS = {"illumination": "even light", "clahe": "more contrast", "segment": "cell alone", "bilateral": "less noise"}
 
 
 def apply(image: np.ndarray, steps: Sequence[str]) -> np.ndarray:
@@ -98,8 +99,8 @@ def apply(image: np.ndarray, steps: Sequence[str]) -> np.ndarray:
 
 
 def sheet(images: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """One RGB picture: a row for each image, (n, 96, 96, 3), with its name; before, each step, and S(C(L(I)))."""
-    ways = {"before": ()} | {step: (step,) for step in STEPS} | {"S(C(L(I)))": ("illumination", "clahe", "segment")}
+    """One RGB picture: a row for each image, (n, 96, 96, 3), with its name; as it is, under each step, under three."""
+    ways = {"as it is": ()} | {WORDS[step]: (step,) for step in STEPS} | {"first three": tuple(STEPS)[:3]}
     side, left, top, gap = images.shape[1], 150, 20, 4
     picture = np.full((top + len(images) * (side + gap), left + len(ways) * (side + gap), 3), 255, np.uint8)
 
@@ -118,27 +119,25 @@ def sheet(images: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    import argparse
     from pathlib import Path
 
+    from training import shell
     from training.data import CLASSES, read
     from training.files import write_atomically
 
-    parser = argparse.ArgumentParser(prog="python -m training.enhance", description="Draws each step on each class.")
+    parser = shell.parser("training.enhance", "Draws each step on each class.")
     parser.add_argument("input", type=Path, help="npz of the challenge or of MedMNIST, or a folder per class")
     parser.add_argument("output", type=Path, help="PNG to write")
     options = parser.parse_args(arguments)
     if options.output.suffix.lower() != ".png":
         raise SystemExit(f"{options.output}: only PNG is written; give a name that ends in .png")
-    try:
+    with shell.plain_errors():
         cells = read(options.input)
         first = {int(label): i for i, label in reversed(list(enumerate(cells.labels)))}
         labels = sorted(first)
         drawn = sheet(cells.images[[first[label] for label in labels]], [CLASSES[label] for label in labels])
         png = cv2.imencode(".png", drawn[..., ::-1])[1].tobytes()
         write_atomically(options.output, lambda path: path.write_bytes(png))
-    except (ValueError, OSError) as error:
-        raise SystemExit(str(error)) from error
     print(f"{options.output}: {len(labels)} classes, {len(STEPS)} steps")
 
 

@@ -5,12 +5,11 @@
 The runs may be of any networks. At inference an ensemble costs the sum of its members.
 """
 
-import argparse
 import shutil
-import sys
 from pathlib import Path
 
 import model
+from training import shell
 from training.files import new_folder, write_json
 
 FILES = ("model.weights.h5", "manifest.json")
@@ -40,14 +39,12 @@ def combine(runs: list[Path], out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.ensemble", description=__doc__.split("\n")[0])
+    parser = shell.parser("training.ensemble", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of training runs")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args()
-    try:
+    with shell.plain_errors():
         combine(args.runs, args.out)
-    except (ValueError, ImportError, OSError) as error:
-        sys.exit(f"error: {error}")
     print(f"{args.out}: an ensemble of {len(args.runs)}")
 
 

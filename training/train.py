@@ -26,7 +26,7 @@ import keras
 import numpy as np
 
 import model
-from training import augment, clean, data, networks
+from training import augment, clean, data, networks, shell
 from training.batches import Batches
 from training.files import ROOT, write_json
 from training.optimization import Average, check_memory, compile_for, freeze, hasten_batch_norm, reseed
@@ -343,9 +343,9 @@ def is_over(history: list[dict], recipe: Recipe) -> bool:
 
 def parse() -> argparse.Namespace:
     knobs = "\n".join(f"  {f.name:20} {f.default!r}" for f in dataclasses.fields(Recipe))
-    parser = argparse.ArgumentParser(
-        prog="python -m training.train",
-        description="Train a network: cells in, weights and manifest out.",
+    parser = shell.parser(
+        "training.train",
+        "Train a network: cells in, weights and manifest out.",
         epilog=f"recipes:\n  {textwrap.fill(', '.join(RECIPES), 100, subsequent_indent='  ')}\n\n"
         f"knobs for --set, with their defaults (training/recipes.py explains them):\n{knobs}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -361,13 +361,14 @@ def parse() -> argparse.Namespace:
     add("--resume", action="store_true", help="go on where the run in --out stopped")
     add("--precision", choices=PRECISIONS, default="float32", help="default: float32; mixed_* for GPUs")
     workers = min(16, os.cpu_count() or 1)
-    add("--workers", type=int, default=workers, help=f"processes that augment; default here: {workers}")
+    add("--workers", type=shell.positive, default=workers, help=f"processes that augment; default here: {workers}")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse()
-    try:
+    rest = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    with shell.plain_errors(f"\nstopped; go on with: python -m training.train {shlex.join(rest)} --resume"):
         if args.recipe not in RECIPES:
             raise ValueError(f"there is no recipe {args.recipe!r}; choose from {', '.join(RECIPES)}")
         recipe = RECIPES[args.recipe]
@@ -379,11 +380,6 @@ def main() -> None:
         cells = data.read(args.data)
         options = {"limit": args.limit, "resume": args.resume, "precision": args.precision, "workers": args.workers}
         train(recipe, args.recipe, cells, args.out, **options)
-    except (ValueError, FileExistsError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        rest = [argument for argument in sys.argv[1:] if argument != "--resume"]
-        sys.exit(f"\nstopped; go on with: python -m training.train {shlex.join(rest)} --resume")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import numpy as np
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python3 ingestion.py", description=__doc__, formatter_class=form)
     parser.add_argument("--profile", choices=["an2dl", "strict"], default="an2dl")
     parser.add_argument("input")
     parser.add_argument("submission")

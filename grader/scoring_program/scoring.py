@@ -12,12 +12,38 @@ The macro means are taken over the classes found among the true or the predicted
 below the line is 0, as scikit-learn does it; balanced accuracy is the mean recall of the classes that are there.
 """
 
-import html
 import json
 import os
 import sys
+from html import escape
 
 import numpy as np
+
+CLASS_HEAD = ("class", "cells", "precision", "recall", "F1")
+HEAD = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">"""
+STYLE = """
+:root { color-scheme: light dark; --right: 8 81 156; --wrong: 190 24 30; --line: #d4d4d4; --soft: #595959 }
+@media (prefers-color-scheme: dark) { :root { --right: 48 116 188; --wrong: 232 62 62; --line: #444; --soft: #aaa } }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5em auto; max-width: 56em; padding: 0 1em }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5em 0 }
+td, th { padding: .15em 0 .15em 1.2em; text-align: right; border-bottom: 1px solid var(--line) }
+td:first-child, th:first-child { padding-left: 0; text-align: left }
+.soft { color: var(--soft); font-size: 13px }
+.confusion td { border: 1px solid var(--line); padding: 0; width: 3.4em; height: 2.6em; text-align: center }
+.wide { overflow-x: auto }
+.confusion th { border: 0; padding: .3em .5em .3em 0; font-weight: normal }
+.confusion tr:first-child th { padding: 0 0 .4em; text-align: center; vertical-align: bottom }
+.confusion span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 8em }
+.right { background: rgb(var(--right) / var(--part)) }
+.wrong { background: rgb(var(--wrong) / var(--part)) }
+.strong { color: #fff }
+@media (max-width: 600px) {
+  td, th { padding-left: .6em; font-size: 14px }
+  .confusion td, .confusion th { font-size: 12px }
+  .confusion td { width: 31px; height: 31px } .confusion th { max-width: 78px }
+}
+"""
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, size: int) -> np.ndarray:
@@ -68,58 +94,50 @@ def check(predictions: np.ndarray, n: int, size: int) -> None:
         raise ValueError(f"predict returned labels {found}; they must be 0 to {size - 1}")
 
 
-def confusion_svg(matrix: np.ndarray, names: list[str]) -> str:
-    """The confusion matrix as a picture: rows true, columns predicted, shaded by the share of the row."""
-    long = 7 * max(map(len, names))  # pixels of the longest name
-    cell, left, top = 58, long + 20, int(0.6 * long) + 40
-    width, height = left + cell * len(names) + int(0.8 * long), top + cell * len(names) + 10
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
-        'font-family="system-ui, sans-serif" font-size="13"><title>Confusion matrix</title>',
-        f'<text x="{left + cell * len(names) / 2}" y="16" text-anchor="middle" font-weight="bold">predicted</text>',
-        f'<text x="8" y="{top - 10}" font-weight="bold">true</text>',
-    ]
+def table(rows, head=()) -> str:
+    """An HTML table of rows of text."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table>{f'<tr>{top}</tr>' if head else ''}{body}</table>"
+
+
+def class_rows(matrix: np.ndarray, names: list[str]) -> list[tuple[str, ...]]:
+    """Rows of text, one for each class: name, support, precision, recall, F1."""
+    found = per_class(matrix)
+    columns = [found["support"], *([f"{x:.4f}" for x in found[name]] for name in ("precision", "recall", "f1"))]
+    return [(name, *map(str, row)) for name, *row in zip(names, *columns, strict=True)]
+
+
+def confusion_table(matrix: np.ndarray, names: list[str]) -> str:
+    """The confusion matrix as an HTML table: rows true, columns predicted, coloured by the share of the row.
+
+    What is right is blue, in proportion; mistakes are red by the logarithm, from one in a thousand to all.
+    """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    for row, name in enumerate(map(html.escape, names)):
-        middle = top + cell * (row + 0.5) + 5
-        parts.append(f'<text x="{left - 8}" y="{middle}" text-anchor="end">{name}</text>')
-        x = left + cell * (row + 0.5)
-        parts.append(f'<text x="{x}" y="{top - 10}" transform="rotate(-35 {x} {top - 10})">{name}</text>')
+    logarithmic = np.clip(1 + np.log10(np.maximum(shares, 1e-9)) / 4, 0.25, 1)
+    lines = ["<tr><th></th>" + "".join(f"<th><span>{escape(name)}</span></th>" for name in names) + "</tr>"]
+    for row, name in enumerate(names):
+        cells = ""
         for column in range(len(names)):
-            share, x, y = shares[row, column], left + cell * column, top + cell * row
-            blue = "8, 81, 156" if row == column else "165, 15, 21"
-            strength = share if row == column else min(1.0, 4 * share)  # a few per cent of mistakes must show
-            parts.append(
-                f'<rect x="{x}" y="{y}" width="{cell - 2}" height="{cell - 2}" fill="rgb({blue})" '
-                f'fill-opacity="{strength:.3f}" stroke="#ccc"/>'
-            )
-            if matrix[row, column]:
-                ink = "#fff" if strength > 0.5 else "#111"
-                parts.append(
-                    f'<text x="{x + cell / 2 - 1}" y="{y + cell / 2 + 4}" text-anchor="middle" fill="{ink}">'
-                    f"{matrix[row, column]}</text>"
-                )
-    return "\n".join([*parts, "</svg>"])
+            strength = shares[row, column] if row == column else logarithmic[row, column]
+            kind = ("right" if row == column else "wrong") + " strong" * bool(strength > 0.7)
+            count = matrix[row, column]
+            cells += f'<td class="{kind}" style="--part:{strength:.2f}">{count}</td>' if count else "<td></td>"
+        lines.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
+    return (
+        f'<div class="wide"><table class="confusion">{"".join(lines)}</table></div><p class="soft">Rows: the true '
+        "class; columns: the one predicted. Red: mistakes, the stronger the larger their share, on a logarithmic "
+        "scale.</p>"
+    )
 
 
 def page(matrix: np.ndarray, scores: dict[str, float], names: list[str]) -> str:
     """detailed_results.html: scores, the confusion matrix, and the classes; nothing is fetched from elsewhere."""
-    rows = per_class(matrix)
-    score_rows = "".join(f"<tr><td>{k.replace('_', ' ')}</td><td>{v:.4f}</td></tr>" for k, v in scores.items())
-    class_rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{rows['support'][i]}</td><td>{rows['precision'][i]:.4f}</td>"
-        f"<td>{rows['recall'][i]:.4f}</td><td>{rows['f1'][i]:.4f}</td></tr>"
-        for i, name in enumerate(names)
-    )
+    rows = [(name.replace("_", " "), f"{value:.4f}") for name, value in scores.items()]
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Detailed results</title>'
-        "<style>body{font:15px system-ui,sans-serif;margin:2em auto;max-width:48em;padding:0 1em}"
-        "td,th{padding:.2em .8em;text-align:right}td:first-child,th:first-child{text-align:left}"
-        "svg{max-width:100%;height:auto}</style>"
-        f"<h1>{matrix.sum()} images</h1><table>{score_rows}</table>"
-        f"<h2>Confusion matrix</h2>{confusion_svg(matrix, names)}"
-        "<h2>Classes</h2><table><tr><th>class</th><th>images</th><th>precision</th><th>recall</th><th>F1</th></tr>"
-        f"{class_rows}</table></html>"
+        f"{HEAD}<title>Detailed results</title><style>{STYLE}</style><h1>{matrix.sum()} images</h1>{table(rows)}"
+        f"<h2>Confusion matrix</h2>{confusion_table(matrix, names)}"
+        f"<h2>Classes</h2>{table(class_rows(matrix, names), CLASS_HEAD)}</html>\n"
     )
 
 

@@ -1,0 +1,59 @@
+"""What the commands share: a wrong option, a missing file, a full disk end in one line that says what to do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Parser(argparse.ArgumentParser):
+    """Options, of which a wrong one ends with status 2 and one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def parser(module: str, doc: str, **more) -> Parser:
+    """A parser for `python -m MODULE`, described by the first line of the module's docstring."""
+    return Parser(prog=f"python -m {module}", description=doc.split("\n")[0], **more)
+
+
+def new_file(text: str) -> Path:
+    """The type of an option that names a file to write: refused, before any work, where its folder is missing."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder: name a file in it")
+    if not path.resolve().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path.parent} is no folder: make it first, or write elsewhere")
+    return path
+
+
+def positive(text: str) -> int:
+    """The type of an option that counts something."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
+def in_words(error: Exception) -> str:
+    """What a person can do something about."""
+    if isinstance(error, OSError) and error.filename:
+        missing = isinstance(error, FileNotFoundError)
+        return f"{error.filename} is not there: check the path" if missing else f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+@contextmanager
+def plain_errors(stopped: str = "stopped"):
+    """Ends the program with status 1 and one line where input, disk or a missing package stop it, or Ctrl-C.
+
+    stopped: what is said after Ctrl-C.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {in_words(error)}")
+    except KeyboardInterrupt:
+        sys.exit(stopped)
