@@ -1,7 +1,6 @@
 """The composite's accuracy as a hidden score: calibrated on re-trained systems whose hidden scores are known.
 
     python -m evaluation.calibrate results/ladder/*.json --out results/calibration.json
-    python -m evaluation.calibrate --sheet sheet.png --strength 4          # 60 cells under the composite, to be counted
 
 Each card is one that evaluation.evaluate wrote (`--composite` is enough) of a run of a recipe in KNOWN; its file's name
 without .json names the recipe. evaluation.evaluate reads the result and predicts hidden scores with it.
@@ -28,10 +27,12 @@ import math
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import t
 
 from evaluation import corruptions
 from training import shell
-from training.files import ROOT, commit, write_atomically, write_json
+from training.files import ROOT, commit, write_json
 from training.recipes import REPORTED
 
 PATH = ROOT / "results" / "calibration.json"
@@ -44,14 +45,6 @@ KNOWN: dict[str, tuple[float, float, str]] = {
     for name, said in REPORTED.items()
     if said.hidden and (scores := [float(score) / 100 for score in said.hidden.split("-")])
 }
-
-
-def logit(share):
-    return np.log(share) - np.log1p(-np.asarray(share, float))
-
-
-def expit(value):
-    return 1 / (1 + np.exp(-np.asarray(value, float)))
 
 
 def curve(card: dict) -> tuple[list[int], np.ndarray, int]:
@@ -93,8 +86,6 @@ def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray, known: np.ndarra
     """
     if len(x) < 4:
         raise ValueError(f"{len(x)} systems with known hidden scores are too few to calibrate; 4 are the least")
-    from scipy.stats import t
-
     X = np.stack([np.ones_like(x), x], axis=1)
     A = np.linalg.pinv(X * np.sqrt(weights)[:, None]) * np.sqrt(weights)  # (a, b) = A y
     a, b = A @ y
@@ -136,6 +127,36 @@ def solve(cards: list[dict], hidden: np.ndarray, deviation: np.ndarray) -> tuple
     return strength, weights, x, fit_line(logit(x), logit(hidden), weights, deviation / (hidden * (1 - hidden)))
 
 
+def left_out(i: int, cards: list[dict], hidden: np.ndarray, deviation: np.ndarray) -> dict | None:
+    """Score, low and high (0-1) of system i as the others alone predict it; None where they are too few."""
+    rest = np.arange(len(cards)) != i
+    others = [card for card, stays in zip(cards, rest, strict=True) if stays]
+    try:
+        strength, _, _, line = solve(others, hidden[rest], deviation[rest])
+        numbers = [round(value, 4) for value in interval(line, *composite_at(cards[i], strength))]
+    except ValueError:
+        return None
+    return dict(zip(("score", "low", "high"), numbers, strict=True))
+
+
+def misfit(gap: np.ndarray, weights: np.ndarray) -> dict:
+    """Of gaps (n,) in points: root mean square, weighted and not, and the largest."""
+    return {
+        "weighted_rms": round(float(np.sqrt(weights @ gap**2 / len(gap))), 2),
+        "rms": round(float(np.sqrt((gap**2).mean())), 2),
+        "largest": round(float(np.abs(gap).max()), 2),
+    }
+
+
+def check_comparable(cards: list[dict]) -> None:
+    """Raises ValueError for fewer than four cards, and for cards of different cells or corrupted pictures."""
+    if len(cards) < 4:
+        raise ValueError(f"{len(cards)} systems with known hidden scores are too few to calibrate; 4 are the least")
+    for key in ("heldout_sha256", "corruptions_sha256"):
+        if len({card["provenance"][key] for card in cards}) > 1:
+            raise ValueError(f"the cards differ in {key}: evaluate all systems with one version on the same cells")
+
+
 def calibrate(cards: dict[str, dict]) -> dict:
     """The calibration as `--out` holds it. cards: recipe in KNOWN -> card of its run, all with five strengths.
 
@@ -143,61 +164,41 @@ def calibrate(cards: dict[str, dict]) -> dict:
     """
     names = sorted(cards, key=lambda name: (sum(KNOWN[name][:2]), name))
     chosen = [cards[name] for name in names]
-    if len(names) < 4:
-        raise ValueError(f"{len(names)} systems with known hidden scores are too few to calibrate; 4 are the least")
-    for key in ("heldout_sha256", "corruptions_sha256"):
-        if len({card["provenance"][key] for card in chosen}) > 1:
-            raise ValueError(f"the cards differ in {key}: evaluate all systems with one version on the same cells")
-    composites = [{str(s): round(composite_at(card, s)[0], 6) for s in corruptions.SEVERITIES} for card in chosen]
+    check_comparable(chosen)
     low, high = np.array([KNOWN[name][:2] for name in names]).T
     hidden = (low + high) / 2
     deviation = np.sqrt(PHASE**2 + (high - low) ** 2 / 12)  # anywhere in the range alike
     strength, weights, x, fit = solve(chosen, hidden, deviation)
     fitted = expit(fit["a"] + fit["b"] * logit(x))
-    points = []
-    for i, name in enumerate(names):
-        points.append(
-            {
-                "system": name,
-                "hidden": round(float(hidden[i]), 4),
-                "hidden_range": KNOWN[name][:2],
-                "hidden_deviation": round(float(deviation[i]), 4),
-                "weight": round(float(weights[i]), 4),
-                "composite": composites[i],
-                "composite_at_strength": round(float(x[i]), 6),
-                "fitted": round(float(fitted[i]), 6),
-                "residual": round(float(hidden[i] - fitted[i]), 6),
-                "source": KNOWN[name][2],
-                "weights_sha256": cards[name]["provenance"]["weights_sha256"],
-            }
-        )
-        rest = np.arange(len(names)) != i
-        try:
-            s, _, _, line = solve([card for card, stays in zip(chosen, rest, strict=True) if stays],
-                                  hidden[rest], deviation[rest])  # fmt: skip
-            numbers = [round(value, 4) for value in interval(line, *composite_at(chosen[i], s))]
-            points[i]["left_out"] = dict(zip(("score", "low", "high"), numbers, strict=True))
-        except ValueError:  # too few without it
-            points[i]["left_out"] = None
-
-    def misfit(scores: np.ndarray) -> dict:
-        gap = 100 * (scores - hidden)
-        return {
-            "weighted_rms": round(float(np.sqrt(weights @ gap**2 / len(gap))), 2),
-            "rms": round(float(np.sqrt((gap**2).mean())), 2),
-            "largest": round(float(np.abs(gap).max()), 2),
+    points = [
+        {
+            "system": name,
+            "hidden": round(float(hidden[i]), 4),
+            "hidden_range": KNOWN[name][:2],
+            "hidden_deviation": round(float(deviation[i]), 4),
+            "weight": round(float(weights[i]), 4),
+            "composite": {str(s): round(composite_at(chosen[i], s)[0], 6) for s in corruptions.SEVERITIES},
+            "composite_at_strength": round(float(x[i]), 6),
+            "fitted": round(float(fitted[i]), 6),
+            "residual": round(float(hidden[i] - fitted[i]), 6),
+            "source": KNOWN[name][2],
+            "weights_sha256": chosen[i]["provenance"]["weights_sha256"],
+            "left_out": left_out(i, chosen, hidden, deviation),
         }
-
+        for i, name in enumerate(names)
+    ]
     return {
         "strength": strength,
         "points": points,
         "fit": fit,
-        "misfit_points": {"composite_itself": misfit(x), "line": misfit(fitted)},
+        "misfit_points": {
+            name: misfit(100 * (scores - hidden), weights)
+            for name, scores in (("composite_itself", x), ("line", fitted))
+        },
         "method": " ".join(__doc__.split("Method\n")[1].split()),
         "provenance": {
             "commit": commit(),
-            "heldout_sha256": chosen[0]["provenance"]["heldout_sha256"],
-            "corruptions_sha256": chosen[0]["provenance"]["corruptions_sha256"],
+            **{key: chosen[0]["provenance"][key] for key in ("heldout_sha256", "corruptions_sha256")},
         },
     }
 
@@ -243,40 +244,6 @@ def read(path: Path) -> dict:
     return calibration
 
 
-# --- the sheet --------------------------------------------------------------------------------------------------------
-
-
-def sheet(images: np.ndarray, names: list[str] | None, strength: float, columns: int = 10) -> np.ndarray:
-    """RGB picture of each of images uint8 (n, 96, 96, 3) under the composite, seeded by its place; names below."""
-    import cv2
-
-    side, gap, text = 144, 6, 14
-    rows = -(-len(images) // columns)
-    out = np.full((rows * (side + gap + text), columns * (side + gap), 3), 255, np.uint8)
-    for i, image in enumerate(images):
-        shown = corruptions.composite(image, strength / 5, np.random.default_rng([0, i]))
-        top, left = i // columns * (side + gap + text), i % columns * (side + gap)
-        out[top : top + side, left : left + side] = cv2.resize(shown, (side, side), interpolation=cv2.INTER_CUBIC)
-        below = f"{i + 1} {names[i] if names else ''}"
-        cv2.putText(out, below, (left, top + side + 11), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 1, cv2.LINE_AA)
-    return out
-
-
-def draw(path: Path, strength: float, heldout: Path, names: bool) -> None:
-    """`sheet` of 60 held-out cells, the classes in proportion, in a fixed shuffled order, as a PNG."""
-    from PIL import Image  # comes with matplotlib
-
-    from evaluation.evaluate import SHORT, read_heldout
-    from training.data import stratified_order
-
-    cells = read_heldout(heldout)
-    order = np.random.default_rng(0).permutation(stratified_order(cells.labels)[:60])
-    chosen = cells.take(order)
-    picture = Image.fromarray(sheet(chosen.images, [SHORT[k] for k in chosen.labels] if names else None, strength))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
-
-
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
@@ -295,11 +262,6 @@ def show(calibration: dict) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.sheet:
-        strength = args.strength or read(PATH)["strength"]
-        draw(args.sheet, strength, args.heldout, not args.blind)
-        print(f"{args.sheet}: 60 cells under the composite at strength {strength:g}")
-        return
     from evaluation.evaluate import read_card
 
     cards = {}
@@ -319,17 +281,9 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = shell.parser("evaluation.calibrate", __doc__)
-    parser.add_argument("cards", type=Path, nargs="*", help="cards of re-trained systems, RECIPE.json")
+    parser.add_argument("cards", type=Path, nargs="+", help="cards of re-trained systems, RECIPE.json")
     parser.add_argument("--out", type=Path, default=PATH, help="where the calibration goes")
-    parser.add_argument("--sheet", type=Path, help="draw 60 held-out cells under the composite instead")
-    parser.add_argument("--strength", type=float, help="of the sheet, 0-5; default: the calibration's")
-    parser.add_argument("--blind", action="store_true", help="the sheet without the cells' names, to be named first")
-    parser.add_argument("--heldout", type=Path, default=Path("data/heldout.npz"), help="of the sheet: NPZ")
     args = parser.parse_args(argv)
-    if bool(args.cards) == bool(args.sheet):
-        parser.error("give cards to calibrate on, or --sheet")
-    if args.strength is not None and not 0 < args.strength <= 5:
-        parser.error("--strength must be above 0 and at most 5")
     with shell.plain_errors():
         run(args)
 

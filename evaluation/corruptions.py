@@ -397,8 +397,8 @@ def composite(image: np.ndarray, strength: float, rng: np.random.Generator) -> n
     Each of `LAYERS` happens or not by its odds, takes one corruption of its family at random, and its own strength
     from 0.4-1 of the composite's. Same signature and rules as a single corruption.
 
-    It stays solvable: of 60 cells at strength 4 (`python -m evaluation.calibrate --sheet OUT.png --strength 4`), 55
-    show what tells their class, four show a cell whose telling part is hidden or drowned, and one shows none.
+    It stays solvable: of 60 cells at strength 4, 55 show what tells their class, four show a cell whose telling part is
+    hidden or drowned, and one shows none (counted by eye).
     """
     for family, odds in LAYERS:
         if rng.random() < odds:

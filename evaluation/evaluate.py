@@ -39,6 +39,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from scipy.stats import rankdata
+from sklearn import metrics
 
 from evaluation import calibrate, corruptions
 from training import data, shell
@@ -73,57 +75,71 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
     with its own folder as the working directory, as the grader does. Raises ValueError where there is no model or its
     import or construction fails.
     """
-    here = Path.cwd()
     target = target.resolve()
-    if not target.exists():
-        raise ValueError(f"{target} is missing")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = target
-        if target.is_file():
-            if not zipfile.is_zipfile(target):
-                raise ValueError(f"{target} is no zip file, no folder and no card (.json)")
-            folder = Path(temporary)
-            try:
-                with zipfile.ZipFile(target) as archive:
-                    archive.extractall(folder)
-            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-                raise ValueError(f"{target} cannot be unpacked: {error}") from error
-        if (folder / "model.py").is_file():
-            source, weights = folder / "model.py", folder / "weights" / "model.weights.h5"
-        elif (folder / "model.weights.h5").is_file():
-            source, weights = ROOT / "model.py", folder / "model.weights.h5"
-        else:
-            raise ValueError(f"{target} holds neither a model.py nor a model.weights.h5 at its top")
-        files = [weights]
-        if not weights.is_file():  # a foreign submission may name its weights otherwise
-            files = sorted(path for path in folder.rglob("*") if path.suffix in (".h5", ".keras"))
-        hashes = {
-            "model_py_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-            "weights_sha256": hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest(),
-            "inference": inference(weights.parent),
-        }
-        spec = importlib.util.spec_from_file_location("graded_model", source)
-        module = importlib.util.module_from_spec(spec)
+        folder = unpacked(target, Path(temporary))
+        source, hashes = identify(folder, target)
         before = set(sys.modules)
-        sys.modules["graded_model"] = module
         sys.path.insert(0, str(source.parent))
         try:
-            os.chdir(folder)
-            with quiet():
-                spec.loader.exec_module(module)
-                model = module.Model() if source.parent == folder else module.Model(folder)
-        except Exception as error:
-            raise ValueError(f"the model in {target} cannot be loaded: {error}") from error
-        finally:
-            os.chdir(here)
-        try:
-            yield model, hashes
+            yield construct(source, folder, target), hashes
         finally:
             sys.path.remove(str(source.parent))
-            del sys.modules["graded_model"]
+            sys.modules.pop("graded_model", None)
             for name in set(sys.modules) - before if folder != ROOT else ():  # the next one's may have these names
                 if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}{os.sep}"):
                     del sys.modules[name]
+
+
+def unpacked(target: Path, temporary: Path) -> Path:
+    """The folder `target`, or `temporary` with the contents of the zip `target`."""
+    if not target.exists():
+        raise ValueError(f"{target} is missing")
+    if target.is_dir():
+        return target
+    if not zipfile.is_zipfile(target):
+        raise ValueError(f"{target} is no zip file, no folder and no card (.json)")
+    try:
+        with zipfile.ZipFile(target) as archive:
+            archive.extractall(temporary)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{target} cannot be unpacked: {error}") from error
+    return temporary
+
+
+def identify(folder: Path, target: Path) -> tuple[Path, dict]:
+    """The model.py that goes with a folder of a submission or of a run, and the hashes of code and weights."""
+    if (folder / "model.py").is_file():
+        source, weights = folder / "model.py", folder / "weights" / "model.weights.h5"
+    elif (folder / "model.weights.h5").is_file():
+        source, weights = ROOT / "model.py", folder / "model.weights.h5"
+    else:
+        raise ValueError(f"{target} holds neither a model.py nor a model.weights.h5 at its top")
+    files = [weights]
+    if not weights.is_file():  # a foreign submission may name its weights otherwise
+        files = sorted(path for path in folder.rglob("*") if path.suffix in (".h5", ".keras"))
+    return source, {
+        "model_py_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "weights_sha256": hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest(),
+        "inference": inference(weights.parent),
+    }
+
+
+def construct(source: Path, folder: Path, target: Path) -> object:
+    """The Model of a model.py as the module graded_model, with its folder as the working directory meanwhile."""
+    here = Path.cwd()
+    spec = importlib.util.spec_from_file_location("graded_model", source)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["graded_model"] = module
+    try:
+        os.chdir(folder)
+        with quiet():
+            spec.loader.exec_module(module)
+            return module.Model() if source.parent == folder else module.Model(folder)
+    except Exception as error:
+        raise ValueError(f"the model in {target} cannot be loaded: {error}") from error
+    finally:
+        os.chdir(here)
 
 
 def inference(folder: Path) -> dict:
@@ -174,7 +190,7 @@ def check_agreement(model: object, images: np.ndarray) -> None:
 
 def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Counts (8, 8): rows true, columns predicted."""
-    return np.bincount(NUM_CLASSES * labels + predicted, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
+    return metrics.confusion_matrix(labels, predicted, labels=range(NUM_CLASSES))
 
 
 def reliability(right: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -189,41 +205,46 @@ def reliability(right: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, 
         )
 
 
-def roc_auc(positive: np.ndarray, scores: np.ndarray) -> float:
-    """The probability that a positive scores above a negative, ties counting half (Mann-Whitney U / (n1 n0)).
+def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
+    """The mean |accuracy - confidence| of the bins of `reliability`, weighted by their cells."""
+    cells, said, accuracy = reliability(right, confidence)
+    return float(np.nansum(cells * np.abs(accuracy - said)) / len(right))
 
-    positive: (n,) bool with both values. scores: (n,) float.
+
+def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> list[float | None]:
+    """For each class the chance that one of its cells has a higher probability of it than another cell, ties half.
+
+    That is the area under the one-vs-rest ROC curve (Mann and Whitney 1947); None where a class has no cells, or all.
     """
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    n1 = positive.sum()
-    return float((ranks[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * (len(positive) - n1)))
+    positive = labels[:, None] == np.arange(NUM_CLASSES)
+    n1 = positive.sum(axis=0)
+    pairs = n1 * (len(labels) - n1)
+    above = (rankdata(probabilities, axis=0) * positive).sum(axis=0) - n1 * (n1 + 1) / 2
+    return [float(value / n) if n else None for value, n in zip(above, pairs, strict=True)]
 
 
 def score(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None) -> dict:
     """All scores of one condition, rounded to six digits; per class as lists of eight, None where undefined.
 
     labels, predicted: (n,) integers 0-7. probabilities: (n, 8), or None, which leaves `roc_auc` and `ece` None.
-    Macro means are over the classes that occur, balanced accuracy over those that occur among the labels
-    (as scikit-learn has it). ROC AUC is one-vs-rest; ECE is the mean |accuracy - confidence| of 15 bins by their cells.
+    Macro means are over the classes that occur, balanced accuracy over those that occur among the labels, as
+    scikit-learn has it.
     """
-    counts = confusion(labels, predicted)
-    hits, true, said = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
-    recall, precision = hits / np.maximum(true, 1), hits / np.maximum(said, 1)
-    occurs = (true > 0) | (said > 0)
+    precision, recall, _, true = metrics.precision_recall_fscore_support(
+        labels, predicted, labels=range(NUM_CLASSES), zero_division=0
+    )
+    occurs = np.bincount(np.concatenate([labels, predicted]), minlength=NUM_CLASSES) > 0
     auc, ece = [None] * NUM_CLASSES, None
     if probabilities is not None:
-        for k in np.flatnonzero((true > 0) & (true < len(labels))):
-            auc[k] = roc_auc(labels == k, probabilities[:, k])
-        cells, confidence, accuracy = reliability(predicted == labels, probabilities.max(axis=1))
-        ece = float(np.nansum(cells * np.abs(accuracy - confidence)) / len(labels))
+        auc = roc_auc(labels, probabilities)
+        ece = calibration_error(predicted == labels, probabilities.max(axis=1))
     known = [value for value in auc if value is not None]
 
     def rounded(value):
         return None if value is None else round(float(value), 6)
 
     return {
-        "accuracy": rounded(hits.sum() / len(labels)),
+        "accuracy": rounded(np.mean(predicted == labels)),
         "balanced_accuracy": rounded(recall[true > 0].mean()),
         "macro_precision": rounded(precision[occurs].mean()),
         "macro_recall": rounded(recall[occurs].mean()),
@@ -400,18 +421,6 @@ def summarise(card: dict) -> dict:
     groups = groups_of(card)
     families = by("family", groups["corrupted"])
     per_family = {name: {m: mean(part, m) for m in METRICS} for name, part in families.items()}
-    pairs = {}
-    for group, entries in groups.items():
-        if not entries:
-            continue
-        counts = pooled_confusion(card, entries)
-        share = counts * (1 - np.eye(NUM_CLASSES)) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        worst = [divmod(int(k), NUM_CLASSES) for k in np.argsort(-share, axis=None, kind="stable")[:5]]
-        pairs[group] = [
-            {"true": SHORT[t], "predicted": SHORT[p], "share": round(float(share[t, p]), 6)}
-            for t, p in worst
-            if share[t, p] > 0
-        ]
     return {
         "clean": {m: groups["clean"][0][m] for m in METRICS},
         "corrupted": {m: mean(list(per_family.values()), m) for m in METRICS} if per_family else None,
@@ -419,9 +428,21 @@ def summarise(card: dict) -> dict:
         "families": per_family,
         "severities": {s: mean(part, "accuracy") for s, part in by("severity", groups["corrupted"]).items()},
         "corruptions": {c: mean(part, "accuracy") for c, part in by("corruption", groups["corrupted"]).items()},
-        "confusion_pairs": pairs,
+        "confusion_pairs": {group: worst_pairs(card, entries) for group, entries in groups.items() if entries},
         "predicted_hidden": predicted_hidden(card)[0],
     }
+
+
+def worst_pairs(card: dict, entries: list[dict], most: int = 5) -> list[dict]:
+    """What is most often taken for what over these conditions: `true`, `predicted`, `share` of the true class."""
+    counts = pooled_confusion(card, entries)
+    share = counts * (1 - np.eye(NUM_CLASSES)) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    worst = [divmod(int(k), NUM_CLASSES) for k in np.argsort(-share, axis=None, kind="stable")[:most]]
+    return [
+        {"true": SHORT[t], "predicted": SHORT[p], "share": round(float(share[t, p]), 6)}
+        for t, p in worst
+        if share[t, p]
+    ]
 
 
 def predicted_hidden(card: dict) -> tuple[dict | None, str]:
@@ -498,91 +519,7 @@ def compare(card: dict, baseline: dict) -> list[dict]:
     return [{"name": name, "cells": len(gain), **interval(gain)} for name, gain in gains(card, baseline).items()]
 
 
-# --- pictures and printing --------------------------------------------------------------------------------------------
-
-
-def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Path]:
-    """heatmap.png, confusion.png, and where the card holds confidences reliability.png; with the held-out images
-    (uint8 (n, 96, 96, 3), in the file's order) also mistakes.png. Returns the paths."""
-    from matplotlib.figure import Figure
-
-    folder.mkdir(parents=True, exist_ok=True)
-    groups = {group: entries for group, entries in groups_of(card).items() if entries}
-    paths = []
-
-    def save(figure: Figure, name: str) -> None:
-        figure.savefig(folder / name, dpi=90, bbox_inches="tight", metadata={"Software": None})
-        paths.append(folder / name)
-
-    # accuracy by corruption and severity
-    grid: dict[str, dict[int, float]] = {}
-    for entry in groups.get("corrupted", []) + groups["composite"]:
-        grid.setdefault(entry["corruption"], {})[entry["severity"]] = entry["accuracy"]
-    severities = sorted({severity for row in grid.values() for severity in row})
-    values = np.array([[row.get(severity, np.nan) for severity in severities] for row in grid.values()])
-    figure = Figure(figsize=(2.4 + 0.75 * len(severities), 0.6 + 0.24 * len(grid)))
-    axes = figure.subplots()
-    low = np.floor(10 * np.nanmin(values)) / 10
-    shown = axes.imshow(values, aspect="auto", cmap="viridis", vmin=low, vmax=1)
-    for (row, column), value in np.ndenumerate(values):
-        dark = value < (low + 1) / 2
-        axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", size=8, color="w" if dark else "k")
-    axes.set_xticks(range(len(severities)), severities)
-    axes.set_yticks(range(len(grid)), list(grid), size=8)
-    axes.set(xlabel="severity", title=f"accuracy, % (clean {100 * groups['clean'][0]['accuracy']:.1f})")
-    figure.colorbar(shown, ax=axes, fraction=0.05)
-    save(figure, "heatmap.png")
-
-    # what is taken for what
-    figure = Figure(figsize=(5 * len(groups), 5.2), layout="constrained")
-    for axes, (group, entries) in zip(figure.subplots(1, len(groups)), groups.items(), strict=True):
-        counts = pooled_confusion(card, entries)
-        share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        for (row, column), value in np.ndenumerate(share):
-            if value >= 0.05:
-                colour = "w" if value > 50 else "k"
-                axes.text(column, row, f"{value:.1f}", ha="center", va="center", size=8, color=colour)
-        axes.set_xticks(range(NUM_CLASSES), SHORT, rotation=45, ha="right")
-        axes.set_yticks(range(NUM_CLASSES), SHORT)
-        axes.set(xlabel="predicted", ylabel="true", title=f"{group}, % of the true class")
-    save(figure, "confusion.png")
-
-    if groups["clean"][0]["confidence"] is None:
-        return paths
-
-    # is 90% sure right 90% of the time?
-    figure = Figure(figsize=(4 * len(groups), 4), layout="constrained")
-    for axes, (group, entries) in zip(figure.subplots(1, len(groups), sharey=True), groups.items(), strict=True):
-        right = np.concatenate([predictions_of(e) == labels_of(card, e["cells"]) for e in entries])
-        cells, confidence, accuracy = reliability(right, np.concatenate([confidence_of(e) for e in entries]))
-        axes.bar((np.arange(BINS) + 0.5) / BINS, cells / cells.sum(), 0.9 / BINS, color="0.85", label="share of cells")
-        axes.plot([0, 1], [0, 1], color="0.5", linestyle=":")
-        axes.plot(confidence, accuracy, marker="o", color="C0", label="accuracy")
-        axes.set(title=group, xlabel="confidence", xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend(loc="upper left")
-    save(figure, "reliability.png")
-
-    # the most confident mistakes, each cell once
-    if images is None:
-        return paths
-    mistakes, seen = [], set()
-    for entry in card["conditions"]:
-        said, true, sure = predictions_of(entry), labels_of(card, entry["cells"]), confidence_of(entry)
-        for k in np.flatnonzero(said != true):
-            mistakes.append((sure[k], card["cells"]["order"][k], true[k], said[k], entry))
-    mistakes.sort(key=lambda mistake: -mistake[0])
-    mistakes = [m for m in mistakes if not (m[1] in seen or seen.add(m[1]))][:24]
-    figure = Figure(figsize=(13, 6))
-    places = figure.subplots(3, 8, gridspec_kw={"wspace": 0.4, "hspace": 0.45}).ravel()
-    for axes in places:
-        axes.axis("off")
-    for axes, (sure, index, true, said, entry) in zip(places, mistakes, strict=False):
-        name, severity = entry["corruption"], entry["severity"]
-        axes.imshow(images[index] if name == "clean" else corruptions.corrupt(images[index], name, severity))
-        axes.set_title(f"{SHORT[true]}\nsaid {SHORT[said]} {100 * sure:.1f}%\n{name} {severity or ''}", size=7)
-    save(figure, "mistakes.png")
-    return paths
+# --- printing ---------------------------------------------------------------------------------------------------------
 
 
 def report(card: dict, console: Console) -> None:
@@ -659,6 +596,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if out:
         console.print(f"card: {out}")
     if args.plots:
+        from evaluation.pictures import plot
+
         console.print("pictures: " + ", ".join(map(str, plot(card, args.plots, images))))
         if images is None:
             console.print(f"no mistakes.png: {args.heldout} does not hold the cells of this card")

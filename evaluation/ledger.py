@@ -2,8 +2,7 @@
 
     python -m evaluation.ledger CARD.json --baseline BASE.json --change "two views" --cost "2x inference" \\
         --kept no --why "gains less than it costs"
-    python -m evaluation.ledger                          write docs/LEDGER.md from ledger.json anew
-    python -m evaluation.ledger --check                  exit 1 if that would change it
+    python -m evaluation.tables                          and docs/LEDGER.md shows it
 
 CARD and BASE are report cards of evaluation.evaluate. An entry holds the trial's scores as shares of 1, and for clean,
 the mean of the five families, each family and the composite (mean of its strengths) the paired difference to the
@@ -12,17 +11,15 @@ change that is measured with several seeds has a card and a baseline for each; t
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from evaluation import evaluate
-from evaluation.tables import points
 from training import shell
-from training.files import ROOT, write_json, write_text
+from training.files import ROOT, write_json
 
-LEDGER, PAGE = ROOT / "results" / "ledger.json", ROOT / "docs" / "LEDGER.md"
+LEDGER = ROOT / "results" / "ledger.json"
 CARDS = [ROOT / "results" / "card.json", *sorted((ROOT / "results" / "ladder").glob("*.json"))]
 GROUPS = ("clean", "corrupted", "composite")
 
@@ -77,65 +74,28 @@ def cards_of(trial: dict, there: set[str]) -> str:
     return ("none", "the baseline's", "its own", "both")[2 * own + baseline]
 
 
-def page(trials: list[dict]) -> str:
-    """The ledger as a page."""
-    there = committed()
-    lines = [
-        "# Trials",
-        "",
-        "One change each, against a baseline, on the same held-out cells and corruptions. Gains are points of accuracy",
-        "with 95% bootstrap intervals over the cells. Made by `python -m evaluation.ledger` from `ledger.json`, which",
-        "also has each family. Cards: which of the trial's two are in `results/`. Made again by: the command that",
-        "trains it; none where recipe, code or weights are no longer in the repository.",
-        "",
-        "| change | against | cost | seeds | clean % | corrupted % | composite % | gain clean | gain corrupted | "
-        "gain composite | kept | why | cards | made again by |",
-        "|---" * 14 + "|",
-    ]
-    for trial in trials:
-        scores = ["-" if trial[g] is None else f"{100 * trial[g]:.2f}" for g in GROUPS]
-        ranges = [points(trial["gain"][group]) if group in trial["gain"] else "-" for group in GROUPS]
-        kept = "yes" if trial["kept"] else "no"
-        seeds = ", ".join(map(str, trial["seeds"]))
-        cells = [trial["change"], trial["against"], trial["cost"], seeds, *scores, *ranges, kept, trial["why"]]
-        cells += [cards_of(trial, there), f"`{trial['command']}`" if trial.get("command") else "none"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def read() -> list[dict]:
     return json.loads(LEDGER.read_text(encoding="utf-8"))["trials"] if LEDGER.exists() else []
 
 
 def main() -> None:
     parser = shell.parser("evaluation.ledger", __doc__)
-    parser.add_argument("cards", type=Path, nargs="*", help="the trial's card, or those of its seeds")
-    parser.add_argument("--baseline", type=Path, nargs="+", help="the baseline's, as many")
-    parser.add_argument("--change", help="what was changed; a change that is there already is measured anew")
+    parser.add_argument("cards", type=Path, nargs="+", help="the trial's card, or those of its seeds")
+    parser.add_argument("--baseline", type=Path, nargs="+", required=True, help="the baseline's, as many")
+    parser.add_argument("--change", required=True, help="what was changed; one that is there already is measured anew")
     parser.add_argument("--against", default="the shipped weights", help="what the baseline is")
-    parser.add_argument("--cost", help="what the change costs")
+    parser.add_argument("--cost", required=True, help="what the change costs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--kept", choices=("yes", "no"))
-    parser.add_argument("--why", help="why it was kept or not")
+    parser.add_argument("--kept", choices=("yes", "no"), required=True)
+    parser.add_argument("--why", required=True, help="why it was kept or not")
     parser.add_argument("--command", help="what makes the trial again: python -m training.train ...")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if LEDGER.md is not up to date")
     args = parser.parse_args()
-    trials = read()
-    if args.check:
-        if PAGE.read_text(encoding="utf-8") != page(trials):
-            sys.exit("LEDGER.md is not what ledger.json gives: run python -m evaluation.ledger")
-        return
-    if args.cards:
-        if None in (args.baseline, args.change, args.cost, args.kept, args.why):
-            parser.error("a trial needs --baseline, --change, --cost, --kept and --why")
-        said = {"change": args.change, "against": args.against, "cost": args.cost, "seeds": args.seeds,
-                "kept": args.kept == "yes", "why": args.why, "command": args.command}  # fmt: skip
-        with shell.plain_errors():
-            new = entry(*([evaluate.read_card(p) for p in paths] for paths in (args.cards, args.baseline)), said)
-        places = [k for k, trial in enumerate(trials) if trial["change"] == args.change]
-        trials = [new if k in places else trial for k, trial in enumerate(trials)] + ([] if places else [new])
-        write_json(LEDGER, {"trials": trials})
-    write_text(PAGE, page(trials))
+    said = {"change": args.change, "against": args.against, "cost": args.cost, "seeds": args.seeds,
+            "kept": args.kept == "yes", "why": args.why, "command": args.command}  # fmt: skip
+    with shell.plain_errors():
+        new = entry(*([evaluate.read_card(p) for p in paths] for paths in (args.cards, args.baseline)), said)
+    trials = {trial["change"]: trial for trial in read()} | {args.change: new}  # at its old place, if it has one
+    write_json(LEDGER, {"trials": list(trials.values())})
 
 
 if __name__ == "__main__":

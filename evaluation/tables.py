@@ -290,10 +290,27 @@ def trials() -> str:
     )
 
 
+def ledger() -> str:
+    """Every trial, a row each."""
+    from evaluation.ledger import GROUPS, cards_of, committed
+
+    columns = ["change", "against", "cost", "seeds", *(f"{group} %" for group in GROUPS)]
+    columns += [*(f"gain {group}" for group in GROUPS), "kept", "why", "cards", "made again by"]
+    lines, there = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"], committed()
+    for trial in load("ledger.json")["trials"]:
+        scores = ["-" if trial[group] is None else percent(trial[group]) for group in GROUPS]
+        ranges = [points(trial["gain"][group]) if group in trial["gain"] else "-" for group in GROUPS]
+        kept, seeds = "yes" if trial["kept"] else "no", ", ".join(map(str, trial["seeds"]))
+        cells = [trial["change"], trial["against"], trial["cost"], seeds, *scores, *ranges, kept, trial["why"]]
+        cells += [cards_of(trial, there), f"`{trial['command']}`" if trial.get("command") else "none"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 BLOCKS = {
     block.__name__: block
     for block in (report, headline, summary, laboratory, laboratory_classes, card, calibration, unforeseen, trials,
-                  benchmark, audit, systems, classes, corruptions, mistakes)
+                  ledger, benchmark, audit, systems, classes, corruptions, mistakes)
 }  # fmt: skip
 
 

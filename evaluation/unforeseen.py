@@ -2,7 +2,6 @@
 
     python -m evaluation.unforeseen runs/ours --json unforeseen.json
     python -m evaluation.unforeseen weights runs/before --json results/unforeseen.json       # and the gain over before
-    python -m evaluation.unforeseen --sheet sheet.png                                         # what each looks like
 
 The report card's corruptions come in families that augmentation knows, too, if in other forms. No operation of
 training.augment makes pictures like these, but some have relatives there: `webp` in JPEG, `halftone` in dither,
@@ -20,7 +19,7 @@ import numpy as np
 from evaluation import evaluate
 from training import data, shell
 from training.augment import pixel_grid, to_uint8
-from training.files import ROOT, commit, write_atomically, write_json
+from training.files import ROOT, commit, write_json
 
 
 def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:
@@ -161,29 +160,18 @@ def hits(target: Path, cells: data.Cells) -> tuple[dict[str, np.ndarray], dict]:
     return right, hashes
 
 
-def sheet(cells: data.Cells, path: Path) -> None:
-    """A PNG with eight cells under each kind, a row each, in the order of KINDS."""
-    rows = [np.hstack(change(cells.images[:8], kind)) for kind in KINDS]
-    write_atomically(path, lambda there: there.write_bytes(cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1]))
-
-
 def main() -> None:
     parser = shell.parser("evaluation.unforeseen", __doc__)
-    parser.add_argument("targets", type=Path, nargs="*", help="submission zips, folders with model.py, or runs")
+    parser.add_argument("targets", type=Path, nargs="+", help="submission zips, folders with model.py, or runs")
     parser.add_argument("--heldout", type=Path, default=ROOT / "data" / "heldout.npz", help="NPZ: images and labels")
     parser.add_argument("--images", type=shell.positive, default=400, help="cells of each kind (default 400)")
     parser.add_argument("--json", type=Path, help="where the figures go")
-    parser.add_argument("--sheet", type=shell.new_file, help="PNG: eight cells of each kind")
     args = parser.parse_args()
-    if not (args.targets or args.sheet):
-        parser.error("name a submission zip, a folder with a model.py or a run to measure, or a --sheet to draw")
     with shell.plain_errors():
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)  # before the long part
         cells = evaluate.read_heldout(args.heldout)
         cells = cells.take(data.stratified_order(cells.labels)[: args.images])
-        if args.sheet:
-            sheet(cells, args.sheet)
         found = [hits(target, cells) for target in args.targets]
     rows = []
     for right, hashes in found:
@@ -192,9 +180,9 @@ def main() -> None:
         gain = np.mean([found[0][0][kind] * 1.0 - part for kind, part in right.items()], axis=0)
         row["gain_of_the_first"] = {name: round(value, 5) for name, value in evaluate.interval(gain).items()}
         rows.append(row)
-    for kind in [*KINDS, "mean"] if rows else ():
+    for kind in [*KINDS, "mean"]:
         print(f"{kind:17}", *(f"{100 * (row['kinds'] | row)[kind]:6.2f}" for row in rows))
-    if args.json and rows:
+    if args.json:
         write_json(args.json, {"cells": len(cells), "heldout": data.digest(cells), "commit": commit(), "models": rows})
 
 

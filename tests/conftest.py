@@ -24,6 +24,14 @@ def training_set():
 
 
 @pytest.fixture(scope="session")
+def predictor():
+    """model.Model() of the committed weights, for tests that leave it as it is."""
+    import model
+
+    return model.Model()
+
+
+@pytest.fixture(scope="session")
 def heldout():
     """(images (1712, 96, 96, 3) uint8, labels (1712, 1) uint8) of data/heldout.npz."""
     return read_npz("heldout.npz")

@@ -199,7 +199,7 @@ def test_the_command_writes_one_file_whatever_the_order(tmp_path, capsys):
     assert "vit.json left out" in said and "composite strength 3.4 of 5" in said
 
 
-def test_the_command_stops_in_words(tmp_path, monkeypatch, capsys):
+def test_the_command_stops_in_words(tmp_path):
     out = tmp_path / "c.json"
     with pytest.raises(SystemExit, match="too few"):
         calibrate.main([*write(tmp_path / "x", ladder(names=SYSTEMS[:2])), "--out", str(out)])
@@ -209,33 +209,12 @@ def test_the_command_stops_in_words(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="cannot be read as a card"):
         calibrate.main([str(tmp_path / "frozen.json"), "--out", str(out)])
     assert not out.exists()
-    monkeypatch.setattr(calibrate, "PATH", tmp_path / "none.json")
-    with pytest.raises(SystemExit, match="there is no calibration"):
-        calibrate.main(["--sheet", str(tmp_path / "s.png")])
-    for wrong in ([], ["--sheet", "s.png", "--strength", "6"], ["a.json", "--sheet", "s.png"]):
-        with pytest.raises(SystemExit) as stopped:
-            calibrate.main(wrong)
-        assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(ValueError, match="there is no calibration"):
+        calibrate.read(tmp_path / "none.json")
     for broken in ("{", "[]", '{"strength": 3}'):
         out.write_text(broken)
         with pytest.raises(ValueError, match="calibration"):
             calibrate.read(out)
-
-
-def test_the_sheet_is_the_same_every_time(tmp_path):
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (80, 96, 96, 3), dtype=np.uint8), np.arange(80) % 8
-    np.savez(tmp_path / "cells.npz", images=images, labels=labels)
-    for name, *how in (("a", "3.4"), ("b", "3.4"), ("c", "5"), ("d", "3.4", "--blind")):
-        where = ["--heldout", str(tmp_path / "cells.npz"), "--strength", *how]
-        calibrate.main(["--sheet", str(tmp_path / f"{name}.png"), *where])
-    a, b, c, d = ((tmp_path / f"{name}.png").read_bytes() for name in "abcd")
-    assert a == b and len({a, c, d}) == 3 and a[:4] == b"\x89PNG"
-    plain = calibrate.sheet(images[:12], None, 0.0)
-    assert plain.shape == (2 * 164, 1500, 3)
-    import cv2
-
-    assert np.array_equal(plain[:144, 150:294], cv2.resize(images[1], (144, 144), interpolation=cv2.INTER_CUBIC))
 
 
 # --- in the report card -----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ def whole(cells):
     return clean.audit(cells)
 
 
+@pytest.mark.slow
 def test_whole_file_by_pixels(cells, whole):
     result = whole
     by_reason = {}
@@ -55,6 +56,7 @@ def turned(image):
     return np.rot90(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("altered", [recompressed, shifted, brighter, flipped, turned])
 def test_near_copies_are_found_and_nothing_else(cells, whole, altered):
     """Forty altered copies among 1,500 real cells, shuffled; platelets among them, which look much alike."""
@@ -275,9 +277,11 @@ def test_each_trace_tells_what_was_done_to_a_picture():
     part = np.stack([cv2.resize(image[10:40, 30:60], (96, 96), interpolation=cv2.INTER_CUBIC) for image in real[:20]])
     reflected = real[:20].copy()
     reflected[:, :20] = reflected[:, 39:19:-1]
+    highest = clean.traces(real).max(0)
     for place, false in enumerate((halves, bordered, reflected, part)):
-        assert clean.traces(false)[:, place].min() > clean.traces(real)[:, place].max()
-        np.testing.assert_allclose(clean.traces(np.rot90(false, axes=(1, 2))), clean.traces(false), rtol=1e-5)
+        found = clean.traces(false)
+        assert found[:, place].min() > highest[place]
+        np.testing.assert_allclose(clean.traces(np.rot90(false, axes=(1, 2))), found, rtol=1e-5)
 
 
 def test_traces_by_hand():
@@ -366,7 +370,8 @@ def test_nothing_is_judged_where_nothing_can_be_trusted():
         assert (distance == 1).all() and not trusted.any()
 
 
-def test_wrong_labels_are_found_reported_and_removed_only_when_asked():
+def test_wrong_labels_are_found_reported_and_removed_only_when_asked(monkeypatch):
+    monkeypatch.setattr(clean, "traces", lambda images, progress: np.zeros((len(images), 4)))  # it takes seconds
     rng = np.random.default_rng(2)
     points, labels = blobs(rng, 800)
     wrong = rng.choice(800, 40, replace=False)
@@ -393,16 +398,30 @@ def test_wrong_labels_are_found_reported_and_removed_only_when_asked():
 # --- dirtier files ---------------------------------------------------------------------------------------------------
 
 
-def test_planted_pictures_of_all_kinds_go_and_cells_stay(heldout):
-    """One picture in twelve is planted, each different or repeated, under random labels; by real features."""
+@pytest.fixture
+def backbone():
     if not clean.BACKBONE.exists():
-        pytest.skip(f"needs {clean.BACKBONE} (see the README, 'Data')")
+        pytest.skip(f"needs {clean.BACKBONE}, ImageNet weights (see docs/DATA.md)")
+    return clean.BACKBONE
+
+
+def test_features_are_of_each_picture_alone(heldout, backbone):
+    images = heldout[0][[0, 1, 0]]
+    found = clean.features(images, backbone)
+    assert found.shape == (3, 912) and found.dtype == np.float32
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-4, atol=1e-4)
+    assert np.abs(found[1] - found[0]).mean() > 0.01
+
+
+@pytest.mark.slow
+def test_planted_pictures_of_all_kinds_go_and_cells_stay(heldout, backbone):
+    """One picture in twelve is planted, each different or repeated, under random labels; by real features."""
     images, labels = heldout[0], heldout[1][:, 0].astype(np.int64)
     rng = np.random.default_rng(11)
     rows = rng.permutation(len(images))
     cells, others = data.Cells(images[rows[:660]], labels[rows[:660]]), images[rows[660:]]
     planted = np.stack([dirty.mixed(rng, others) for _ in range(60)])
-    known = clean.features(np.concatenate([cells.images, planted]), clean.BACKBONE)
+    known = clean.features(np.concatenate([cells.images, planted]), backbone)
     row = dirty.judge_outliers(cells, known[:660], planted, known[660:], rng.integers(0, 8, 60), rng)
     assert row["recall"] >= 0.9 and row["lost"] <= 3, row
     row = dirty.judge_clean("cells", cells, known[:660])

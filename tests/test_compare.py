@@ -5,13 +5,11 @@ import hashlib
 import json
 import re
 import shlex
-import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from test_train import run, toy_network
 
 import model
 from evaluation import calibrate, compare, evaluate
@@ -218,11 +216,18 @@ def test_markdown_is_a_table(tmp_path):
 
 
 def test_speed_is_measured_and_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "build_network", toy_network)
-    folder = tmp_path / "toy"
-    run(folder)
+    class Slow:
+        def __init__(self, folder):
+            assert folder == tmp_path / "toy"
+
+        def predict_proba(self, images):
+            assert images.shape[1:] == (96, 96, 3) and images.dtype == np.uint8
+            time.sleep(0.01)
+
+    monkeypatch.setattr(model, "Model", Slow)
+    folder = make_run(tmp_path / "toy")
     row = row_of(compare.compare([folder], measure=True), "toy")
-    assert row["speed"]["images_per_second"] > 1 and row["speed"]["cores"] >= 1
+    assert 0 < row["speed"]["images_per_second"] <= compare.SPEED_IMAGES / 0.01 and row["speed"]["cores"] >= 1
     monkeypatch.setattr(compare, "speed", None)  # from here on it must not be measured
     assert row_of(compare.compare([folder], known=[row]), "toy")["speed"] == row["speed"]
     assert row_of(compare.compare([folder], known=[{**row, "flops": 1}]), "toy")["speed"] is None
@@ -273,20 +278,16 @@ def test_curves(tmp_path):
     assert np.unique(cv2.imread(str(tmp_path / "curves.png"))[height // 2 :, width // 2 :]).tolist() == [255]
 
 
-def test_the_command(tmp_path):
-    def command(*arguments):
-        command = [sys.executable, "-m", "evaluation.compare", *map(str, arguments)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
+def test_the_command(tmp_path, monkeypatch, capsys):
     folder, out = make_run(tmp_path / "ours"), tmp_path / "systems.json"
-    done = command(folder, "--json", out)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["compare", str(folder), "--json", str(out)])
+    compare.main()
     rows = json.loads(out.read_text())["rows"]
     assert len(rows) == len(RECIPES)
-    assert done.stdout == compare.text([row_of(rows, "ours")]) + "\n"  # what was asked, and no other recipe
+    assert capsys.readouterr().out == compare.text([row_of(rows, "ours")]) + "\n"  # what was asked, and nothing else
     out.write_text("{}")
-    done = command(folder, "--json", out)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    with pytest.raises(SystemExit, match="error: .*is not a table"):
+        compare.main()
     assert out.read_text() == "{}"
 
 

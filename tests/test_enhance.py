@@ -118,39 +118,3 @@ def test_file_stands_alone(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ran.stdout == "[]\n", ran.stderr
-
-
-def test_command_draws_each_step_and_class(tmp_path, cell):
-    np.savez(tmp_path / "in.npz", images=np.stack([cell] * 3), labels=[2, 5, 2])
-    enhance.main([str(tmp_path / "in.npz"), str(tmp_path / "out.png")])
-    drawn = cv2.imread(str(tmp_path / "out.png"))[..., ::-1]
-    assert drawn.shape[0] >= 2 * 96 and drawn.shape[1] >= 6 * 96
-    assert (drawn == enhance.sheet(np.stack([cell] * 2), ["erythroblast", "monocyte"])).all()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.npz", "out.png"]
-
-
-def test_columns_are_named_in_words(monkeypatch, cell):
-    written = []
-    monkeypatch.setattr(cv2, "putText", lambda picture, text, *more: written.append(text))
-    enhance.sheet(cell[None], ["monocyte"])
-    columns = ["as it is", "even light", "more contrast", "cell alone", "less noise", "first three"]
-    assert written == [*columns, "monocyte"]
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (("missing.npz", "out.png"), "missing.npz does not exist"),
-        (("bad.npz", "out.png"), "no npz file"),
-        (("bad.npz", "out.jpg"), "only PNG"),
-        (("in.npz", "nowhere/out.png"), "nowhere"),
-    ],
-)
-def test_command_says_what_is_wrong(tmp_path, monkeypatch, cell, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "bad.npz").write_bytes(b"no zip")
-    np.savez(tmp_path / "in.npz", images=cell[None], labels=[2])
-    (tmp_path / "out.png").write_bytes(b"old")
-    with pytest.raises(SystemExit, match=message):
-        enhance.main(list(arguments))
-    assert (tmp_path / "out.png").read_bytes() == b"old"

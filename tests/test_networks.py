@@ -73,19 +73,23 @@ import sys
 import training.networks
 print([name for name in sys.modules if name.split(".")[0] in ("keras", "tensorflow", "numpy", "model", "h5py")])
 print(sorted(name for name in sys.modules if name.startswith("training")))
+"""
+BUILT = """
 network = training.networks.build("SimpleCNN", 96, None, 0.1, None)
 print(network.output_shape, sorted(name for name in sys.modules if name.startswith("training")))
 """
 
 
-def test_alone_beside_model_py_as_in_a_zip(tmp_path):
+@pytest.mark.parametrize("built", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_alone_beside_model_py_as_in_a_zip(tmp_path, built):
     (tmp_path / "training").mkdir()
     for name in ("model.py", "training/networks.py"):
         shutil.copy(ROOT / name, tmp_path / name)
-    done = subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, capture_output=True, text=True)
+    code = ALONE + BUILT * built
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     own = "['training', 'training.networks']"
-    assert done.stdout.splitlines() == ["[]", own, f"(None, 8) {own}"]
+    assert done.stdout.splitlines() == ["[]", own, *[f"(None, 8) {own}"] * built]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -107,7 +111,9 @@ def test_builds_counts_and_survives_a_file(name, tmp_path):
     np.testing.assert_allclose(run(again, photos()), before, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in ("SimpleCNN", "Hybrid") else pytest.mark.slow) for n in networks.NETWORKS]
+)
 def test_headless_weights_reach_every_layer(name, tmp_path):
     """A file written by the bare backbone, as a download is, fills the backbone of ours."""
     path = tmp_path / "bare.weights.h5"
@@ -125,7 +131,7 @@ def test_headless_weights_reach_every_layer(name, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["EfficientNetV2B0", "SimpleCNN", "HalfVGG"])
+@pytest.mark.parametrize("name", [pytest.param("EfficientNetV2B0", marks=pytest.mark.slow), "SimpleCNN", "BasicCNN"])
 def test_whole_weights_bring_their_head(name, tmp_path):
     """A file as a run leaves it: the network that goes on from it names cells as that run did."""
     path = tmp_path / "model.weights.h5"
@@ -192,6 +198,13 @@ def test_efficientnet_b4_is_the_graph_that_keras_builds_for_imagenet(tmp_path):
     np.testing.assert_allclose(run(ours, photos()), run(theirs, photos()), rtol=1e-3, atol=1e-4)
 
 
+def test_efficientnetv2b0_is_built_by_model_py(monkeypatch):
+    asked = []
+    monkeypatch.setattr(model, "build_network", lambda *arguments: asked.append(arguments) or "it")
+    assert networks.build("EfficientNetV2B0", 64, None, 0.1, 112) == "it" and asked == [(64, None, 0.1, 112)]
+
+
+@pytest.mark.slow
 def test_efficientnetv2b0_is_the_submitted_network():
     ours, submitted = networks.build("EfficientNetV2B0", dropout=0.1), model.build_network()
     assert [(w.shape, w.name) for w in ours.weights] == [(w.shape, w.name) for w in submitted.weights]
@@ -202,6 +215,7 @@ def test_efficientnetv2b0_is_the_submitted_network():
     np.testing.assert_array_equal(run(ours, photos()), run(submitted, photos()))
 
 
+@pytest.mark.slow
 def test_the_network_resizes_what_it_sees():
     whole, larger = networks.build("EfficientNetV2B0"), networks.build("EfficientNetV2B0", pixels=112)
     assert [layer.name for layer in networks.backbone_layers(larger)][3:] == [
@@ -251,7 +265,7 @@ def test_backbone_layers():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in ("EfficientNetB4", "ResNet50V2") else pytest.mark.slow)
+        pytest.param(name, marks=() if name == "MobileNetV3Small" else pytest.mark.slow)
         for name, network in networks.NETWORKS.items()
         if network.imagenet
     ],
@@ -318,7 +332,9 @@ def test_weights_none_path_and_unknown(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
-@pytest.mark.parametrize("name", ["BasicCNN", "ViT", pytest.param("EfficientNetV2B0", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["BasicCNN", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ViT", "EfficientNetV2B0"))]
+)
 def test_weights_that_do_not_fit(name, tmp_path):
     garbage, other, bare = (tmp_path / f"{name}.weights.h5" for name in ("garbage", "other", "bare"))
     garbage.write_bytes(b"no HDF5")

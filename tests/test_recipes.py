@@ -118,6 +118,7 @@ def test_strengths_of_the_policies():
     assert not any(augment.POLICIES[policy].always for policy in ("shifts", KERAS, "augmix_keras_cv", "autoaugment"))
 
 
+@pytest.mark.slow
 def test_what_the_spritzers_froze():
     network = networks.build("EfficientNetB4")
     layers = networks.backbone_layers(network)

@@ -2,12 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from conftest import ROOT
+
+import build_submission
 
 KIT = ROOT / "grader" / "starting_kit"
 MISTAKES = {
@@ -19,10 +19,10 @@ MISTAKES = {
 
 def build(folder, tmp_path, *more) -> tuple[int, dict]:
     """(exit status, report) of the command on a folder."""
-    command = [sys.executable, "build_submission.py", "--source", folder, "--out", tmp_path / "s.zip", *more]
-    command += ["--report", tmp_path / "r.json", "--html", tmp_path / "r.html", "--logs", tmp_path / "logs"]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-    return done.returncode, json.loads((tmp_path / "r.json").read_text())
+    arguments = ["--source", folder, "--out", tmp_path / "s.zip", *more]
+    arguments += ["--report", tmp_path / "r.json", "--html", tmp_path / "r.html", "--logs", tmp_path / "logs"]
+    status = build_submission.main(list(map(str, arguments)))
+    return status, json.loads((tmp_path / "r.json").read_text())
 
 
 @pytest.fixture

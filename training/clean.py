@@ -19,7 +19,9 @@ Three questions, one after the other:
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -95,7 +97,6 @@ def audit(
     the correlation with `of` (1: identical), for outliers their `strangeness` (nearly all cells are below 0).
     """
     match = copies(cells.images, progress)
-    members = [np.flatnonzero(match.copy == group) for group in np.unique(match.copy)]
     strange, signs, limit = np.zeros(len(cells)), np.zeros(len(cells), int), np.inf
     if activations is None and backbone is not None and len(cells) >= SUPPORT:
         activations = features(cells.images, backbone, progress)
@@ -104,29 +105,8 @@ def audit(
         if trusted.any():
             strange, signs = strangeness(distance, traces(cells.images, progress), trusted)
             limit = boundary(strange)
-
-    removed = []
-    for group in members:
-        repeated = len(group) >= REPEATS or len(np.unique(cells.labels[group])) > 2
-        typical = np.isfinite(limit) and np.median(strange[group]) < limit / 2
-        if np.median(strange[group]) > limit or (repeated and not typical):
-            reason, gone = "outlier", group
-        elif len(np.unique(cells.labels[group])) > 1:
-            reason, gone = "conflicting_label", group
-        else:
-            reason, gone = "duplicate", group[1:]
-        for i in gone.tolist():
-            other = next((int(j) for j in group if j != i and (i == group[0] or j < i)), None)
-            if reason == "conflicting_label":
-                other = next(int(j) for j in group if cells.labels[j] != cells.labels[i])
-            score = strange[i] if reason == "outlier" and np.isfinite(limit) else match.score[i]
-            exact = reason != "duplicate" or match.identical[i] == match.identical[group[0]]
-            name = reason if exact else "near_duplicate"
-            record = {"index": i, "reason": name, "of": other, "score": round(float(score), 4)}
-            if reason == "outlier":
-                times = f"one picture {len(group)} times, under {len(np.unique(cells.labels[group]))} labels"
-                record["why"] = SIGNS[signs[i]] if np.median(strange[group]) > limit else times
-            removed.append(record)
+    groups = [np.flatnonzero(match.copy == group) for group in np.unique(match.copy)]
+    removed = [record for group in groups for record in _judge(group, cells.labels, match, strange, signs, limit)]
     suspects = []
     if activations is not None:
         stay = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
@@ -140,6 +120,32 @@ def audit(
     removed.sort(key=lambda record: record["index"])
     kept = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
     return Audit(kept, match.cell, removed, suspects)
+
+
+def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, strange: np.ndarray, signs: np.ndarray,
+           limit: float) -> list[dict]:  # fmt: skip
+    """Records of what goes of one group of copies, given by their sorted indices; labels, strange, signs: of all."""
+    repeated = len(group) >= REPEATS or len(np.unique(labels[group])) > 2
+    typical = np.isfinite(limit) and np.median(strange[group]) < limit / 2
+    if np.median(strange[group]) > limit or (repeated and not typical):
+        reason, gone = "outlier", group
+    elif len(np.unique(labels[group])) > 1:
+        reason, gone = "conflicting_label", group
+    else:
+        reason, gone = "duplicate", group[1:]
+    records = []
+    for i in gone.tolist():
+        other = next((int(j) for j in group if j != i and (i == group[0] or j < i)), None)
+        if reason == "conflicting_label":
+            other = next(int(j) for j in group if labels[j] != labels[i])
+        score = strange[i] if reason == "outlier" and np.isfinite(limit) else match.score[i]
+        exact = reason != "duplicate" or match.identical[i] == match.identical[group[0]]
+        name = reason if exact else "near_duplicate"
+        records.append({"index": i, "reason": name, "of": other, "score": round(float(score), 4)})
+        if reason == "outlier":
+            times = f"one picture {len(group)} times, under {len(np.unique(labels[group]))} labels"
+            records[-1]["why"] = SIGNS[signs[i]] if np.median(strange[group]) > limit else times
+    return records
 
 
 # --- copies ----------------------------------------------------------------------------------------------------------
@@ -173,19 +179,9 @@ def copies(images: np.ndarray, progress: bool = False) -> Copies:
     digests = (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
     identical = np.array([seen.setdefault(digest, i) for i, digest in enumerate(digests)], int)
     unique = np.unique(identical)
-
-    details = np.empty((len(unique), IMAGE_SIZE - 2 * SHIFT, IMAGE_SIZE - 2 * SHIFT), np.float32)
-    thumbs = np.empty((len(unique), 16, 16), np.float32)
-    for k, i in enumerate(_track(unique, "looking at details", progress)):
-        grey = cv2.cvtColor(np.ascontiguousarray(images[i]), cv2.COLOR_RGB2GRAY).astype(np.float32)
-        grey = grey[SHIFT:-SHIFT, SHIFT:-SHIFT]  # a shifted copy's edge is made up
-        details[k] = cv2.GaussianBlur(grey, (0, 0), 1) - cv2.GaussianBlur(grey, (0, 0), 3)
-        thumb = cv2.resize(cv2.GaussianBlur(grey, (0, 0), 2), (16, 16), interpolation=cv2.INTER_AREA)
-        thumb -= cv2.GaussianBlur(thumb, (0, 0), 3)
-        thumbs[k] = thumb / max(np.linalg.norm(thumb), 1e-3)
-
-    copy, cell, score = np.arange(n), np.arange(n), np.ones(n)
-    copy[:], cell[:] = identical, identical
+    looks = [_look(images[i]) for i in _track(unique, "looking at details", progress)]
+    details, thumbs = (np.stack(parts) for parts in zip(*looks, strict=True))
+    copy, cell, score = identical.copy(), identical.copy(), np.ones(n)
     margin = 2 * SHIFT
     for a, b, turn in _track(_candidates(thumbs, progress), "comparing pixels", progress):
         one = np.ascontiguousarray(_turned(details[a], turn)[margin:-margin, margin:-margin])
@@ -200,6 +196,18 @@ def copies(images: np.ndarray, progress: bool = False) -> Copies:
                 score[identical == unique[a]] = min(best, 1)
     roots = [np.array([_root(links, i) for i in range(n)], int) for links in (copy, cell)]
     return Copies(identical, *roots, score)
+
+
+def _look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(details (92, 92), thumbnail (16, 16) of local contrast, of norm 1) of an image, float32."""
+    import cv2
+
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = grey[SHIFT:-SHIFT, SHIFT:-SHIFT]  # a shifted copy's edge is made up
+    thumb = cv2.resize(cv2.GaussianBlur(grey, (0, 0), 2), (16, 16), interpolation=cv2.INTER_AREA)
+    thumb -= cv2.GaussianBlur(thumb, (0, 0), 3)
+    details = cv2.GaussianBlur(grey, (0, 0), 1) - cv2.GaussianBlur(grey, (0, 0), 3)
+    return details, thumb / max(np.linalg.norm(thumb), 1e-3)
 
 
 def _turned(pictures: np.ndarray, turn: int) -> np.ndarray:
@@ -294,37 +302,22 @@ def foreignness(
     Two halves judge each other, so that no image is judged by itself. Where hardly any image can be trusted, none is,
     and all distances are 1.
     """
-    from sklearn.neighbors import NearestNeighbors
-
-    scaled = activations - np.median(activations, 0)
-    spread = 1.4826 * np.median(np.abs(scaled), 0)
-    if not spread.any():
-        return np.ones(len(scaled)), np.zeros(len(scaled), bool)
-    scaled = (scaled / (spread + 1e-6 * spread.max())).astype(np.float32)
-    scaled = np.sign(scaled) * np.log1p(np.abs(scaled))  # tames what lies far out
-
-    n = len(scaled)
-    search = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, algorithm="brute").fit(scaled)
-    far, near = search.kneighbors(scaled)
-    crowded = far[:, REPEATS] < 0.75 * np.median(far[:, REPEATS])
-    crowded |= crowded[near].mean(1) > 0.25
-    half = np.random.default_rng(seed).permutation(n) % 2
+    n = len(activations)
+    nothing = np.ones(n), np.zeros(n, bool)
+    scaled = _tamed(activations)
+    if scaled is None:
+        return nothing
+    near, crowded = _neighbourhood(scaled)
     if crowded.all():
-        return np.ones(n), np.zeros(n, bool)
-
+        return nothing
+    half = np.random.default_rng(seed).permutation(n) % 2
     distance = np.sqrt((scaled**2).mean(1))
-    trusted = np.zeros(n, bool)
-    central = np.quantile(distance[~crowded], 0.8)
-    for label in np.unique(labels):
-        same = (labels == label) & ~crowded
-        if same.any():
-            trusted |= same & (distance <= min(central, np.quantile(distance[same], 1 / 3)))
-
+    trusted = _central(distance, labels, crowded)
     inside, outside = np.empty(n), np.empty(n)
     agrees = np.zeros(n, bool)
     for bound in _track((*BOUNDS, None), "judging features", progress):
         if min(trusted[half == 0].sum(), trusted[half == 1].sum()) < SUPPORT // 10:
-            return np.ones(n), np.zeros(n, bool)
+            return nothing
         for k in (0, 1):
             rows, others = half == k, trusted & (half != k)
             inside[rows], outside[rows] = _subspace_distance(scaled[rows], scaled[others])
@@ -335,6 +328,40 @@ def foreignness(
             agrees &= ~crowded
             trusted = agrees & (agrees[near].mean(1) > 0.5) & (distance <= bound)
     return distance, trusted
+
+
+def _tamed(activations: np.ndarray) -> np.ndarray | None:
+    """Activations (n, d) by their medians and deviations, and by log(1 + x), which tames what lies far out; float32.
+
+    None where they do not differ.
+    """
+    scaled = activations - np.median(activations, 0)
+    spread = 1.4826 * np.median(np.abs(scaled), 0)
+    if not spread.any():
+        return None
+    scaled = (scaled / (spread + 1e-6 * spread.max())).astype(np.float32)
+    return np.sign(scaled) * np.log1p(np.abs(scaled))
+
+
+def _neighbourhood(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (n, NEIGHBOURS + 1) of each row's neighbours, and (n,) whether it or they lie too close for cells."""
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, algorithm="brute").fit(scaled)
+    far, near = search.kneighbors(scaled)
+    crowded = far[:, REPEATS] < 0.75 * np.median(far[:, REPEATS])
+    return near, crowded | (crowded[near].mean(1) > 0.25)
+
+
+def _central(distance: np.ndarray, labels: np.ndarray, crowded: np.ndarray) -> np.ndarray:
+    """(n,) whether an image is in the most central third under its label."""
+    trusted = np.zeros(len(labels), bool)
+    limit = np.quantile(distance[~crowded], 0.8)
+    for label in np.unique(labels):
+        same = (labels == label) & ~crowded
+        if same.any():
+            trusted |= same & (distance <= min(limit, np.quantile(distance[same], 1 / 3)))
+    return trusted
 
 
 def _subspace_distance(rows: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -500,7 +527,8 @@ def _track(items: Iterable, text: str, progress: bool) -> Iterable:
     return track(list(items), text)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command's options, `backbone` a path, imagenet or None; ends with one line where they cannot be used."""
     parser = shell.parser("training.clean", __doc__)
     parser.add_argument("input", type=Path, help="npz of the challenge or of MedMNIST, or a folder per class")
     parser.add_argument("--output", type=Path, help="npz to write what stays to, in the challenge's format")
@@ -524,17 +552,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     backbone = options.backbone or (str(BACKBONE) if BACKBONE.exists() else "none")
     if backbone not in ("none", "imagenet") and not Path(backbone).exists():
         sys.exit(f"{backbone} is missing; the README says how to get the backbone's weights")
+    options.backbone = None if backbone == "none" else backbone
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on the machine would bury the bars
     with shell.plain_errors():
         with warnings.catch_warnings(record=True) as stated:
             warnings.simplefilter("always", UserWarning)
             cells = read(options.input)
         for warning in stated:
             print(warning.message, file=sys.stderr)
-        if backbone == "none":
+        if options.backbone is None:
             print("no backbone: of the planted pictures only those that are repeated will be found", file=sys.stderr)
         elif len(cells) < SUPPORT:
             print(f"fewer than {SUPPORT} images: only repetition will tell what is planted", file=sys.stderr)
-        result = audit(cells, None if backbone == "none" else backbone, options.seed, True, options.remove_label_errors)
+        result = audit(cells, options.backbone, options.seed, True, options.remove_label_errors)
         if options.output is not None:
             stay = cells.take(result.kept)
             arrays = {"images": stay.images, "labels": stay.labels.astype(np.uint8)[:, None]}

@@ -216,8 +216,6 @@ def fetch(url: str, path: Path, md5: str, progress: bool = True, timeout: float 
     Raises OSError where the transfer fails (what came stays in the .part file; call again to go on) and ValueError
     where the sum is wrong (the .part file is removed). A file that is already there and right is left alone.
     """
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
     part = path.with_name(path.name + ".part")
     if path.exists():
         if _md5(path) == md5:
@@ -227,33 +225,37 @@ def fetch(url: str, path: Path, md5: str, progress: bool = True, timeout: float 
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=timeout)
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            _receive(answer, part, have if answer.status == 206 else 0, progress)  # else it sends the whole file again
     except urllib.error.HTTPError as error:
         if error.code != 416:  # 416: nothing is left to send, the .part file is whole
             raise
-        answer = None
-    if answer is not None:
-        with answer, Progress("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-                              TimeRemainingColumn(), disable=not progress) as bar:  # fmt: skip
-            if answer.status != 206:  # the server sends the whole file again
-                have = 0
-            length = answer.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            task = bar.add_task(path.name, total=total, completed=have)
-            with open(part, "ab" if have else "wb") as file:
-                try:
-                    while block := answer.read(1 << 20):
-                        file.write(block)
-                        bar.advance(task, len(block))
-                except http.client.HTTPException as error:
-                    raise OSError(f"the connection broke: {error}") from error
-        size = part.stat().st_size
-        if total is not None and size != total:
-            raise OSError(f"the connection ended after {size} of {total} bytes")
     if _md5(part) != md5:
         part.unlink()
         raise ValueError(f"{url} came with a wrong MD5 sum (expected {md5}); it was thrown away, fetch it again")
     part.replace(path)
+
+
+def _receive(answer: http.client.HTTPResponse, part: Path, have: int, progress: bool) -> None:
+    """Writes an answer to `part`, behind the first `have` bytes of it; OSError where it ends too early."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    length = answer.headers.get("Content-Length")
+    total = have + int(length) if length else None
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with (
+        Progress("{task.description}", *columns, disable=not progress) as bar,
+        open(part, "ab" if have else "wb") as file,
+    ):
+        task = bar.add_task(part.stem, total=total, completed=have)
+        try:
+            while block := answer.read(1 << 20):
+                file.write(block)
+                bar.advance(task, len(block))
+        except http.client.HTTPException as error:
+            raise OSError(f"the connection broke: {error}") from error
+    if total is not None and part.stat().st_size != total:
+        raise OSError(f"the connection ended after {part.stat().st_size} of {total} bytes")
 
 
 def _md5(path: Path) -> str:

@@ -1,7 +1,5 @@
 """Preprocessing of microscope images: I = S(C(L(I))), illumination, contrast and segmentation; and a bilateral filter.
 
-    python -m training.enhance data/training_set.npz enhanced.png        before and after, for each step and class
-
     image = apply(image, ("illumination", "clahe", "segment"))
 
 Each step is a pure function of one image, (96, 96, 3) uint8 RGB -> the same shape and type, and any other height and
@@ -96,50 +94,3 @@ def apply(image: np.ndarray, steps: Sequence[str]) -> np.ndarray:
     for step in steps:
         image = STEPS[step](image)
     return image.copy() if not steps else image
-
-
-def sheet(images: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """One RGB picture: a row for each image, (n, 96, 96, 3), with its name; as it is, under each step, under three."""
-    ways = {"as it is": ()} | {WORDS[step]: (step,) for step in STEPS} | {"first three": tuple(STEPS)[:3]}
-    side, left, top, gap = images.shape[1], 150, 20, 4
-    picture = np.full((top + len(images) * (side + gap), left + len(ways) * (side + gap), 3), 255, np.uint8)
-
-    def write(text: str, x: int, y: int) -> None:
-        cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-
-    for column, (way, steps) in enumerate(ways.items()):
-        x = left + column * (side + gap)
-        write(way, x, 14)
-        for row, image in enumerate(images):
-            y = top + row * (side + gap)
-            picture[y : y + side, x : x + side] = apply(image, steps)
-    for row, name in enumerate(names):
-        write(name, 4, top + row * (side + gap) + side // 2)
-    return picture
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    from pathlib import Path
-
-    from training import shell
-    from training.data import CLASSES, read
-    from training.files import write_atomically
-
-    parser = shell.parser("training.enhance", "Draws each step on each class.")
-    parser.add_argument("input", type=Path, help="npz of the challenge or of MedMNIST, or a folder per class")
-    parser.add_argument("output", type=Path, help="PNG to write")
-    options = parser.parse_args(arguments)
-    if options.output.suffix.lower() != ".png":
-        raise SystemExit(f"{options.output}: only PNG is written; give a name that ends in .png")
-    with shell.plain_errors():
-        cells = read(options.input)
-        first = {int(label): i for i, label in reversed(list(enumerate(cells.labels)))}
-        labels = sorted(first)
-        drawn = sheet(cells.images[[first[label] for label in labels]], [CLASSES[label] for label in labels])
-        png = cv2.imencode(".png", drawn[..., ::-1])[1].tobytes()
-        write_atomically(options.output, lambda path: path.write_bytes(png))
-    print(f"{options.output}: {len(labels)} classes, {len(STEPS)} steps")
-
-
-if __name__ == "__main__":
-    main()
