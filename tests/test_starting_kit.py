@@ -48,7 +48,7 @@ def test_each_mistake_is_refused(code, cells, tmp_path):
     text = (folder / "model.py").read_text()
     assert text.count(MISTAKES[code][0]) == 1
     (folder / "model.py").write_text(text.replace(*MISTAKES[code]))
-    status, report = build(folder, tmp_path, "--heldout", cells)
+    status, report = build(folder, tmp_path, "--heldout", cells, "--profile", "strict")
     assert status == 1 and not (tmp_path / "s.zip").exists()
     assert code in [finding["code"] for finding in report["findings"]]
 
