@@ -443,7 +443,7 @@ def test_mistakes_are_shown_on_a_page_that_needs_nothing_else(command, tmp_path)
     labels = cells()[1]
     assert made["mistakes"] == [[i, 3, 5] for i in np.flatnonzero(labels == 3)]
     page = Path("report.html").read_text()
-    shown = page.count("<b>ig</b> taken for <b>monocyte</b>")
+    shown = page.count("<b>immature granulocyte</b> taken for <b>monocyte</b>")
     assert shown == len(made["mistakes"]) == page.count("data:image/png;base64,")
     assert page.count('<table class="confusion">') == 1 and "<script" not in page and "% sure" not in page
     parts = ["accuracy 89.06%", " UTC", "Confusion matrix", "Classes", "Mistakes: 7", "The run"]
