@@ -77,7 +77,6 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
 
 
 STEPS = {"illumination": illumination, "clahe": clahe, "segment": segment, "bilateral": bilateral}
-WORDS = {"illumination": "even light", "clahe": "more contrast", "segment": "cell alone", "bilateral": "less noise"}
 
 
 def apply(image: np.ndarray, steps: Sequence[str]) -> np.ndarray:
