@@ -603,9 +603,9 @@ def test_sources_that_are_hard_to_read_take_two_seconds_at_most(tmp_path, name):
 
 def holds(name: str, layers: str, more: str = "") -> dict:
     """A zip whose .keras file has these layers."""
-    buffer = io.BytesIO(keras_file())
-    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("config.json", f'{{"layers": {layers}}}')
+    with zipfile.ZipFile(io.BytesIO(keras_file())) as file:
+        parts = {part: file.read(part) for part in file.namelist()}
+    make_zip(buffer := io.BytesIO(), parts | {"config.json": f'{{"layers": {layers}}}'})
     return {"model.py": loads(name) + more, name: buffer.getvalue()}
 
 
