@@ -234,7 +234,7 @@ class Run:
         write_json(self.out / "manifest.json", predictor.manifest | {"temperature": temperature, "scores": scores})
 
     def seconds_left(self) -> float:
-        """Forecast at the pace so far: an epoch of the head costs a third; small pictures cost more than their share."""
+        """Forecast at the pace so far; the head's epochs cost a third, small pictures more than their pixels say."""
 
         def cost(epoch: int) -> float:
             stage, pixels = self.stage(epoch)
