@@ -35,7 +35,7 @@ from pathlib import Path
 
 from grader import bundle, checks, competition, environment, report, sandbox, verdict, worker
 from grader.bundle import pack
-from grader.codes import Finding, refused
+from grader.codes import Finding, clean, refused
 from grader.stages import Stages, expected_seconds
 
 ROOT = Path(__file__).resolve().parent
@@ -384,7 +384,7 @@ def telling_lines(run: worker.Run, probe: worker.Job | None, n: int = 12) -> lis
     else:
         predicted = run.prediction.exit_code == 0
         log = run.logs["scoring_stderr" if predicted else "prediction_ingestion_stderr"]
-    return log.strip().splitlines()[-n:]
+    return [clean(line) for line in log.strip().splitlines()[-n:]]
 
 
 def read_manifest(zip_path: Path) -> bytes | None:

@@ -115,10 +115,11 @@ def test_a_refused_submission_leaves_the_older_zip_alone(command, source):
     status, out, made = command("--source", source)
     assert (status, made["verdict"]) == (1, "refused") and "PY05" in out and "REFUSED" in out
     assert Path("submission.zip").read_bytes() == b"older"
-    (source / "model.py").write_text(model("raise ValueError('boom')"))
+    (source / "model.py").write_text(model("raise ValueError('\\x1b]0;title\\x07boom')"))
     status, out, made = command("--source", source)
     assert status == 1 and "RUN01" in out and "model.py" in out  # the end of the log is shown
-    assert made["rehearsal"]["log_end"][-1] == "ValueError: boom"
+    assert made["rehearsal"]["log_end"][-1] == "ValueError: ?]0;title?boom"  # no control sequence reaches a terminal
+    assert "\x1b]" not in out
     assert Path("submission.zip").read_bytes() == b"older"
 
 
