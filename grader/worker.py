@@ -142,7 +142,7 @@ def read_scores(output: Path) -> dict[str, float]:
         if key in scores:
             try:
                 kept[key] = float(scores[key])
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise ValueError(f"the score {key!r} is not a number but {scores[key]!r}") from None
             if not math.isfinite(kept[key]):
                 raise ValueError(f"the score {key!r} is {kept[key]}, which cannot be posted")

@@ -259,6 +259,7 @@ def test_the_ingestion_programs_exit_code_is_ignored(rehearse, tmp_path, era):
         ("scores.json", '{"accuracy": NaN}', "cannot be posted"),
         ("scores.json", '{"accuracy": Infinity}', "cannot be posted"),
         ("scores.json", '{"accuracy": {"mean": 1}}', "not a number"),
+        ("scores.json", f'{{"accuracy": 1{"0" * 400}}}', "not a number"),
         ("scores.json", '{"Accuracy": 1}', "no score has the key"),
         ("scores.json", "[1]", "not a JSON object"),
         ("scores.json", "{", "not a JSON object"),
