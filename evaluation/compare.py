@@ -197,14 +197,15 @@ def compare(
     """A list of rows: one per run, in the order of RECIPES; and one per recipe without a run.
 
     known: rows of an earlier table, of which the speeds are kept where a run's size is the same; measure: measure anew;
-    keep: the known rows of other runs, whose folders may be gone, stay in the table.
+    keep: the known rows of other runs, whose folders may be gone, stay in the table, unless their recipe is gone, too.
     """
     rows = [make_row(folder, cards) for folder in folders]
     speeds = {(row["run"], row.get("network"), row.get("flops")): row.get("speed") for row in known}
     for folder, row in zip(folders, rows, strict=True):
         row["speed"] = speed(folder) if measure else speeds.get((row["run"], row["network"], row["flops"]))
     named = {folder.name for folder in folders}
-    rows = [stated(row) for row in known if keep and row["run"] not in {None, *named}] + rows
+    others = [row for row in known if row["recipe"] in RECIPES and row["run"] not in {None, *named}]
+    rows = [stated(row) for row in others if keep] + rows
     there = {row["recipe"] for row in rows}
     rows += [
         {"recipe": name, "run": None, "network": recipe.network, "weights": None, "notes": ["not trained here"],
