@@ -149,7 +149,7 @@ def test_sharpness_by_hand():
 
 
 def test_augmix_averages_chains(image, monkeypatch):
-    monkeypatch.setattr(augment, "KERAS_AUGMIX", (lambda image, strength, rng: 255 - image,))
+    monkeypatch.setattr(augment, "AUGMIX", (lambda image, strength, rng: 255 - image,))
 
     class Draws(Fixed):
         def beta(self, a, b):
@@ -162,7 +162,7 @@ def test_augmix_averages_chains(image, monkeypatch):
             return 1 if high else 0  # one operation in each chain
 
     expected = augment.to_uint8(0.25 * image.astype(float) + 0.75 * (255.0 - image))
-    assert np.abs(augment.keras_augmix(image, 1.0, Draws()).astype(int) - expected).max() <= 1
+    assert np.abs(augment.augmix(image, 1.0, Draws()).astype(int) - expected).max() <= 1
 
 
 def test_randaugment_draws_all_fourteen_at_one_magnitude(image):

@@ -682,10 +682,9 @@ def rotate_shift(image, strength, rng):
     return warp(image, matrix, borderMode=cv2.BORDER_REFLECT)
 
 
-RANDAUGMENT = (
-    whole_autocontrast, whole_equalize, posterize_bits, rotate, solarize_above, shear_x, shear_y, translate_x,
-    translate_y, identity, enhance_colour, enhance_contrast, enhance_brightness, enhance_sharpness,
-)  # fmt: skip
+AUGMIX = (whole_autocontrast, whole_equalize, posterize_bits, rotate, solarize_above, shear_x, shear_y, translate_x,
+          translate_y)  # fmt: skip
+RANDAUGMENT = (*AUGMIX, identity, enhance_colour, enhance_contrast, enhance_brightness, enhance_sharpness)
 
 
 def mix_chains(image: np.ndarray, operate: Callable, rng: np.random.Generator) -> np.ndarray:
@@ -701,6 +700,15 @@ def mix_chains(image: np.ndarray, operate: Callable, rng: np.random.Generator) -
             chain = operate(chain)
         mixture = cv2.addWeighted(mixture, 1, chain, weight, 0, dtype=cv2.CV_32F)
     return cv2.addWeighted(image, keep, mixture, 1 - keep, 0, dtype=cv2.CV_8U)
+
+
+def augmix(image, strength, rng):
+    """AugMix (Hendrycks et al. 2020, arXiv:1912.02781): each operation's strength is uniform up to `strength`."""
+
+    def operate(chain):
+        return AUGMIX[rng.integers(len(AUGMIX))](chain, strength * (1 - rng.random()), rng)
+
+    return mix_chains(image, operate, rng)
 
 
 AUTOAUGMENT = (  # (operation, odds, magnitude 0-9) twice: the policy found on ImageNet, in the paper's appendix
@@ -848,20 +856,13 @@ def chain_translate_x(image, strength, rng):
     return shift(image, x=int(strength * w / 3) * sign(rng) / w)
 
 
-KERAS_AUGMIX = (
-    whole_autocontrast,
-    whole_equalize,
-    chain_posterize,
-    chain_rotate,
-    chain_solarize,
-    chain_shear_x,
-    chain_shear_y,
-    chain_translate_x,
-)  # fmt: skip  KerasCV's draw never reaches its ninth, along y
+# KerasCV's draw never reaches its ninth, along y.
+KERAS_AUGMIX = (whole_autocontrast, whole_equalize, chain_posterize, chain_rotate, chain_solarize, chain_shear_x,
+                chain_shear_y, chain_translate_x)  # fmt: skip
 
 
 def keras_augmix(image, strength, rng):
-    """AugMix (Hendrycks et al. 2020, arXiv:1912.02781) as in KerasCV: an operation's strength is uniform up to one."""
+    """KerasCV's AugMix at a severity: each operation's strength is uniform up to it."""
     if strength == 0:
         return image.copy()
 
@@ -911,6 +912,7 @@ POLICIES = {
     "flips_shifts": Policy(always=(flip_turn,), layers=(Layer(1.0, (rotate_shift,), low=1.0),)),
     "randaugment": Policy(always=(flip_turn,), layers=randaugment(2, 0.3)),
     "randaugment_cutout": Policy(always=(flip_turn,), layers=(*randaugment(2, 0.3), Layer(1.0, (cutout,), 0.5))),
+    "augmix": Policy(always=(flip_turn,), layers=(Layer(1.0, (augmix,), 0.2, low=0.2),)),
     "autoaugment": Policy(layers=(Layer(1.0, (autoaugment,), low=1.0),)),
     "randaugment_keras_cv": Policy(layers=randaugment_keras_cv(2, 0.3)),
     "randaugment_cutout_keras_cv": Policy(layers=(*randaugment_keras_cv(2, 0.3), Layer(1.0, (cutout,), 0.5))),
