@@ -249,6 +249,8 @@ def copy_out(spec: dict) -> bool:
     keep, left, todo = spec["keep"], spec["disk"], [""]
     room = os.statvfs(spec["root"] + keep)
     full = not room.f_bavail or not room.f_ffree
+    for entry in os.scandir(f".{keep}"):  # what was there before, and may have been removed since
+        shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
     while todo:
         folder = todo.pop()
         if folder.count("/") > 32:  # nobody's results lie deeper

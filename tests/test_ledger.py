@@ -75,7 +75,9 @@ def test_a_row_says_which_cards_are_there_and_what_makes_it_again(cards, tmp_pat
         assert ledger.cards_of(trial, there) == words
     split = {**trial, "baseline": ["another"]}
     assert [ledger.cards_of(split, {name}) for name in (own, "another")] == ["its own", "the baseline's"]
-    made = ledger.page([trial, {**trial, "command": "python -m training.train"}]).splitlines()[-2:]
+    trials = [trial, {**trial, "command": "python -m training.train"}]
+    monkeypatch.setattr(tables, "load", lambda name: {"trials": trials})
+    made = tables.ledger().splitlines()[-2:]
     assert made[0].endswith("| both | none |") and made[1].endswith("| both | `python -m training.train` |")
 
 

@@ -55,7 +55,7 @@ def labelled(pictures, predictor, tmp_path_factory):
     line = [pictures[0], out / "torn.png", out / "gone.jpg", "--csv", out / "a.csv", "--html", out / "a.html"]
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "Model", lambda folder: predictor)
+        patch.setattr(model, "Model", type("Model", (), {"__new__": lambda cls, _: predictor, "process": None}))
         for name, value in (("argv", ["model.py", *map(str, line)]), ("stdout", streams[0]), ("stderr", streams[1])):
             patch.setattr(sys, name, value)
         status = model.main()

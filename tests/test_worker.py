@@ -117,8 +117,8 @@ def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path
     assert app == [*there, "input", "output", "program", "shared"]
     mounted = ["ingested_program/model.py", "ingested_program/notes.txt"] if there else []
     files = ["metadata", "model.py", "notes.txt", "predictions.npy", "progress.json"]  # without metadata: copied
-    assert found == [*mounted, "input/ref/labels.npy", *(f"input/res/{name}" for name in files),
-                     "program/metadata.yaml", "program/p.py"]  # fmt: skip
+    files = ["ref/classes.npy", "ref/labels.npy", *(f"res/{name}" for name in files)]
+    assert found == [*mounted, *(f"input/{name}" for name in files), "program/metadata.yaml", "program/p.py"]
     assert run.scores == {"accuracy": 0.5}  # a key that is no column is dropped without a word
     assert run.logs["scoring_stderr"] == "a word on stderr\n"
     assert set(run.logs) == {
