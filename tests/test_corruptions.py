@@ -402,4 +402,4 @@ def test_the_command_writes_the_sheet(cells, tmp_path):
     subprocess.run([*command, tmp_path / "cells.npz", "--out", tmp_path / "sheet.png"], cwd=ROOT, check=True)
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] > 1000
     failed = subprocess.run([*command, tmp_path / "none.npz"], cwd=ROOT, capture_output=True, text=True)
-    assert failed.returncode != 0 and "none.npz is not there" in failed.stderr and "Traceback" not in failed.stderr
+    assert failed.returncode != 0 and "none.npz does not exist" in failed.stderr and "Traceback" not in failed.stderr
