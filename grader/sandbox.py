@@ -159,6 +159,7 @@ def enter_root(spec: dict) -> None:
     root = spec["root"]
     libc_call("mount", None, "/", None, MS_REC | MS_PRIVATE, None)
     bind(root, root)
+    make_writable(root, spec["writable"], spec["disk"])  # first: what is visible may lie below /tmp
     for path in visible_paths(spec["visible"]):
         bind(path, root + path)
     for name in DEVICES:
@@ -169,9 +170,10 @@ def enter_root(spec: dict) -> None:
         libc_call("mount", "proc", f"{root}/proc", "proc", MS_SAFE, None)
     except OSError:  # a container that masks parts of /proc permits no fresh one
         libc_call("mount", "/proc", f"{root}/proc", None, MS_BIND | MS_REC, None)
-    set_read_only(root, True, recursive=True)
     libc_call("mount", "shm", f"{root}/dev/shm", "tmpfs", MS_SAFE, f"size={SHARED_MEMORY}")
-    make_writable(root, spec["writable"], spec["disk"])
+    set_read_only(root, True, recursive=True)
+    for path in (*spec["writable"], "/dev/shm"):
+        set_read_only(root + path, False, recursive=False)
     os.chroot(root)
 
 
