@@ -400,19 +400,16 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     facts = {"version": report.VERSION, "date": date, "zip": {**describe(zip_path), "path": str(shown_as)}, **more}
     found = checks.check_zip(zip_path, args.profile, args.packages, args.era)
-    images = None
-    ready = run and POSIX and not refused(found) and shut_in(args, console)
-    if ready:
+    images, ready = None, run and POSIX and not refused(found)
+    cells = (competition.read_cells(args.heldout) if args.heldout else generated_cells(PROBED)) if ready else None
+    if ready and shut_in(args, console):
         versions = environment.versions(args.python)
         facts["environment"] = versions | {"differs": environment.differing(versions),
                                            "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
         for name in environment.missing(args.python, args.packages):
             console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
         if args.heldout:
-            cells = competition.read_cells(args.heldout)
             facts["heldout"] = {**describe(args.heldout), "images": len(cells.images)}
-        else:
-            cells = generated_cells(PROBED)
         images = cells.images
         with console.status("", spinner="line") as status:
             # of the project's own zip the report in results/, made on two cores, stands in for an earlier one

@@ -178,7 +178,7 @@ def test_check_judges_a_zip_without_running_it(command, tmp_path):
 
 def test_a_zip_that_climbs_out_is_never_unpacked(command, tmp_path):
     path = make_zip(tmp_path / "s.zip", {"model.py": GOOD, "../climbed": "x"})
-    status, out, made = command("--check", path, "--rehearse")
+    status, out, made = command("--check", path, "--rehearse", "--without-isolation")
     assert status == 1 and "ZIP07" in out and "rehearsal" not in made
 
 
@@ -306,7 +306,9 @@ REHEARSED = [
 def rehearse(command, path, source, options=()):
     """`command` on a zip of this model.py and 128 cells."""
     heldout = npz(path / "cells.npz", 128)
-    return command("--check", make_zip(path / "s.zip", source), "--rehearse", "--heldout", heldout, *options)
+    return command(
+        "--check", make_zip(path / "s.zip", source), "--rehearse", "--without-isolation", "--heldout", heldout, *options
+    )
 
 
 @pytest.mark.parametrize(
@@ -364,7 +366,7 @@ def test_random_augmentation_that_changes_few_labels_is_found(command, tmp_path)
     images, labels = cells(128)
     images[:, 0, 0, 0] = labels * 32 + 29  # not far from the border between two classes
     np.savez(tmp_path / "cells.npz", images=images, labels=labels)
-    status, _, made = command("--check", path, "--rehearse", "--heldout", tmp_path / "cells.npz")
+    status, _, made = command("--check", path, "--rehearse", "--without-isolation", "--heldout", tmp_path / "cells.npz")
     assert status == 1 and "PRO01" in {f["code"] for f in made["findings"]}
 
 
@@ -440,7 +442,7 @@ def test_a_forecast_is_a_straight_line_through_two_calls():
 def test_mistakes_are_shown_on_a_page_that_needs_nothing_else(command, tmp_path):
     flawed = model(f"labels = {LABELS}\nlabels[labels == 3] = 5\nreturn labels")
     path, heldout = make_zip(tmp_path / "s.zip", flawed), npz(tmp_path / "cells.npz")
-    _, _, made = command("--check", path, "--rehearse", "--heldout", heldout)
+    _, _, made = command("--check", path, "--rehearse", "--without-isolation", "--heldout", heldout)
     labels = cells()[1]
     assert made["mistakes"] == [[i, 3, 5] for i in np.flatnonzero(labels == 3)]
     page = Path("report.html").read_text()
@@ -469,7 +471,7 @@ SURE = """
 def test_mistakes_have_the_models_confidence_the_surest_first(command, tmp_path, given):
     flawed = model(f"labels = {LABELS}\nlabels[labels == 3] = 5\nreturn labels") + SURE.format(given)
     path, heldout = make_zip(tmp_path / "s.zip", flawed), npz(tmp_path / "cells.npz")
-    _, out, made = command("--check", path, "--rehearse", "--heldout", heldout)
+    _, out, made = command("--check", path, "--rehearse", "--without-isolation", "--heldout", heldout)
     page = Path("report.html").read_text()
     if given == "chances":
         assert made["confidences"] == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], out
@@ -481,17 +483,17 @@ def test_mistakes_have_the_models_confidence_the_surest_first(command, tmp_path,
 def test_few_images_say_nothing_of_many(command, tmp_path):
     """The near twin of LIM06, which 128 images show."""
     path, heldout = make_zip(tmp_path / "s.zip", model(SEVERAL)), npz(tmp_path / "cells.npz", 64)
-    _, out, made = command("--check", path, "--rehearse", "--heldout", heldout)
+    _, out, made = command("--check", path, "--rehearse", "--without-isolation", "--heldout", heldout)
     assert made["findings"] == [] and "the memory cannot be told from 64" in " ".join(out.split())
 
 
 def test_seconds_are_expected_by_the_last_report_on_this_zip(command, tmp_path):
     zip_path, heldout = make_zip(tmp_path / "s.zip", GOOD), npz(tmp_path / "cells.npz")
-    made = command("--check", zip_path, "--rehearse", "--heldout", heldout)[2]
+    made = command("--check", zip_path, "--rehearse", "--without-isolation", "--heldout", heldout)[2]
     made["forecast"] |= {"seconds_load": 8, "seconds_per_image": 0.5}
     made["rehearsal"]["jobs"]["probe"]["seconds"] = 70
     Path("old.json").write_text(json.dumps(made))
-    arguments = ["--rehearse", "--heldout", heldout, "--report", "old.json"]
+    arguments = ["--rehearse", "--without-isolation", "--heldout", heldout, "--report", "old.json"]
     _, out, _ = command("--check", zip_path, *arguments)
     assert "64 pictures, about 40 s" in out and "other ways, about 70 s" in out
     Path("old.json").write_text(json.dumps(made))
@@ -501,7 +503,7 @@ def test_seconds_are_expected_by_the_last_report_on_this_zip(command, tmp_path):
 
 def test_foreign_text_is_escaped_on_the_page(command, tmp_path):
     path = make_zip(tmp_path / "s.zip", model("raise ValueError('<script>alert(1)</script>[red]')"))
-    _, out, _ = command("--check", path, "--rehearse", "--heldout", npz(tmp_path / "cells.npz"))
+    _, out, _ = command("--check", path, "--rehearse", "--without-isolation", "--heldout", npz(tmp_path / "cells.npz"))
     assert "<script" not in Path("report.html").read_text()
     assert "[red]" in out  # neither does the terminal take it for markup
 
@@ -621,7 +623,7 @@ def test_a_rehearsal_under_other_versions_says_so_in_the_verdict(command, tmp_pa
     environment.lay_out(tmp_path / "other", sys.executable)
     next((tmp_path / "other").rglob("tensorflow-*.dist-info")).unlink()
     zip_path, heldout = make_zip(tmp_path / "s.zip", GOOD), npz(tmp_path / "cells.npz")
-    arguments = ["--check", zip_path, "--rehearse", "--heldout", heldout]
+    arguments = ["--check", zip_path, "--rehearse", "--without-isolation", "--heldout", heldout]
     status, out, made = command(*arguments, "--python", tmp_path / "other/bin/python")
     assert (status, made["verdict"], [f["code"] for f in made["findings"]]) == (0, "runs", ["ENV01"]), out
     assert made["scores"]["accuracy"] == 1.0 and made["environment"]["tensorflow"] is None
