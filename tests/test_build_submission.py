@@ -71,7 +71,7 @@ def test_a_good_submission_is_built_scored_and_reported(command, source, tmp_pat
     assert made["zip"] == {"path": "submission.zip", "bytes": os.path.getsize("submission.zip"), "sha256": digest}
     assert (made["version"], made["verdict"], made["words"], made["findings"]) == (report.VERSION, "good", "GOOD", [])
     assert set(made["files"]) == {"model.py", "weights/manifest.json", "weights/model.weights.h5"}
-    first, second, versions, *_ = out.splitlines()
+    first, second, versions, *_ = out[out.index("stage 1") :].splitlines()
     assert first == "stage 1 of 2: labelling and scoring 64 pictures"
     assert second == "stage 2 of 2: asking 64 of them again in other ways"
     assert versions.startswith("ran under   Python 3.11") and "TensorFlow 2.17.0, Keras 3.4.1" in out
