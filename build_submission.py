@@ -437,7 +437,7 @@ def shut_in(args: argparse.Namespace, console) -> bool:
     """Whether a rehearsal may start: not of a foreign zip, where nothing shuts it in, unless the user says so."""
     isolated, why = sandbox.permitted(args.python)
     if not isolated:
-        console.print(f"This machine cannot shut a submission in ({why}): it runs as a plain process.", soft_wrap=True)
+        console.print(f"This machine cannot shut a submission in ({why}): it runs as a plain process.")
     if not isolated and args.check and not args.without_isolation:
         console.print("It is not run. If you trust this zip as your own programs, say --without-isolation.")
         return False
