@@ -10,7 +10,6 @@ folder --cards. A recipe without a run gets a row that says so; a shortened run 
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import shlex
@@ -71,7 +70,7 @@ def read_card(folder: Path, run: dict, cards: Path | None) -> tuple[dict, list[s
     if not weights.is_file():
         raise ValueError(f"{weights} is missing, so that nothing shows whether {path} is its card")
     try:
-        if card["provenance"]["weights_sha256"] != hashlib.sha256(weights.read_bytes()).hexdigest():
+        if card["provenance"]["weights_sha256"] != model.sha256(weights):
             return {}, [f"{path.name} is of other weights"]
         now = evaluate.inference(folder)
         if card["provenance"].get("inference", now) != now:  # cards did not always say it

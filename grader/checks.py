@@ -26,6 +26,7 @@ from grader.codes import Finding, finding, refused
 from grader.source import KNOWN, check_sources
 from grader.syntax import MAX_SOURCE
 from grader.weights import MAX_DIRECTORY, WHOLE_RATIO, WHOLE_SMALL, check_weights, directory, inner_zip, packed_tightly
+from grader.worker import ERAS, NEWEST
 
 MAX_MB = 15_000  # the quota of a user; 4.4 GB is known to have passed
 SLOW_MB = 2000  # uploads above this often break off
@@ -62,7 +63,7 @@ class Entry:
 
 
 def check_zip(
-    path: str | Path, profile: str = "an2dl", packages: tuple[str, ...] = (), era: str = "2026-05"
+    path: str | Path, profile: str = "an2dl", packages: tuple[str, ...] = (), era: str = NEWEST
 ) -> list[Finding]:
     """Findings of every kind, in the order in which they would strike, each once; empty for a healthy zip.
 
@@ -275,5 +276,5 @@ def check_metadata(entries: dict[str, Entry], era: str) -> Iterator[Finding]:
         if has_command(entries[name].head):
             yield finding("MET01", name=name)
     size = sum(entry.size for entry in entries.values()) / 1e6
-    if not named and size > COPY_MB and era in ("2024", "2026"):
+    if not named and size > COPY_MB and ERAS[era].copied_to_output:
         yield finding("ZIP12", size=f"{size:.0f}")

@@ -18,12 +18,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from grader import sandbox
 from grader.environment import lay_out
+from grader.sandbox import walk
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TICK = 0.05  # seconds between two looks at a running program
@@ -35,9 +36,7 @@ class Limits:
     """What one job may use. The platform sets the time and the packages; the others keep this machine safe."""
 
     seconds: float = 600.0  # the platform's default for a phase
-    memory: int | None = (
-        None  # bytes over all processes, shared memory included; None: all but RESERVE of what there is
-    )
+    memory: int | None = None  # bytes over all processes, shared ones too; None: all but RESERVE of what there is
     disk: int = 2 << 30  # bytes written below /app and /tmp together, and in any one file
     processes: int = 2048  # and threads
     log: int = 1 << 20  # bytes kept of each log, half from its beginning and half from its end
@@ -88,21 +87,6 @@ def substitute(word: str, app: str, scoring: bool) -> str:
     ]:
         word = word.replace(name, f"{app}/{path}")
     return word
-
-
-def walk(folder: str | Path) -> Iterator[tuple[str, os.DirEntry]]:
-    """(relative path, entry) of all below a folder, however deep; links are not followed, unreadable folders empty."""
-    start = len(os.fspath(folder)) + 1
-    todo = [os.fspath(folder)]
-    while todo:
-        try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    yield entry.path[start:], entry
-                    if entry.is_dir(follow_symlinks=False):
-                        todo.append(entry.path)
-        except OSError:
-            continue  # it went while we looked, or its path is too long
 
 
 def folder_bytes(*folders: Path) -> int:
@@ -239,7 +223,8 @@ def over_limit(pid: int, root: Path, limits: Limits, shared: int, job: Job) -> s
         return "memory"
     if sum(table[p][2] for p in family) > limits.processes:
         return "processes"
-    if folder_bytes(root / "app/output", root / "tmp") > limits.disk:
+    isolated, _ = sandbox.permitted(limits.python)  # there the file system has the limit's size
+    if not isolated and folder_bytes(root / "app/output", root / "tmp") > limits.disk:
         return "disk"
     return None
 

@@ -31,13 +31,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 CLONE_NEW = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # user mount pid net ipc uts
-MS_BIND, MS_REC, MS_PRIVATE, MS_SAFE = 0x1000, 0x4000, 0x40000, 0xE  # MS_SAFE: nosuid, nodev, noexec
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+MS_SAFE, MS_NOEXEC = 0xE, 0x8  # MS_SAFE: nosuid, nodev, noexec
 SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, 0x8000, 1  # one number on every architecture since 5.12
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 36, 38
-MNT_DETACH, AF_VSOCK = 2, 40
+AF_VSOCK = 40
 # {machine: (its audit number, socket, (add_key, request_key, keyctl))}: linux/audit.h and the tables of system calls
 CALLS = {"x86_64": (0xC000003E, 41, (248, 249, 250)), "aarch64": (0xC00000B7, 198, (217, 218, 219))}
 
@@ -55,6 +57,21 @@ def visible_paths(more: list[str]) -> list[str]:
     paths = [f"{prefix}/{part}" for prefix in prefixes for part in ("bin", "lib", "lib64")]
     paths += [*map(os.path.realpath, more), *SYSTEM, *map(str, Path("/dev").glob("nvidia*"))]
     return sorted({path for path in paths if os.path.lexists(path)}, key=len)
+
+
+def walk(folder: str | Path) -> Iterator[tuple[str, os.DirEntry]]:
+    """(relative path, entry) of all below a folder, however deep; links are not followed, unreadable folders empty."""
+    start = len(os.fspath(folder)) + 1
+    todo = [os.fspath(folder)]
+    while todo:
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    yield entry.path[start:], entry
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+        except OSError:
+            continue  # it went while we looked, or its path is too long
 
 
 def process_table() -> dict[int, tuple[int, int, int]]:
@@ -181,7 +198,7 @@ def make_writable(root: str, paths: list[str], disk: int) -> None:
     """Put these folders with their contents into one tmpfs with room for `disk` bytes more."""
     held = sum(entry.stat().st_size + 4096 for path in paths for entry in Path(root + path).rglob("*"))
     room = f"{root}/tmp"
-    libc_call("mount", "room", room, "tmpfs", MS_SAFE & ~8, f"size={disk + held},nr_inodes=100k")
+    libc_call("mount", "room", room, "tmpfs", MS_SAFE & ~MS_NOEXEC, f"size={disk + held},nr_inodes=100k")
     folders = {path: f"{room}/{number}" for number, path in enumerate(paths)}
     for path, folder in folders.items():
         if path != "/tmp":
@@ -248,20 +265,16 @@ def copy_out(spec: dict) -> bool:
 
     The working directory is the root folder as it was before anything was mounted in it.
     """
-    keep, left, todo = spec["keep"], spec["disk"], [""]
+    keep, left = spec["keep"], spec["disk"]
     room = os.statvfs(spec["root"] + keep)
     full = not room.f_bavail or not room.f_ffree
     for entry in os.scandir(f".{keep}"):  # what was there before, and may have been removed since
         shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
-    while todo:
-        folder = todo.pop()
-        if folder.count("/") > 32:  # nobody's results lie deeper
-            continue
-        for entry in os.scandir(spec["root"] + keep + folder):
-            info, to = entry.stat(follow_symlinks=False), f".{keep}{folder}/{entry.name}"
+    for path, entry in walk(spec["root"] + keep):
+        with contextlib.suppress(OSError):  # its path is too long there
+            info, to = entry.stat(follow_symlinks=False), f".{keep}/{path}"
             if stat.S_ISDIR(info.st_mode):
-                os.makedirs(to, exist_ok=True)
-                todo.append(f"{folder}/{entry.name}")
+                os.mkdir(to)
             elif stat.S_ISREG(info.st_mode) and info.st_size <= left:
                 shutil.copyfile(entry.path, to)
                 left -= info.st_size

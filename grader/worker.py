@@ -32,7 +32,8 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from grader import sandbox
+from grader import competition, sandbox
+from grader.competition import columns
 from grader.runner import Job, Limits, folder_bytes, run_program, walk
 
 HERE = Path(__file__).resolve().parent
@@ -86,14 +87,6 @@ class Run:
     def become(self, status: str, detail: str = "") -> None:
         self.status, self.detail = status, detail
         self.history.append(status)
-
-
-def columns(competition: Path = HERE / "competition.yaml") -> list[str]:
-    """Keys of the leaderboard's columns: the only scores that the platform keeps."""
-    import yaml  # here, so that a zip can be built by a Python that has the standard library alone
-
-    boards = yaml.safe_load(competition.read_text(encoding="utf-8"))["leaderboards"]
-    return [column["key"] for board in boards for column in board["columns"]]
 
 
 def isolation(python: str) -> str:
@@ -240,8 +233,6 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     folder: an existing, empty folder for the two jobs, left for the caller to look into and to remove; era: a key of
     ERAS.
     """
-    from grader import competition  # which imports this module
-
     limits, rules = limits or Limits(), ERAS[era]
     run = Run(isolation=isolation(limits.python), classes=classes or competition.read()["classes"])
     first, second = folder / "prediction", folder / "scoring"

@@ -636,6 +636,13 @@ def test_memory_above_the_limit_ends_with_137(rehearse, mode):
     assert run.prediction.peak_memory > 80 * 10**6
 
 
+@needs_namespaces
+def test_paths_too_long_to_copy_do_not_cost_the_predictions(rehearse):
+    dig = "os.chdir(sys.argv[-1])\nfor _ in range(30): os.mkdir('d' * 200); os.chdir('d' * 200)\n"
+    run = rehearse(hostile(dig + RIGHT))
+    assert (run.status, codes(run)) == ("Finished", set())
+
+
 def test_deep_and_locked_folders_are_cleared_away(rehearse, tmp_path):
     dig = """
         os.chdir(sys.argv[-1])

@@ -9,7 +9,6 @@ the new cells lack are not forgotten, each class is stood for by the mean featur
 the layer is held back is chosen by cross-validation. `python model.py PATHS --weights runs/mine` uses the result.
 """
 
-import hashlib
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -172,7 +171,7 @@ def write_run(predictor: model.Model, head: Head, cells: data.Cells, out: Path) 
     predictor.network.get_layer("head").set_weights(list(head))
     with new_folder(out) as folder:
         save_half(predictor.network, folder / "model.weights.h5")
-        manifest["sha256"] = hashlib.sha256((folder / "model.weights.h5").read_bytes()).hexdigest()
+        manifest["sha256"] = model.sha256(folder / "model.weights.h5")
         write_json(folder / "manifest.json", manifest)
 
 

@@ -12,7 +12,6 @@ After every epoch the folder holds model.weights.h5 and manifest.json (what mode
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import os
 import shlex
@@ -193,7 +192,7 @@ class Run:
         """What model.py reads, and where the weights come from. model.py refuses weights of another SHA-256."""
         last = self.history[-1]
         return {
-            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "sha256": model.sha256(weights),
             "network": self.recipe.network,
             "pixels": last["size"],
             "enhance": list(self.recipe.enhance),
