@@ -19,6 +19,9 @@ from training.recipes import RECIPES
 LOSSES = (1.0, 0.4, 0.6)  # of validation: the second epoch is the best
 
 
+WHOLE = RECIPES["ours"].head_epochs + RECIPES["ours"].epochs
+
+
 def settings_of(name, **changes):
     settings = {**dataclasses.asdict(RECIPES[name]), "recipe": name, "limit": None, "data": "0", **changes}
     return json.loads(json.dumps(settings))
@@ -78,7 +81,7 @@ def column(row, name):
 
 
 def test_every_recipe_has_a_row(tmp_path):
-    rows = compare.compare([make_run(tmp_path / "vit", "vit", 60), make_run(tmp_path / "ours", "ours", 61)])
+    rows = compare.compare([make_run(tmp_path / "vit", "vit", 60), make_run(tmp_path / "ours", "ours", WHOLE)])
     assert [row["recipe"] for row in rows] == list(RECIPES)
     there = {row["recipe"] for row in rows if row["notes"] != ["not trained here"]}
     assert there == {"ours", "vit"} and row_of(rows, "ours")["notes"] == row_of(rows, "vit")["notes"] == []
@@ -96,11 +99,11 @@ def test_scores_are_of_the_epoch_that_ships(tmp_path):
 
 def test_trials_and_changes_are_marked(tmp_path):
     cases = {
-        "short": ("ours", 2, {"epochs": 1}, ["trial: 2 of 61 epochs"]),
-        "few": ("ours", 61, {"limit": 500}, ["trial: 61 of 61 epochs, at most 500 cells"]),
+        "short": ("ours", 2, {"epochs": 1}, [f"trial: 2 of {WHOLE} epochs"]),
+        "few": ("ours", WHOLE, {"limit": 500}, [f"trial: {WHOLE} of {WHOLE} epochs, at most 500 cells"]),
         "killed": ("lionia_basic_cnn", 3, {}, ["trial: 3 of 30 epochs"]),
         "patient": ("lionia_basic_cnn", 7, {}, ["stopped early: 7 of 30 epochs"]),
-        "changed": ("ours", 61, {"mixup": 0.5}, ["other mixup"]),
+        "changed": ("ours", WHOLE, {"mixup": 0.5}, ["other mixup"]),
         "scratch": ("spritzers_mobilenetv3small", 31, {"weights": "none"}, ["from random weights"]),
         "long": ("fine_tuned", 6, {"epochs": 5}, ["other epochs"]),
     }
@@ -143,7 +146,7 @@ def test_the_command_of_a_row_gives_its_settings(tmp_path, name, words):
 
 
 def test_rows_of_earlier_tables_say_so_and_those_of_gone_recipes_go(tmp_path):
-    rows = compare.compare([make_run(tmp_path / "ours", done=61)])
+    rows = compare.compare([make_run(tmp_path / "ours", done=WHOLE)])
     known = [{**row_of(rows, "ours"), "recipe": name, "run": name} for name in ("vit", "gone")]
     for row in known:
         del row["command"]
@@ -183,7 +186,7 @@ def test_card_in_the_folder_or_beside(tmp_path):
 
 
 def test_card_that_does_not_count(tmp_path):
-    folder = make_run(tmp_path / "ours", done=61)
+    folder = make_run(tmp_path / "ours", done=WHOLE)
     make_card(folder / "card.json", weights=b"older weights")
     row = compare.make_row(folder)
     assert row["heldout"] is None and row["notes"] == ["card.json is of other weights"]
