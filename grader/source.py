@@ -144,7 +144,8 @@ def share(reached: dict[str, Nodes]) -> dict[str, dict[str, ast.expr]]:
                 wanted = list(values[other]) if isinstance(node, ast.Import) else {alias.name} & values[other].keys()
                 left -= len(wanted)
                 for name in wanted:
-                    text = work_out(values[other][name], values[other], other)
+                    value = values[other].get(name)  # gone where an earlier name came to it, and it was open
+                    text = value and work_out(value, values[other], other)
                     here = alias.asname or alias.name
                     here = f"{here}.{name}" if isinstance(node, ast.Import) else here
                     if text is not None:

@@ -646,6 +646,25 @@ def test_the_projects_own_submission_is_clean(tmp_path):
     assert check_zip(make_zip(tmp_path / "kit.zip", files)) == []
 
 
+def test_the_zip_of_a_run_that_needs_more_code(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model.weights.h5").write_bytes(hdf5())
+    needed = {"network": "ViT"}, {"enhance": ["clahe"]}, {"network": "ViT", "enhance": ["clahe"]}
+    for manifest, lacks in zip(needed, ([], ["IMP01"], ["IMP01"]), strict=True):
+        (tmp_path / "run/manifest.json").write_text(json.dumps(manifest))
+        path = tmp_path / "s.zip"
+        path.write_bytes(build_submission.submission(tmp_path / "run", "a run"))
+        assert [f.code for f in check_zip(path)] == lacks  # training/enhance.py needs OpenCV
+        assert check_zip(path, packages=("cv2",)) == []
+
+
+def test_a_path_of_another_file_that_rests_on_a_later_name(tmp_path):
+    for base, codes in (("os.environ['DATA']", []), ("'/home/me'", ["PATH02"])):
+        other = f"import os\nif os.name:\n    base = {base}\nfirst = os.path.join(base, 'a.npy')\n"
+        files = {"model.py": model("np.load(other.first)", top="import other"), "other.py": other}
+        assert [f.code for f in check_zip(make_zip(tmp_path / "s.zip", files))] == codes
+
+
 def test_static_checks_import_neither_tensorflow_nor_numpy(tmp_path):
     path = make_zip(tmp_path / "s.zip", {"model.py": loads("n.keras"), "n.keras": keras_file()})
     script = (

@@ -1,14 +1,19 @@
 """Every recipe against the text that it comes from: each knob that a report states, and what fills the gaps."""
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
-from training import augment, networks, optimization, settings
+import build_submission
+import model
+from tests.submissions import npz
+from training import augment, data, networks, optimization, settings, train
 from training.recipes import RECIPES, REPORTED, Recipe
 
 # Not stated: as plain as Keras has it.
@@ -155,3 +160,42 @@ def test_the_page_of_the_reports_names_every_recipe_and_no_other():
     assert prefixed <= set(PINNED)
     for path in re.findall(r"`((?:training|evaluation|tests|results)/[\w./]+)`", text):
         assert (ROOT / path).exists(), path
+
+
+LARGEST = [name for name, recipe in RECIPES.items() if recipe.network == "EfficientNetB4"]
+WRITTEN = (("--out", "a.zip"), ("--report", "report.json"), ("--html", "report.html"), ("--logs", "logs"))
+
+
+def trial(name, cells, out):
+    """The trial command from random weights; returns the history of its one epoch."""
+    options = ("--weights", "none", "--limit", 64, "--epochs", 1, "--data", cells, "--out", out)
+    command = [sys.executable, "-m", "training.train", "--recipe", name, *map(str, options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (entry,) = json.loads((out / "run.json").read_text())["history"]
+    return entry
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.long if n in LARGEST[1:] else pytest.mark.slow) for n in RECIPES],
+)
+def test_a_trial_is_trained_saved_read_back_and_submitted(name, tmp_path):
+    """Every recipe at its real network and size: a step is trained at a rate above 0, what is read back has the loss
+    that was measured before it was written, up to the file's half precision, and its zip runs and is scored."""
+    entry = trial(name, npz(tmp_path / "cells.npz", 72), tmp_path / "run")
+    assert np.isfinite(entry["train"]["loss"])
+    predictor = model.Model(tmp_path / "run")
+    assert predictor.network.layers[-1].get_weights()[1].any()  # the head's biases start at 0
+    predictor.views, predictor.temperature = predictor.views[:1], 1.0
+    cells = train.limited(data.read(tmp_path / "cells.npz"), 64, 0)
+    _, validation, _ = train.prepare(cells, RECIPES[name])
+    found = train.score(predictor.predict_proba(validation.images), validation.labels)
+    assert found["loss"] == pytest.approx(entry["validation"]["loss"], rel=0.02)
+
+    written = [word for option, file in WRITTEN for word in (option, str(tmp_path / file))]
+    options = ["--heldout", str(npz(tmp_path / "heldout.npz", 16)), "--time-limit", "3600", *written]
+    options += ["--packages", "cv2"] * bool(RECIPES[name].enhance)
+    status = build_submission.main(["--source", str(tmp_path / "run"), *options])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert status == 0 and report["verdict"] in ("good", "runs") and "scores" in report, report["findings"]

@@ -50,12 +50,10 @@ def check(recipe: Recipe) -> None:
 def from_scratch(recipe: Recipe) -> Recipe:
     """The recipe from random weights: there is nothing pretrained to keep, so no head goes first and no layer stays.
 
-    Raises ValueError for a recipe that trains nothing but the head.
+    A recipe of the head alone stays one, on a random backbone's features.
     """
     if recipe.epochs == 0:
-        raise ValueError(
-            "this recipe trains nothing but the head, on pretrained features: take other --weights than none"
-        )
+        return dataclasses.replace(recipe, weights="none")
     return dataclasses.replace(recipe, weights="none", head_epochs=0, frozen=0, only=())
 
 
