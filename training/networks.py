@@ -8,13 +8,21 @@ probabilities (n, 8) float32. Resizing to a network's own size and the scaling i
 graph. LionIA and Spritzers are the two teams whose reports this project is built from; they name their own CNNs but
 not every number in them, so "as far as stated" marks where the plain standard fills in.
 
-A submission whose network is built here carries this very file: it needs `model.py`, Keras and the standard library.
+A submission whose network is built here carries this very file: it needs `model.py` and what Keras itself needs.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import h5py
+import keras
+from keras import layers
+
+import model
 
 PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
 
@@ -29,67 +37,65 @@ class Network:
     backbone, which no weights file of the backbone holds; 0 for none.
     """
 
-    name: str
     size: int
     backbone: Callable
     any_size: bool = False
     imagenet: bool = False
     dense: int = 0
 
-    def build(
-        self, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None
-    ):
-        """A keras.Model, float32 images (n, size, size, 3) in 0-255 to probabilities (n, 8) float32.
 
-        size: height and width of the images that come in, None for any. weights: a `.weights.h5` of the backbone, or
-        of the whole network as a run leaves it; None for random ones. dropout: share of the features dropped before the
-        head. pixels: of EfficientNetV2B0, see model.build_network. Raises ValueError where the weights file cannot be
-        read or is not this network's.
-        """
-        import keras
+def build(
+    name: str, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None
+) -> keras.Model:
+    """The network of that name: float32 images (n, size, size, 3) in 0-255 to probabilities (n, 8) float32.
 
-        import model
-
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; it must be at least 0 and less than 1")
-        whole = weights is not None and _loading(weights, lambda: _has_head(weights))
+    size: height and width of the images that come in, None for any. weights: a `.weights.h5` of the backbone, or of the
+    whole network as a run leaves it; None for random ones. dropout: share of the features dropped before the head.
+    pixels: of EfficientNetV2B0, see model.build_network. Raises ValueError where there is no such network, or the
+    weights file cannot be read or is not this network's.
+    """
+    network = find(name)
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; it must be at least 0 and less than 1")
+    with _reading(weights):
+        whole = weights is not None and _has_head(weights)
         headless = None if whole else weights
-        if self.name == "EfficientNetV2B0":  # the network that is submitted: one piece of code for both sides
-            network = _loading(headless, lambda: model.build_network(size, headless, dropout, pixels))
+        if name == "EfficientNetV2B0":  # the network that is submitted: one piece of code for both sides
+            made = model.build_network(size, headless, dropout, pixels)
         else:
-            images = keras.Input((size, size, 3))
-            x = images
-            if size != self.size and not self.any_size:
-                x = keras.layers.Resizing(self.size, self.size, dtype="float32")(x)
-            features = self.backbone(x)
-            if headless is not None:
-                _loading(headless, lambda: keras.Model(images, features).load_weights(headless))
-            if self.dense:
-                features = keras.layers.Dense(self.dense, activation="relu", name="added")(features)
-            x = keras.layers.Dropout(dropout)(features)
-            x = keras.layers.Dense(model.NUM_CLASSES, activation="softmax", dtype="float32", name="head")(x)
-            network = keras.Model(images, x)
+            made = _assemble(network, size, headless, dropout)
         if whole:
-            _loading(weights, lambda: network.load_weights(weights))
-        return network
+            made.load_weights(weights)
+    return made
+
+
+def _assemble(network: Network, size: int | None, headless: Path | None, dropout: float) -> keras.Model:
+    """Resizing where it is needed, backbone, added layer, dropout and head; see `build`."""
+    x = images = keras.Input((size, size, 3))
+    if size != network.size and not network.any_size:
+        x = layers.Resizing(network.size, network.size, dtype="float32")(x)
+    x = network.backbone(x)
+    if headless is not None:
+        keras.Model(images, x).load_weights(headless)
+    if network.dense:
+        x = layers.Dense(network.dense, activation="relu", name="added")(x)
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(images, layers.Dense(model.NUM_CLASSES, activation="softmax", dtype="float32", name="head")(x))
 
 
 def _has_head(weights: Path) -> bool:
     """Whether a `.weights.h5` holds a dense layer of as many outputs as there are classes."""
-    import h5py
-
-    import model
-
     with h5py.File(weights) as file:
-        layers = file["layers"]
-        biases = [layers[name]["vars"].get("1") for name in layers if name.startswith("dense")]
+        held = file["layers"]
+        biases = [held[name]["vars"].get("1") for name in held if name.startswith("dense")]
         return any(bias is not None and bias.shape == (model.NUM_CLASSES,) for bias in biases)
 
 
-def _loading(weights: Path | None, load: Callable):
-    """load(), with one kind of error for a weights file that cannot be read or does not fit."""
+@contextlib.contextmanager
+def _reading(weights: Path | None):
+    """One kind of error for a weights file that cannot be read or does not fit."""
     try:
-        return load()
+        yield
     except (ValueError, OSError, KeyError) as error:
         if weights is None:
             raise
@@ -101,15 +107,11 @@ def _loading(weights: Path | None, load: Callable):
 
 def linear(x):
     """Spritzers' first model, a linear classifier: the pixels themselves, in 0-1, are the features."""
-    from keras import layers
-
     return layers.Flatten()(layers.Rescaling(1 / 255, dtype="float32")(x))
 
 
 def basic_cnn(x):
     """LionIA's basic CNN, as far as stated: three convolutions with max pooling and one dense layer, from scratch."""
-    from keras import layers
-
     x = layers.Rescaling(1 / 255, dtype="float32")(x)
     for filters in (32, 64, 128):
         x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
@@ -119,8 +121,6 @@ def basic_cnn(x):
 
 def simple_cnn(x):
     """Spritzers' simple CNN: four convolutions; widths, max pooling and the average pooling behind are the standard."""
-    from keras import layers
-
     x = layers.Rescaling(1 / 255, dtype="float32")(x)
     for filters in (32, 64, 128, 256):
         x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
@@ -133,8 +133,6 @@ def half_vgg(x):
 
     He initialisation, without which thirteen convolutions in a row do not start to learn (He et al. 2015).
     """
-    from keras import layers
-
     x = layers.Rescaling(1 / 255, dtype="float32")(x)
     for filters, repeats in ((32, 2), (64, 2), (128, 3), (256, 3), (256, 3)):
         for _ in range(repeats):
@@ -152,8 +150,6 @@ def vit(x, patch: int = 8, width: int = 192, depth: int = 6):
     Patches of 8x8 pixels, learned positions, pre-norm blocks, and the average of all patches in place of a class token
     (Beyer, Zhai & Kolesnikov 2022).
     """
-    from keras import layers
-
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
     return encode(layers.Conv2D(width, patch, strides=patch)(x), depth)
 
@@ -163,8 +159,6 @@ def hybrid(x, width: int = 192, depth: int = 5):
 
     Three convolutions of stride 2 and one of 1x1: 12x12 tokens of a 96-pixel image, as many as `vit` has.
     """
-    from keras import layers
-
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
     for filters in (width // 4, width // 2, width):
         x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
@@ -174,14 +168,13 @@ def hybrid(x, width: int = 192, depth: int = 5):
 
 def encode(x, depth: int, heads: int = 3):
     """Tokens (n, h, w, width) through `depth` blocks of attention, to their average (n, width)."""
-    from keras import initializers, layers, ops
 
     def small():
-        return initializers.TruncatedNormal(stddev=0.02)
+        return keras.initializers.TruncatedNormal(stddev=0.02)
 
     width, tokens = x.shape[3], x.shape[1] * x.shape[2]
     x = layers.Reshape((tokens, width))(x)
-    positions = ops.cumsum(ops.ones_like(x[:, :, 0], dtype="int32"), axis=1) - 1
+    positions = keras.ops.cumsum(keras.ops.ones_like(x[:, :, 0], dtype="int32"), axis=1) - 1
     x = layers.Add()([x, layers.Embedding(tokens, width, embeddings_initializer=small())(positions)])
     for _ in range(depth):
         y = layers.LayerNormalization(epsilon=1e-6)(x)
@@ -197,52 +190,45 @@ def encode(x, depth: int, heads: int = 3):
 # --- keras.applications, each behind the scaling its ImageNet weights expect -----------------------------------------
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0-1
+AGAIN = [1 / math.sqrt(d) for d in DEVIATION]
+SCALING = {  # (scale, offset) of pixels in 0-255; MobileNetV3, ConvNeXt and EfficientNetV2 do all of it inside
+    "ResNet50V2": (1 / 127.5, -1.0),  # to [-1, 1]
+    "ResNet101": (1.0, [-103.939, -116.779, -123.68]),  # BGR, less the mean
+    "DenseNet169": ([1 / (255 * d) for d in DEVIATION], [-m / d for m, d in zip(MEAN, DEVIATION, strict=True)]),
+    # Keras normalises inside, but divides by sqrt(deviation) once more only where it loads ImageNet weights itself. The
+    # same before its normalisation, y/255 - mean = (x/255 - mean) / sqrt(deviation), so that one graph serves.
+    "EfficientNetB4": (AGAIN, [255 * m * (1 - a) for m, a in zip(MEAN, AGAIN, strict=True)]),
+}
 
 
 def application(name: str, x):
     """The headless keras.applications network `name` with average pooling on images x of 0-255."""
-    import keras
-
-    def rescale(x, scale, offset, name="scaling"):
-        return keras.layers.Rescaling(scale, offset, dtype="float32", name=name)(x)
-
-    if name == "ResNet50V2":  # to [-1, 1]
-        x = rescale(x, 1 / 127.5, -1.0)
-    elif name == "ResNet101":  # RGB to BGR, less the mean
-        x = rescale(keras.ops.flip(x, axis=-1), 1.0, [-103.939, -116.779, -123.68])
-    elif name == "DenseNet169":  # to zero mean and unit deviation
-        x = rescale(x, [1 / (255 * d) for d in DEVIATION], [-m / d for m, d in zip(MEAN, DEVIATION, strict=True)])
-    elif name == "EfficientNetB4":
-        # Keras normalises inside, but divides by sqrt(deviation) once more only where it loads ImageNet weights itself.
-        # The same before its normalisation, y/255 - mean = (x/255 - mean) / sqrt(deviation), so that one graph serves,
-        # with as many layers as Keras's own.
-        again = [1 / math.sqrt(d) for d in DEVIATION]
-        x = rescale(x, again, [255 * m * (1 - a) for m, a in zip(MEAN, again, strict=True)], None)
-    # MobileNetV3, ConvNeXt and EfficientNetV2 do all of it inside
+    if name == "ResNet101":
+        x = keras.ops.flip(x, axis=-1)  # RGB to BGR
+    if name in SCALING:
+        own = name == "EfficientNetB4"  # Keras's graph has such a layer, too, and counts it
+        x = layers.Rescaling(*SCALING[name], dtype="float32", name=None if own else "scaling")(x)
     return getattr(keras.applications, name)(weights=None, include_top=False, input_tensor=x, pooling="avg").output
 
 
 def _application(name: str, size: int = 96, any_size: bool = True, dense: int = 0) -> Network:
-    return Network(name, size, lambda x: application(name, x), any_size, imagenet=True, dense=dense)
+    return Network(size, partial(application, name), any_size, imagenet=True, dense=dense)
 
 
 NETWORKS = {
-    network.name: network
-    for network in (
-        Network("Linear", 96, linear),  # Spritzers, where it starts from
-        Network("BasicCNN", 96, basic_cnn),  # LionIA
-        Network("SimpleCNN", 96, simple_cnn, any_size=True),  # Spritzers, four convolutions
-        Network("HalfVGG", 96, half_vgg),  # Spritzers; Simonyan & Zisserman 2015, with half the filters
-        _application("MobileNetV3Small"),  # Spritzers; Howard et al. 2019
-        _application("ResNet50V2"),  # LionIA; He et al. 2016, Identity mappings
-        _application("ResNet101"),  # the reports' comparisons; He et al. 2016, Deep residual learning
-        _application("DenseNet169"),  # the reports' comparisons; Huang et al. 2017
-        _application("ConvNeXtBase", dense=256),  # LionIA, its added layer as far as stated; Liu et al. 2022
-        _application("EfficientNetB4", size=380, any_size=False),  # Spritzers' best; Tan & Le 2019
-        _application("EfficientNetV2B0"),  # LionIA's best, and ours; Tan & Le 2021
-        Network("ViT", 96, vit),  # future work in the reports; Dosovitskiy et al. 2021
-        Network("Hybrid", 96, hybrid),  # future work in the reports; Xiao et al. 2021
-    )
+    "Linear": Network(96, linear),  # Spritzers, where it starts from
+    "BasicCNN": Network(96, basic_cnn),  # LionIA
+    "SimpleCNN": Network(96, simple_cnn, any_size=True),  # Spritzers, four convolutions
+    "HalfVGG": Network(96, half_vgg),  # Spritzers; Simonyan & Zisserman 2015, with half the filters
+    "MobileNetV3Small": _application("MobileNetV3Small"),  # Spritzers; Howard et al. 2019
+    "ResNet50V2": _application("ResNet50V2"),  # LionIA; He et al. 2016, Identity mappings
+    "ResNet101": _application("ResNet101"),  # the reports' comparisons; He et al. 2016, Deep residual learning
+    "DenseNet169": _application("DenseNet169"),  # the reports' comparisons; Huang et al. 2017
+    "ConvNeXtBase": _application("ConvNeXtBase", dense=256),  # LionIA, with an added layer; Liu et al. 2022
+    "EfficientNetB4": _application("EfficientNetB4", 380, any_size=False),  # Spritzers' best; Tan & Le 2019
+    "EfficientNetV2B0": _application("EfficientNetV2B0"),  # LionIA's best, and ours; Tan & Le 2021
+    "ViT": Network(96, vit),  # future work in the reports; Dosovitskiy et al. 2021
+    "Hybrid": Network(96, hybrid),  # future work in the reports; Xiao et al. 2021
 }
 
 
@@ -251,13 +237,6 @@ def find(name: str) -> Network:
     if name not in NETWORKS:
         raise ValueError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
     return NETWORKS[name]
-
-
-def build(
-    name: str, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None
-):
-    """The network of that name, see Network.build."""
-    return find(name).build(size, weights, dropout, pixels)
 
 
 def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path | None:
@@ -281,9 +260,7 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
     path = Path(folder) / f"{name.lower()}_notop.weights.h5"
     if not path.is_file():
         try:
-            import keras
-
-            from training.files import write_atomically
+            from training.files import write_atomically  # which no submission carries, nor needs
 
             pretrained = getattr(keras.applications, name)(weights="imagenet", include_top=False)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -308,13 +285,10 @@ def backbone_layers(network) -> list:
     ConvNeXt's stem, is one layer. Not counted is what is put around the backbone: resizing and scaling that Keras
     leaves to the caller, an added layer, dropout and head.
     """
-    import keras
-
     if network.layers[-1].name != "head":
         raise ValueError("the network does not end in dropout and head: take one of training.networks.build")
-    around = ("scaling", "added")
-    layers = network.layers[:-2]
-    return [layer for layer in layers if not isinstance(layer, keras.layers.Resizing) and layer.name not in around]
+    inner = [layer for layer in network.layers[:-2] if layer.name not in ("scaling", "added")]
+    return [layer for layer in inner if not isinstance(layer, layers.Resizing)]
 
 
 def parameters(network) -> int:
@@ -332,22 +306,19 @@ def flops(network, size: int = 96) -> int:
 
 
 def _multiply_adds(network, shape: tuple) -> int:
-    import keras
-    from keras.layers import Conv2D, Dense, DepthwiseConv2D, MultiHeadAttention
-
-    kinds = (Conv2D, DepthwiseConv2D, Dense, MultiHeadAttention, keras.Model)
-    layers = [layer for layer in network.layers if isinstance(layer, kinds)]
-    if not layers:
+    kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, layers.MultiHeadAttention, keras.Model)
+    counted = [layer for layer in network.layers if isinstance(layer, kinds)]
+    if not counted:
         return 0
     # a graph built for any size has no shapes of its own: let Keras infer them for this one
-    probe = keras.Model(network.inputs, [(layer.input, layer.output) for layer in layers])
+    probe = keras.Model(network.inputs, [(layer.input, layer.output) for layer in counted])
     total = 0
-    for layer, (before, after) in zip(layers, probe.compute_output_spec(keras.KerasTensor(shape)), strict=True):
+    for layer, (before, after) in zip(counted, probe.compute_output_spec(keras.KerasTensor(shape)), strict=True):
         if isinstance(layer, keras.Model):
             total += _multiply_adds(layer, before.shape)
             continue
         places = math.prod(after.shape[1:-1])
-        if isinstance(layer, MultiHeadAttention):
+        if isinstance(layer, layers.MultiHeadAttention):
             config, before = layer.get_config(), before[0]
             total += 2 * places * before.shape[1] * config["num_heads"] * config["key_dim"]
             total += places * sum(math.prod(w.shape) for w in layer.weights if len(w.shape) == 3)
