@@ -37,6 +37,15 @@ def test_a_batch_in_four_steps_is_the_batch_at_once():
     assert not np.allclose(start, once, atol=1e-3) and np.allclose(once, four, atol=1e-4)
 
 
+def test_a_step_is_traced_once():
+    made, traced = network(), []
+    optimization.compile_for(made, RECIPE, "head", 2)
+    step = made.train_step
+    made.train_step = lambda batch: (traced.append(batch), step(batch))[1]
+    made.fit(np.zeros((2, 96, 96, 3), np.float32), np.eye(8)[:2], batch_size=1, verbose=0)
+    assert len(traced) == 1
+
+
 def test_too_large_a_step_is_refused_before_it_is_made():
     optimization.check_memory(network(), 16)
     with pytest.raises(ValueError, match=r"a step of 1000000000 images takes about .* GB.* --set accumulate="):

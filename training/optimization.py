@@ -65,6 +65,8 @@ def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
     network.compile(optimizer, loss, metrics=["accuracy"])
     network.optimizer.build(network.trainable_variables)
+    blank = np.zeros((1, *network.output_shape[1:]), np.float32)
+    network.compute_metrics(None, blank, blank)  # makes the metrics' variables; else the first step is traced twice
 
 
 def check_memory(network, size: int) -> None:
