@@ -44,7 +44,9 @@ def make_all() -> None:
     for line in ALL.splitlines():
         print(f"\n== python {line}", flush=True)
         words = [str(path) for word in line.split() for path in (sorted(Path().glob(word)) if "*" in word else [word])]
-        if words[:2] == ["-m", "evaluation"]:
+        if any(word.startswith("data/") and not Path(word).exists() for word in words):
+            print("left out: its cells are not there (docs/DATA.md)")
+        elif words[:2] == ["-m", "evaluation"]:
             main(words[2:])
         elif subprocess.run([sys.executable, *words]).returncode:
             sys.exit(f"error: python {shlex.join(words)} failed, see above")

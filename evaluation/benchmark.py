@@ -9,12 +9,12 @@ The images are the held-out cells under the composite corruption at severity 3 o
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -48,18 +48,14 @@ def measure(folder: Path, images: int, heldout: Path) -> dict:
     if labels.shape != (images,):
         raise ValueError(f"predict gave {labels.shape}, not ({images},)")
     seconds = dict(zip(("import", "load", "predict"), np.diff(marks).round(2).tolist(), strict=True))
-    import keras
-
     unit = 1024 if sys.platform != "darwin" else 1  # ru_maxrss is in KiB, on macOS in bytes
-    backend = keras.backend.backend()
     return {
         "images": images,
         "seconds": {**seconds, "total": round(marks[-1] - marks[0], 2)},
         "images_per_second": round(images / (marks[-1] - marks[-2]), 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "versions": {"python": platform.python_version(), "keras": keras.__version__, "backend": backend,
-                     "backend_version": sys.modules[backend].__version__},
+        "versions": {name: metadata.version(name) for name in ("keras", "tensorflow", "numpy")},
     }  # fmt: skip
 
 

@@ -3,7 +3,8 @@
     python -m evaluation calibrate results/ladder/*.json
 
 Each card is one of `python -m evaluation card` (`--composite` is enough) of a run of a recipe whose hidden score is
-known; its file's name without .json names the recipe. Cards made after that hold the hidden score to expect.
+known; its file's name without .json names the recipe. Cards made after that hold the hidden score to expect. The
+method stands in docs/RESULTS.md.
 """
 
 import argparse
@@ -44,10 +45,9 @@ def curve(card: dict) -> tuple[list[int], np.ndarray, int]:
 
 
 def composite_at(card: dict, strength: float) -> tuple[float, int]:
-    """Accuracy (0-1, exclusive) at a strength in 1-5, and the number of cells.
+    """Accuracy (0-1, exclusive) at a strength in 1-5, linear on the logit scale between the measured ones, and cells.
 
-    Linear on the logit scale between the measured strengths, so never beyond the two that it lies between. Raises
-    ValueError where the card measured none at or on both sides of it.
+    Raises ValueError where the card measured none at it or on both sides of it.
     """
     strengths, logits, cells = curve(card)
     if not {math.floor(strength), math.ceil(strength)} <= set(strengths):
@@ -84,12 +84,7 @@ def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray, known: np.ndarra
 
 
 def interval(fit: dict, accuracy: float, cells: int) -> tuple[float, float, float]:
-    """Score, low and high (0-1) of one new system from its composite accuracy on so many cells.
-
-    The 95% interval adds in quadrature, on the logit scale, the scatter about the line and what it does to a and b
-    (times Student's t), what the known scores' errors do to a and b, and the binomial noise of the cells; then, in
-    points of accuracy, the move between phases.
-    """
+    """Score, low and high (0-1, a 95% interval) of one new system from its composite accuracy on so many cells."""
     x = np.array([1.0, logit(accuracy)])
     middle = fit["a"] + fit["b"] * x[1]
     scatter = fit["residual_error"] ** 2 + x @ np.array(fit["covariance_scatter"]) @ x
@@ -102,11 +97,7 @@ def interval(fit: dict, accuracy: float, cells: int) -> tuple[float, float, floa
 
 
 def solve(systems: list[dict], hidden: np.ndarray, deviation: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, dict]:
-    """Strength, weights (n,) of mean 1, accuracies (n,) at it and the line.
-
-    A system weighs (hidden score / its standard deviation) squared: submissions live at the upper end, and some scores
-    are known as a range only. Raises ValueError for fewer than four.
-    """
+    """Strength, weights (n,) of mean 1, accuracies (n,) at it and the line. Raises ValueError for fewer than four."""
     if len(systems) < 4:
         raise ValueError(f"{len(systems)} systems with known hidden scores are too few to calibrate; 4 are the least")
     weights = (hidden / deviation) ** 2
@@ -173,14 +164,14 @@ def predict(calibration: dict, card: dict) -> dict:
     accuracy, cells = composite_at(card, calibration["strength"])
     scores = (round(value, 4) for value in interval(calibration["fit"], accuracy, cells))
     points = calibration["points"]
-    rests_on = f"{len(points)} re-trained systems with known scores, {points[0]['hidden']:.2f} to "
+    known = f"{points[0]['hidden']:.2f} to {points[-1]['hidden']:.2f}"
     other = ", measured on other held-out cells than this card" if cells_differ else ""
     return {
         **dict(zip(("score", "low", "high"), scores, strict=True)),
         "composite": round(accuracy, 6),
         "strength": calibration["strength"],
         "extrapolated": accuracy > max(point["composite_at_strength"] for point in points),
-        "rests_on": f"{rests_on}{points[-1]['hidden']:.2f}{other}",
+        "rests_on": f"{len(points)} re-trained systems with known scores, {known}{other}",
     }
 
 

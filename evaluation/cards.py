@@ -105,14 +105,13 @@ def summarise(card: dict) -> dict:
     """
     groups = groups_of(card)
     by = {key: grouped(groups.get("corrupted", []), lambda e, key=key: str(e[key]))
-          for key in ("family", "severity", "corruption")}  # fmt: skip
+          for key in ("family", "corruption")}  # fmt: skip
     families = {name: {m: mean(part, m) for m in METRICS} for name, part in by["family"].items()}
     return {
         "clean": {m: groups["clean"][0][m] for m in METRICS},
         "corrupted": {m: mean(families.values(), m) for m in METRICS} if families else None,
         "composite": {str(e["severity"]): {m: e[m] for m in METRICS} for e in groups["composite"]},
         "families": families,
-        "severities": {name: mean(part, "accuracy") for name, part in by["severity"].items()},
         "corruptions": {name: mean(part, "accuracy") for name, part in by["corruption"].items()},
         "confusion_pairs": {group: worst_pairs(card, entries) for group, entries in groups.items()},
     }
@@ -134,8 +133,7 @@ def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
     """Accuracy of card minus baseline cell by cell, (n,) in -1 to 1, on the conditions and cells that both have.
 
     Names: clean, composite (the mean of its strengths), composite S, family F, each corruption (the mean of its
-    severities), and corrupted (the mean of the families). Raises ValueError where the two are not of the same held-out
-    cells, or corruptions.
+    severities), and corrupted (the mean of the families). Raises ValueError for other held-out cells, or corruptions.
     """
     for key, what in (("heldout_sha256", "held-out cells"), ("corruptions_sha256", "corruptions")):
         if card["provenance"][key] != baseline["provenance"][key]:
@@ -161,5 +159,5 @@ def interval(gain: np.ndarray) -> dict[str, float]:
     resamples of the cells (a cell is drawn with all its conditions; training runs are not resampled)."""
     rng = np.random.default_rng(0)
     resampled = gain[rng.integers(0, len(gain), (2000, len(gain)))].mean(axis=1)
-    found = {"difference": gain.mean(), "low": np.percentile(resampled, 2.5), "high": np.percentile(resampled, 97.5)}
-    return {name: round(float(value), 5) for name, value in found.items()}
+    found = zip(("difference", "low", "high"), (gain.mean(), *np.percentile(resampled, (2.5, 97.5))), strict=True)
+    return {name: round(float(value), 5) for name, value in found}
