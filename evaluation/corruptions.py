@@ -1,15 +1,11 @@
 """The report card's corruptions: fixed, seeded per image, five severities each, at 96x96.
 
-    python -m evaluation.corruptions --data data/heldout.npz --out results/corruptions.png    # look at all of them
-    python -m evaluation.corruptions --sample                          # results/corruptions_sample.npz, see fingerprint
-
 Every corruption is a pure function `(image, strength, rng) -> image`: image uint8 RGB (96, 96, 3), strength a float in
 0-1, rng a `numpy.random.Generator`. Strength 0 is the identity, severity s of 1-5 is strength s/5, and the parameter
 list in each function reads: value at strength 0, then at severities 1, 2, 3, 4, 5 (linear in between).
 
-They measure and never train: nothing that trains a model may import this module, or the card would grade a model on
-what it was taught. Warps, blends and drawings are NumPy, so that they do not change with OpenCV's version; OpenCV does
-the JPEG coding, the convolutions (in float64) and the padding.
+They measure and never train. Warps, blends and drawings are NumPy, so that they do not change with OpenCV's version;
+OpenCV does the JPEG coding, the convolutions (in float64) and the padding.
 
 Sources
     medmnist_c  Di Salvo, Doerrich, Ledig, "MedMNIST-C", arXiv:2406.17536: the eleven corruptions and five severities
@@ -31,10 +27,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training import data, shell
-from training.files import ROOT, write_atomically
-
-SAMPLE = ROOT / "results" / "corruptions_sample.npz"
+SAMPLE = Path(__file__).resolve().parent.parent / "results" / "corruptions_sample.npz"
 SIZE = 96  # pixels, height and width
 SEVERITIES = (1, 2, 3, 4, 5)
 BORDERS = ("black", "coloured", "reflected", "wrapped")  # what a geometric map shows beyond the picture's edge
@@ -62,9 +55,7 @@ def _grid() -> tuple[np.ndarray, np.ndarray]:
     return np.meshgrid(axis, axis)
 
 
-# --- (a) medmnist_c ---------------------------------------------------------------------------------------------------
-
-
+# --- medmnist_c
 def pixelate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Averages over blocks, this share of the pixels per side in number. MedMNIST-C's shares."""
     side = round(SIZE * _level(strength, 1, 0.6, 0.5, 0.4, 0.3, 0.25))
@@ -176,9 +167,7 @@ def bubble(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
     return _uint8(image + opacity[..., None] * (255.0 - image))
 
 
-# --- (b) noise --------------------------------------------------------------------------------------------------------
-
-
+# --- noise
 def gaussian_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Normal noise, standard deviation as a share of 255."""
     sigma = _level(strength, 0, 0.04, 0.08, 0.12, 0.18, 0.26)
@@ -207,9 +196,7 @@ def speckle_noise(image: np.ndarray, strength: float, rng: np.random.Generator) 
     return _uint8(image * (1 + sigma * rng.standard_normal(image.shape)))
 
 
-# --- (c) colour -------------------------------------------------------------------------------------------------------
-
-
+# --- colour
 def hue(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Chroma turned by this many degrees, either way, about the grey axis; luma kept (YIQ rotation)."""
     angle = np.deg2rad(_level(strength, 0, 20, 45, 80, 120, 180)) * rng.choice([-1, 1])
@@ -271,9 +258,7 @@ def uneven_light(image: np.ndarray, strength: float, rng: np.random.Generator) -
     return _uint8(image * gain[..., None])
 
 
-# --- (d) geometry -----------------------------------------------------------------------------------------------------
-
-
+# --- geometry
 def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: str, rng: np.random.Generator) -> np.ndarray:
     """The image at (x, y), each (96, 96) and measured from the centre, bilinear; `border` says what lies outside."""
     modes = {"reflected": cv2.BORDER_REFLECT_101, "wrapped": cv2.BORDER_WRAP}
@@ -331,9 +316,7 @@ def elastic(image: np.ndarray, strength: float, rng: np.random.Generator, border
     return _sample(image, x + move[..., 0], y + move[..., 1], border, rng)
 
 
-# --- (e) occlusion ----------------------------------------------------------------------------------------------------
-
-
+# --- occlusion
 def cutout(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """One square anywhere, side 15-50% of the picture's, black or of a random colour."""
     side = round(SIZE * _level(strength, 0, 0.15, 0.25, 0.33, 0.42, 0.5))
@@ -352,53 +335,38 @@ def grid_mask(image: np.ndarray, strength: float, rng: np.random.Generator) -> n
     return np.where((hidden_row[:, None] & hidden_column)[..., None], np.uint8(0), image)
 
 
-# --- the table, the composite, the entry points -----------------------------------------------------------------------
-
 Corruption = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
+
+def _named(*functions: Corruption) -> dict[str, Corruption]:
+    return {function.__name__: function for function in functions}
+
+
 FAMILIES: dict[str, dict[str, Corruption]] = {
-    "medmnist_c": {
-        f.__name__: f
-        for f in (pixelate, jpeg, defocus, motion, brightness_up, brightness_down, contrast_up, contrast_down)
-        + (saturate, stain_deposit, bubble)
-    },
-    "noise": {f.__name__: f for f in (gaussian_noise, shot_noise, impulse_noise, speckle_noise)},
-    "colour": {
-        f.__name__: f
-        for f in (hue, channel_shift, channel_shuffle, grey, solarize, posterize, equalize, invert, uneven_light)
-    },
-    "geometry": {
-        f"{f.__name__}_{border}": partial(f, border=border)
-        for f in (rotate, shift, shear, zoom, elastic)
-        for border in BORDERS
-    },
-    "occlusion": {f.__name__: f for f in (cutout, grid_mask)},
-}
+    "medmnist_c": _named(pixelate, jpeg, defocus, motion, brightness_up, brightness_down, contrast_up, contrast_down,
+                         saturate, stain_deposit, bubble),
+    "noise": _named(gaussian_noise, shot_noise, impulse_noise, speckle_noise),
+    "colour": _named(hue, channel_shift, channel_shuffle, grey, solarize, posterize, equalize, invert, uneven_light),
+    "geometry": {f"{function.__name__}_{border}": partial(function, border=border)
+                 for function in (rotate, shift, shear, zoom, elastic) for border in BORDERS},
+    "occlusion": _named(cutout, grid_mask),
+}  # fmt: skip
 CORRUPTIONS: dict[str, Corruption] = {name: f for family in FAMILIES.values() for name, f in family.items()}
 
 # (family, odds): about three layers an image, each at 0.4-1 of the composite's strength. Geometry and colour make most
 # of it, because that is what the known hidden scores follow: networks that never saw noise or occlusion lost little
 # there (RandAugment alone .87, cutout on top of it one point more), where a fifth of them fails under light noise and
 # half under a light grid mask.
-LAYERS = (
-    ("geometry", 0.8),
-    ("geometry", 0.5),
-    ("colour", 0.8),
-    ("colour", 0.4),
-    ("medmnist_c", 0.3),
-    ("occlusion", 0.15),
-    ("noise", 0.05),
-)
+LAYERS = (("geometry", 0.8), ("geometry", 0.5), ("colour", 0.8), ("colour", 0.4), ("medmnist_c", 0.3),
+          ("occlusion", 0.15), ("noise", 0.05))  # fmt: skip
 
 
 def composite(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Several layers at once, as teams describe the hidden test ("multiple layers of augmentation").
 
     Each of `LAYERS` happens or not by its odds, takes one corruption of its family at random, and its own strength
-    from 0.4-1 of the composite's. Same signature and rules as a single corruption.
-
-    It stays solvable: of 60 cells at strength 4, 55 show what tells their class, four show a cell whose telling part is
-    hidden or drowned, and one shows none (counted by eye).
+    from 0.4-1 of the composite's. It stays solvable: of 60 cells at strength 4, 55 show what tells their class, four
+    show a cell whose telling part is hidden or drowned, and one shows none (counted by eye).
     """
     for family, odds in LAYERS:
         if rng.random() < odds:
@@ -408,12 +376,10 @@ def composite(image: np.ndarray, strength: float, rng: np.random.Generator) -> n
 
 
 def corrupt(image: np.ndarray, name: str, severity: int, seed: str = "") -> np.ndarray:
-    """One corruption of one image, the same on every call.
+    """One corruption of one image uint8 RGB (96, 96, 3), the same on every call. name: of CORRUPTIONS, or "composite".
 
-    image: uint8 RGB (96, 96, 3), left as it is. name: a key of CORRUPTIONS, or "composite". severity: 1-5.
-    The random draws are seeded by name, severity, `seed` and the image's own bytes, so neither the batch nor the order
-    matters.
-    Raises ValueError for an unknown name, a severity outside 1-5, or another shape or dtype.
+    The random draws are seeded by name, severity, `seed` and the image's own bytes: no batch or order matters. Raises
+    ValueError for an unknown name, a severity outside 1-5, or another shape or dtype.
     """
     if name != "composite" and name not in CORRUPTIONS:
         raise ValueError(f"there is no corruption '{name}'; choose composite or one of {', '.join(CORRUPTIONS)}")
@@ -428,10 +394,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: str = "") -> np.n
 
 def corrupt_batch(images: np.ndarray, name: str, severity: int) -> np.ndarray:
     """`corrupt` for each of images uint8 (n, 96, 96, 3); returns the same shape and dtype."""
-    out = np.empty_like(images)
-    for i, image in enumerate(images):
-        out[i] = corrupt(image, name, severity)
-    return out
+    return np.array([corrupt(image, name, severity) for image in images], np.uint8).reshape(images.shape)
 
 
 def hide(images: np.ndarray, severity: int, seed: int) -> np.ndarray:
@@ -453,84 +416,24 @@ def hide(images: np.ndarray, severity: int, seed: int) -> np.ndarray:
     return out
 
 
-def drawn() -> np.ndarray:
-    """What every corruption makes, at every severity, of one drawn picture: (corruptions * 5, 96, 96, 3) uint8."""
+def drawn() -> tuple[np.ndarray, str]:
+    """Every eighth pixel (n, 12, 12, 3) of what each corruption makes at each severity of one drawn picture, and the
+    SHA-256 of all pixels."""
     x, y = _grid()
     waves = [128 + 80 * np.cos(x / a) * np.sin(y / b) - x * c / 2 for a, b, c in ((7, 9, 1), (5, 6, -1), (11, 8, 0))]
     picture = _uint8(np.stack(waves, axis=-1))
-    return np.stack([corrupt(picture, name, s) for name in [*CORRUPTIONS, "composite"] for s in SEVERITIES])
+    made = np.stack([corrupt(picture, name, s) for name in [*CORRUPTIONS, "composite"] for s in SEVERITIES])
+    return made[:, ::8, ::8], hashlib.sha256(made.tobytes()).hexdigest()
 
 
 def fingerprint() -> str:
-    """SHA-256 of the `drawn` pictures. Equal fingerprints mean that two cards are comparable cell by cell.
+    """Equal fingerprints mean that two cards are comparable cell by cell: the SHA-256 of the `drawn` pictures.
 
     Processors and libraries may differ in a pixel's last bit: where 99.9% of the values in SAMPLE are within 1 of those
     made here, the fingerprint is the one that SAMPLE was made with.
     """
-    made = drawn()
-    digest = hashlib.sha256(made.tobytes()).hexdigest()
+    values, digest = drawn()
     with np.load(SAMPLE) as file:
-        known, said = file["values"], str(file["sha256"])
-    values = made[:, ::8, ::8]
-    if digest == said or known.shape != values.shape:
-        return digest
-    return said if np.mean(np.abs(known.astype(int) - values) <= 1) >= 0.999 else digest
-
-
-def write_sample(path: Path) -> None:
-    """Write every eighth pixel of the `drawn` pictures, and their SHA-256: once for each version of the corruptions."""
-    made = drawn()
-    digest = hashlib.sha256(made.tobytes()).hexdigest()
-    write_atomically(path, lambda temporary: np.savez_compressed(temporary, values=made[:, ::8, ::8], sha256=digest))
-
-
-def contact_sheet(images: np.ndarray, columns: int = 3, side: int = 56) -> np.ndarray:
-    """Every corruption (a row) at every severity (its five pictures), a different cell in each row, as one RGB image.
-
-    images: uint8 (n, 96, 96, 3), used in turn. columns: blocks of rows side by side. side: pixels of each picture.
-    """
-    names = [*CORRUPTIONS, "composite"]
-    rows = -(-len(names) // columns)
-    label, gap = 118, 2
-    block = label + 6 * (side + gap) + 10
-    sheet = np.full((rows * (side + gap) + 18, columns * block, 3), 255, np.uint8)
-
-    def write(text: str, x: int, y: int) -> None:
-        cv2.putText(sheet, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 1, cv2.LINE_AA)
-
-    for column in range(columns):
-        for i, heading in enumerate(["clean", *SEVERITIES]):
-            write(str(heading), column * block + label + i * (side + gap) + 4, 12)
-    for i, name in enumerate(names):
-        image = images[i % len(images)]
-        left, top = i // rows * block, i % rows * (side + gap) + 18
-        write(name, left + 2, top + side // 2)
-        for k, picture in enumerate([image, *(corrupt(image, name, severity) for severity in SEVERITIES)]):
-            x = left + label + k * (side + gap)
-            sheet[top : top + side, x : x + side] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
-    return sheet
-
-
-def main() -> None:
-    parser = shell.parser("evaluation.corruptions", "Draw every corruption at every severity on one sheet.")
-    parser.add_argument("--data", type=Path, default=Path("data/heldout.npz"), help="NPZ with images and labels")
-    parser.add_argument("--out", type=Path, default=Path("results/corruptions.png"), help="PNG; default: %(default)s")
-    parser.add_argument("--sample", action="store_true", help="write what later versions are compared with, and end")
-    args = parser.parse_args()
-    if args.sample:
-        write_sample(SAMPLE)
-        return
-    with shell.plain_errors():
-        cells = data.read(args.data, part="val")
-        rows = [np.flatnonzero(cells.labels == label) for label in np.unique(cells.labels)]
-        cells = cells.images[[of_one[k % len(of_one)] for k in range(6) for of_one in rows]]
-    from PIL import Image  # comes with matplotlib; 256 colours keep the file small
-
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet = Image.fromarray(contact_sheet(cells))
-    sheet.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=3).save(args.out, optimize=True)
-    print(f"{args.out}: {len(CORRUPTIONS)} corruptions and the composite, five severities each")
-
-
-if __name__ == "__main__":
-    main()
+        known, said = file["values"].astype(int), str(file["sha256"])
+    same = known.shape == values.shape and np.mean(np.abs(known - values) <= 1) >= 0.999
+    return said if same else digest

@@ -1,50 +1,67 @@
 """Score weights on the cells of another laboratory, of all classes or some.
 
-    python -m evaluation.laboratory data/jtsc.npz --json results/laboratory.json
+    python -m evaluation laboratory data/jtsc.npz
 
 The cells are for scoring only: nothing is trained or chosen on them.
 """
 
+import argparse
 from pathlib import Path
 
-import numpy as np
-
 import model
+from evaluation import cards, markdown
+from evaluation.markdown import percent
+from evaluation.scoring import confusion
 from training import data, shell
-from training.files import ROOT, commit, write_json
+from training.files import write_json
 
 
 def score(predictor: model.Model, cells: data.Cells) -> dict:
     """Number of cells, accuracy, and of each class that occurs: cells, recall, and how often each label was given."""
-    labels = predictor.predict(cells.images)
-    classes = {}
-    for label in np.unique(cells.labels):
-        given = labels[cells.labels == label]
-        counts = np.bincount(given, minlength=len(data.CLASSES))
-        named = {data.CLASSES[k]: int(counts[k]) for k in np.argsort(-counts, kind="stable") if counts[k]}
-        recall = round(float(np.mean(given == label)), 4)
-        classes[data.CLASSES[label]] = {"cells": len(given), "recall": recall, "named": named}
-    return {"cells": len(cells), "accuracy": round(float(np.mean(labels == cells.labels)), 4), "classes": classes}
+    counts, classes = confusion(cells.labels, predictor.predict(cells.images)), {}
+    for name, given, right in zip(data.CLASSES, counts, counts.diagonal(), strict=True):
+        if given.any():
+            named = {data.CLASSES[k]: int(given[k]) for k in (-given).argsort(kind="stable") if given[k]}
+            classes[name] = {"cells": int(given.sum()), "recall": round(float(right / given.sum()), 4), "named": named}
+    return {"cells": len(cells), "accuracy": round(float(counts.trace() / len(cells)), 4), "classes": classes}
 
 
-def main() -> None:
-    parser = shell.parser("evaluation.laboratory", __doc__)
+def sentence(found: dict) -> str:
+    """Accuracy, and the commonest mistake."""
+    count, name, other, cells = max(
+        (count, name, other, row["cells"])
+        for name, row in found["classes"].items()
+        for other, count in row["named"].items()
+        if other != name
+    )
+    return (
+        f"All cells are of one hospital. Of {found['cells']} cells of another laboratory ({found['name'].upper()}: "
+        f"other stain, camera and scale) these weights name {percent(found['accuracy'])}% rightly; most often {name} "
+        f"is taken for {other} ({count} of {cells})."
+    )
+
+
+def table(found: dict) -> str:
+    """Each class, and the labels that it is given most often."""
+    rows = []
+    for name, row in found["classes"].items():
+        given = ", ".join(f"{other} {count}" for other, count in list(row["named"].items())[:3])
+        rows.append([name, str(row["cells"]), percent(row["recall"]), given])
+    return markdown.table(["class", "cells", "recall %", "labels given most often"], rows)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cells", type=Path, help="npz with images and labels, or a folder per class")
-    parser.add_argument("--weights", type=Path, default=ROOT / "weights", help="default: weights")
-    parser.add_argument("--json", type=shell.new_file, help="file to write")
-    args = parser.parse_args()
-    with shell.plain_errors():
-        cells, predictor = data.read(args.cells), model.Model(args.weights)
+    parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder (default: %(default)s)")
+    parser.add_argument("--json", type=shell.new_file, metavar="OUT", help="write the figures there")
+
+
+def run(args: argparse.Namespace) -> None:
+    cells, predictor = data.read(args.cells), model.Model(args.weights)
     found = {"name": args.cells.stem, **score(predictor, cells)}
     found["provenance"] = {
-        "commit": commit(), "cells": data.digest(cells), "weights_sha256": predictor.manifest.get("sha256"),
+        "commit": cards.commit(), "cells": data.digest(cells), "weights_sha256": predictor.manifest.get("sha256"),
     }  # fmt: skip
     if args.json:
         write_json(args.json, found)
-    print(f"{found['name']}: {found['accuracy']:.2%} of {found['cells']} cells")
-    for name, row in found["classes"].items():
-        print(f"  {name:22}{row['cells']:5}  recall {row['recall']:.2f}  {row['named']}")
-
-
-if __name__ == "__main__":
-    main()
+    markdown.show(f"{table(found)}\n\n{found['cells']} cells, {percent(found['accuracy'])}% named rightly.")

@@ -1,102 +1,75 @@
-"""The ledger of trials: each one change, measured against a baseline on the same cells and corruptions.
+"""Enter a trial into results/ledger.json: one change, measured against a baseline on the same cells.
 
-    python -m evaluation.ledger CARD.json --baseline BASE.json --change "two views" --cost "2x inference" \\
+    python -m evaluation ledger CARD.json --baseline BASE.json --change "two views" --cost "2x inference" \\
         --kept no --why "gains less than it costs"
-    python -m evaluation.tables                          and docs/LEDGER.md shows it
+    python -m evaluation tables                          and docs/LEDGER.md shows it
 
-CARD and BASE are report cards of evaluation.evaluate. An entry holds the trial's scores as shares of 1, and for clean,
-the mean of the five families, each family and the composite (mean of its strengths) the paired difference to the
-baseline with its 95% bootstrap interval over the cells, which says nothing of how much two training runs differ. A
-change that is measured with several seeds has a card and a baseline for each; their gains are averaged.
+CARD and BASE are report cards. An entry holds the accuracy, and what it gained over the baseline cell by cell with its
+95% bootstrap interval over the cells, which says nothing of how much two training runs differ: on clean cells, on the
+mean of the five families, on each family, and on the composite (mean of its strengths). A change that is measured with
+several seeds has a card and a baseline for each; their gains are averaged.
 """
 
-import json
+import argparse
 from pathlib import Path
 
 import numpy as np
 
-from evaluation import evaluate
-from training import shell
+from evaluation import cards, markdown
 from training.files import ROOT, write_json
 
 LEDGER = ROOT / "results" / "ledger.json"
-CARDS = [ROOT / "results" / "card.json", *sorted((ROOT / "results" / "ladder").glob("*.json"))]
 GROUPS = ("clean", "corrupted", "composite")
 
 
-def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
-    """evaluate.gains in the groups of the ledger: clean, corrupted, composite and the families, (n,) each."""
-    if card["provenance"]["corruptions_sha256"] != baseline["provenance"]["corruptions_sha256"]:
-        raise ValueError("the two cards are of different corruptions, so they cannot be compared cell by cell")
-    found = evaluate.gains(card, baseline)
-    groups = {n: gain for n, gain in found.items() if n in ("clean", "corrupted") or n.startswith("family ")}
-    return groups | {"composite": np.mean([gain for n, gain in found.items() if n.startswith("composite ")], axis=0)}
-
-
-def entry(cards: list[dict], baselines: list[dict], said: dict) -> dict:
+def entry(own: list[dict], baselines: list[dict], said: dict) -> dict:
     """One trial of the ledger. said: its `change`, `cost`, `against`, `seeds`, `kept`, `why` and `command`."""
-    if len(cards) != len(baselines):
-        raise ValueError(f"{len(cards)} cards need as many baselines, not {len(baselines)}")
-    summaries = [card["summary"] for card in cards]
-
-    def mean(values) -> float:
-        return round(float(np.mean(list(values))), 5)
-
-    pairs = [gains(card, baseline) for card, baseline in zip(cards, baselines, strict=True)]
+    if len(own) != len(baselines):
+        raise ValueError(f"{len(own)} cards need as many baselines, not {len(baselines)}")
+    pairs = [cards.gains(card, baseline) for card, baseline in zip(own, baselines, strict=True)]
+    summaries = [card["summary"] for card in own]
+    parts = {"clean": [s["clean"] for s in summaries], "corrupted": [s["corrupted"] for s in summaries],
+             "composite": [scores for s in summaries for scores in s["composite"].values()]}  # fmt: skip
     return {
         **said,
-        "clean": mean(s["clean"]["accuracy"] for s in summaries),
-        "corrupted": mean(s["corrupted"]["accuracy"] for s in summaries) if summaries[0]["corrupted"] else None,
-        "composite": mean(np.mean([p["accuracy"] for p in s["composite"].values()]) for s in summaries),
-        "families": {f: mean(s["families"][f]["accuracy"] for s in summaries) for f in summaries[0]["families"]},
-        "ece": {"clean": mean(s["clean"]["ece"] for s in summaries),
-                "corrupted": mean(s["corrupted"]["ece"] for s in summaries) if summaries[0]["corrupted"] else None},
-        "gain": {group: {name: round(value, 5) for name, value in
-                         evaluate.interval(np.mean([pair[group] for pair in pairs], axis=0)).items()}
-                 for group in pairs[0]},
-        "cells": {"clean": len(pairs[0]["clean"]),
-                  "corruption": min((e["cells"] for c in cards for e in c["conditions"] if e["family"] not in
-                                     GROUPS), default=0)},
-        "weights": [card["provenance"]["weights_sha256"][:12] for card in cards],
+        **{name: cards.mean(part, "accuracy") if all(part) else None for name, part in parts.items()},
+        "gain": {group: cards.interval(np.mean([pair[group] for pair in pairs], axis=0))
+                 for group in pairs[0] if group in GROUPS or group.startswith("family ")},
+        "weights": [card["provenance"]["weights_sha256"][:12] for card in own],
         "baseline": [card["provenance"]["weights_sha256"][:12] for card in baselines],
-        "commit": cards[0]["provenance"]["commit"],
+        "commit": own[0]["provenance"]["commit"],
     }  # fmt: skip
 
 
-def committed() -> set[str]:
-    """The first digits of the SHA-256 of all weights whose cards are in the repository."""
-    return {evaluate.read_card(path)["provenance"]["weights_sha256"][:12] for path in CARDS}
+def text(trials: list[dict]) -> str:
+    """Every trial, those that gained most on the composite first."""
+    rows = []
+    for trial in sorted(trials, key=lambda trial: -trial["gain"]["composite"]["difference"]):
+        gained = [markdown.points(trial["gain"][group]) if group in trial["gain"] else "-" for group in GROUPS]
+        said = [trial[key] for key in ("change", "against", "cost")]
+        again = f"`{trial['command']}`" if trial["command"] else "none"
+        rows.append([*said, *gained, "yes" if trial["kept"] else "no", trial["why"], again])
+    gains = [f"gain {group}" for group in GROUPS]
+    return markdown.table(["change", "against", "cost", *gains, "kept", "why", "made again by"], rows)
 
 
-def cards_of(trial: dict, there: set[str]) -> str:
-    """Which cards of a trial are in the repository: both, its own, the baseline's or none."""
-    own, baseline = (set(trial[key]) <= there for key in ("weights", "baseline"))
-    return ("none", "the baseline's", "its own", "both")[2 * own + baseline]
+def options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("cards", type=Path, nargs="+", help="the trial's card, or those of its seeds")
+    add("--baseline", type=Path, nargs="+", required=True, help="the baseline's, as many")
+    add("--change", required=True, help="what was changed; one that is there already is measured anew")
+    add("--against", default="the shipped weights", help="what the baseline is (default: %(default)s)")
+    add("--cost", required=True, help="what the change costs")
+    add("--seeds", type=int, nargs="+", default=[0], help="of the cards, in their order (default: 0)")
+    add("--kept", choices=("yes", "no"), required=True, help="whether the change stays")
+    add("--why", required=True, help="why it was kept or not")
+    add("--command", help="what makes the trial again: python -m training ...")
 
 
-def read() -> list[dict]:
-    return json.loads(LEDGER.read_text(encoding="utf-8"))["trials"] if LEDGER.exists() else []
-
-
-def main() -> None:
-    parser = shell.parser("evaluation.ledger", __doc__)
-    parser.add_argument("cards", type=Path, nargs="+", help="the trial's card, or those of its seeds")
-    parser.add_argument("--baseline", type=Path, nargs="+", required=True, help="the baseline's, as many")
-    parser.add_argument("--change", required=True, help="what was changed; one that is there already is measured anew")
-    parser.add_argument("--against", default="the shipped weights", help="what the baseline is")
-    parser.add_argument("--cost", required=True, help="what the change costs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--kept", choices=("yes", "no"), required=True)
-    parser.add_argument("--why", required=True, help="why it was kept or not")
-    parser.add_argument("--command", help="what makes the trial again: python -m training.train ...")
-    args = parser.parse_args()
-    said = {"change": args.change, "against": args.against, "cost": args.cost, "seeds": args.seeds,
-            "kept": args.kept == "yes", "why": args.why, "command": args.command}  # fmt: skip
-    with shell.plain_errors():
-        new = entry(*([evaluate.read_card(p) for p in paths] for paths in (args.cards, args.baseline)), said)
-    trials = {trial["change"]: trial for trial in read()} | {args.change: new}  # at its old place, if it has one
+def run(args: argparse.Namespace) -> None:
+    said = {key: getattr(args, key) for key in ("change", "cost", "against", "seeds", "why", "command")}
+    own, baselines = ([cards.read_card(path) for path in paths] for paths in (args.cards, args.baseline))
+    new = entry(own, baselines, {**said, "kept": args.kept == "yes"})
+    known = cards.read_json(LEDGER, "ledger", ["trials"])["trials"]
+    trials = {trial["change"]: trial for trial in known} | {args.change: new}  # at its old place, if it has one
     write_json(LEDGER, {"trials": list(trials.values())})
-
-
-if __name__ == "__main__":
-    main()

@@ -1,29 +1,53 @@
-"""The pictures of a report card: accuracy by corruption, what is taken for what, calibration, the surest mistakes."""
+"""Draw the pages' pictures: every corruption on one sheet, and a cell with the labels that the weights give.
 
+    python -m evaluation pictures            writes results/corruptions.png and results/strip.png
+    python -m evaluation pictures --sample   after a change of evaluation/corruptions.py; then make new cards
+
+What a report card shows (`plot`) and the curves of training runs (`curves`) are drawn by the commands card and compare.
+"""
+
+import argparse
+import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn.calibration import CalibrationDisplay
+from sklearn.metrics import ConfusionMatrixDisplay
 
-from evaluation import corruptions, evaluate
+from evaluation import cards, corruptions
+from evaluation.scoring import BINS
+from training import data
+from training.files import write_atomically
+
+Groups = dict[str, list[dict]]  # a card's conditions, see cards.groups_of
+CLASSES = [name.replace("immature granulocyte", "immature gran.") for name in data.CLASSES]
+SHOWN = ("clean", "hue", "motion", "grid_mask", "gaussian_noise", "jpeg", "invert", "composite")  # on the strip
+STRENGTH = 4  # of the strip's corruptions, of 5
 
 
 def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Path]:
     """heatmap.png, confusion.png, and where the card holds confidences reliability.png; with the held-out images
     (uint8 (n, 96, 96, 3), in the file's order) also mistakes.png. Returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    groups = {group: entries for group, entries in evaluate.groups_of(card).items() if entries}
+    groups = cards.groups_of(card)
     figures = {"heatmap.png": heatmap(groups), "confusion.png": confusion(card, groups)}
     if groups["clean"][0]["confidence"] is not None:
         figures["reliability.png"] = calibration(card, groups)
         if images is not None:
             figures["mistakes.png"] = mistakes(card, images)
     for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=90, bbox_inches="tight", metadata={"Software": None})
+        save(figure, folder / name, dpi=90, bbox_inches="tight")
     return [folder / name for name in figures]
 
 
-def heatmap(groups: dict[str, list[dict]]) -> Figure:
+def save(figure: Figure, path: Path, **how) -> None:
+    """The same bytes on every call: no date, no version of Matplotlib."""
+    write_atomically(path, lambda temporary: figure.savefig(temporary, metadata={"Software": None}, **how))
+
+
+def heatmap(groups: Groups) -> Figure:
     """Accuracy by corruption (rows) and severity (columns)."""
     grid: dict[str, dict[int, float]] = {}
     for entry in groups.get("corrupted", []) + groups["composite"]:
@@ -44,66 +68,124 @@ def heatmap(groups: dict[str, list[dict]]) -> Figure:
     return figure
 
 
-def confusion(card: dict, groups: dict[str, list[dict]]) -> Figure:
+def confusion(card: dict, groups: Groups) -> Figure:
     """Of each true class (rows), the share of each label (columns); a matrix for each group."""
     figure = Figure(figsize=(5 * len(groups), 5.2), layout="constrained")
     for axes, (group, entries) in zip(figure.subplots(1, len(groups)), groups.items(), strict=True):
-        counts = evaluate.pooled_confusion(card, entries)
+        counts = cards.pooled_confusion(card, entries)
         share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        for (row, column), value in np.ndenumerate(share):
-            if value >= 0.05:
-                colour = "w" if value > 50 else "k"
-                axes.text(column, row, f"{value:.1f}", ha="center", va="center", size=8, color=colour)
-        axes.set_xticks(range(evaluate.NUM_CLASSES), evaluate.SHORT, rotation=45, ha="right")
-        axes.set_yticks(range(evaluate.NUM_CLASSES), evaluate.SHORT)
-        axes.set(xlabel="predicted", ylabel="true", title=f"{group}, % of the true class")
+        shown = ConfusionMatrixDisplay(share, display_labels=CLASSES)
+        shown.plot(ax=axes, cmap="Blues", values_format=".1f", colorbar=False, xticks_rotation=90, text_kw={"size": 8})
+        axes.set_title(f"{group}, % of the true class")
     return figure
 
 
-def calibration(card: dict, groups: dict[str, list[dict]]) -> Figure:
+def calibration(card: dict, groups: Groups) -> Figure:
     """Accuracy by confidence (a reliability diagram), and the share of the cells in each bin."""
     figure = Figure(figsize=(4 * len(groups), 4), layout="constrained")
     for axes, (group, entries) in zip(figure.subplots(1, len(groups), sharey=True), groups.items(), strict=True):
-        right = np.concatenate([evaluate.predictions_of(e) == evaluate.labels_of(card, e["cells"]) for e in entries])
-        cells, confidence, accuracy = evaluate.reliability(
-            right, np.concatenate([evaluate.confidence_of(e) for e in entries])
-        )
-        axes.bar(
-            (np.arange(evaluate.BINS) + 0.5) / evaluate.BINS,
-            cells / cells.sum(),
-            0.9 / evaluate.BINS,
-            color="0.85",
-            label="share of cells",
-        )
-        axes.plot([0, 1], [0, 1], color="0.5", linestyle=":")
-        axes.plot(confidence, accuracy, marker="o", color="C0", label="accuracy")
-        axes.set(title=group, xlabel="confidence", xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend(loc="upper left")
+        right = np.concatenate([cards.predictions_of(e) == cards.labels_of(card, e["cells"]) for e in entries])
+        sure = np.concatenate([cards.confidence_of(e) for e in entries])
+        shares = np.full(len(sure), 1 / len(sure))
+        axes.hist(sure, bins=BINS, range=(0, 1), weights=shares, color="0.85", rwidth=0.9, label="share of cells")
+        CalibrationDisplay.from_predictions(right, sure, n_bins=BINS, ax=axes, name="accuracy")
+        axes.set(title=group, xlabel="confidence", ylabel="", xlim=(0, 1), ylim=(0, 1.02))
     return figure
 
 
 def mistakes(card: dict, images: np.ndarray) -> Figure:
     """The 24 most confident mistakes, each cell once."""
-    found, seen = [], set()
+    surest: dict[int, tuple] = {}
     for entry in card["conditions"]:
-        said, true, sure = (
-            evaluate.predictions_of(entry),
-            evaluate.labels_of(card, entry["cells"]),
-            evaluate.confidence_of(entry),
-        )
+        said, true = cards.predictions_of(entry), cards.labels_of(card, entry["cells"])
         for k in np.flatnonzero(said != true):
-            found.append((sure[k], card["cells"]["order"][k], true[k], said[k], entry))
-    found.sort(key=lambda mistake: -mistake[0])
-    found = [m for m in found if not (m[1] in seen or seen.add(m[1]))][:24]
+            index, sure = card["cells"]["order"][k], cards.confidence_of(entry)[k]
+            if index not in surest or sure > surest[index][0]:
+                surest[index] = sure, true[k], said[k], entry["corruption"], entry["severity"]
     figure = Figure(figsize=(13, 6))
     places = figure.subplots(3, 8, gridspec_kw={"wspace": 0.4, "hspace": 0.45}).ravel()
     for axes in places:
         axes.axis("off")
-    for axes, (sure, index, true, said, entry) in zip(places, found, strict=False):
-        name, severity = entry["corruption"], entry["severity"]
+    found = sorted(surest.items(), key=lambda item: -item[1][0])
+    for axes, (index, (sure, true, said, name, severity)) in zip(places, found, strict=False):
         axes.imshow(images[index] if name == "clean" else corruptions.corrupt(images[index], name, severity))
-        axes.set_title(
-            f"{evaluate.SHORT[true]}\nsaid {evaluate.SHORT[said]} {100 * sure:.1f}%\n{name} {severity or ''}", size=7
-        )
+        axes.set_title(f"{CLASSES[true]}\nsaid {CLASSES[said]} {100 * sure:.1f}%\n{name} {severity or ''}", size=7)
     return figure
+
+
+def curves(runs: dict[str, dict]) -> Figure:
+    """Loss above accuracy by epoch, training and validation; a column per run (LionIA, Figure 1), four side by side.
+    runs: name -> run.json."""
+    wide, blocks = min(4, len(runs)), -(-len(runs) // 4)
+    figure = Figure(figsize=(3 * wide + 0.6, 5 * blocks), layout="constrained")
+    places = figure.subplots(2 * blocks, wide, squeeze=False)
+    for axes in places.ravel()[len(runs) :]:
+        axes.set_axis_off()
+    for i, (name, run) in enumerate(runs.items()):
+        for row, metric in enumerate(("loss", "accuracy")):
+            axes = places[2 * (i // wide) + row, i % wide]
+            axes.set_axis_on()
+            for part in ("train", "validation"):
+                epochs, values = zip(*((e["epoch"] + 1, e[part][metric]) for e in run["history"]), strict=True)
+                axes.plot(epochs, values, "o-", ms=2, label=part)
+            axes.set(title=name if row == 0 else "", xlabel="epoch" if row else "", ylabel="" if i % wide else metric)
+            axes.set_ylim(*((0, None) if row == 0 else (None, 1)))
+    places[0, 0].legend()
+    return figure
+
+
+def sheet(images: np.ndarray, columns: int = 3) -> Figure:
+    """Every corruption (a row) at every severity, a different cell in each row. images: uint8 (n, 96, 96, 3)."""
+    names = [*corruptions.CORRUPTIONS, "composite"]
+    figure = Figure(figsize=(14, 10), layout="constrained")
+    for axes, part in zip(figure.subplots(1, columns), np.array_split(range(len(names)), columns), strict=True):
+        rows = []
+        for k in part:
+            cell = images[k % len(images)]
+            rows.append([cell, *(corruptions.corrupt(cell, names[k], s) for s in corruptions.SEVERITIES)])
+        axes.imshow(np.vstack([np.hstack(row) for row in rows]))
+        axes.set_yticks(96 * np.arange(len(part)) + 48, [names[k] for k in part], size=8)
+        axes.set_xticks(96 * np.arange(6) + 48, ["clean", *corruptions.SEVERITIES], size=8)
+        axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def strip(image: np.ndarray, predictor) -> Figure:
+    """A cell under the SHOWN corruptions, above each its name, below it the label and its probability."""
+    pictures = [image, *(corruptions.corrupt(image, name, STRENGTH) for name in SHOWN[1:])]
+    figure = Figure(figsize=(8.5, 1.45), layout="constrained")
+    places = figure.subplots(1, len(SHOWN))
+    found = predictor.predict_proba(np.stack(pictures))
+    for axes, name, picture, row in zip(places, SHOWN, pictures, found, strict=True):
+        axes.imshow(picture)
+        axes.set_title(name.replace("_", " "), size=7)
+        axes.set_xlabel(f"{CLASSES[row.argmax()]} {row.max():.0%}", size=7)
+        axes.set(xticks=[], yticks=[])
+    return figure
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--sample", action="store_true", help="also write results/corruptions_sample.npz anew")
+    add("--heldout", type=Path, default=Path("data/heldout.npz"), help="NPZ of cells (default: %(default)s)")
+    add("--out", type=Path, default=Path("results"), help="folder for the pictures (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from PIL import Image  # comes with Matplotlib
+
+    from model import Model
+
+    cells = data.read(args.heldout, part="val")
+    args.out.mkdir(parents=True, exist_ok=True)
+    save(strip(cells.images[0], Model()), args.out / "strip.png", dpi=100)
+    drawn = io.BytesIO()
+    sheet(cells.images[data.stratified_order(cells.labels)]).savefig(drawn, dpi=80)
+    small = Image.open(drawn).convert("RGB").quantize(256)  # a third of the bytes
+    write_atomically(args.out / "corruptions.png", lambda temporary: small.save(temporary, optimize=True))
+    if args.sample:
+        values, digest = corruptions.drawn()
+        write = partial(np.savez_compressed, values=values, sha256=digest)
+        write_atomically(corruptions.SAMPLE, write)
+    print(f"{args.out}: strip.png, of a cell of class {data.CLASSES[cells.labels[0]]}, and corruptions.png")

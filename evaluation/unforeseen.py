@@ -1,7 +1,7 @@
-"""Changes that neither training nor the report card makes: a check on what carries over.
+"""Score weights on changes that neither training nor the report card makes: a check on what carries over.
 
-    python -m evaluation.unforeseen runs/ours --json unforeseen.json
-    python -m evaluation.unforeseen weights runs/before --json results/unforeseen.json       # and the gain over before
+    python -m evaluation unforeseen runs/ours
+    python -m evaluation unforeseen weights runs/before --json results/unforeseen.json       and the gain over before
 
 The report card's corruptions come in families that augmentation knows, too, if in other forms. No operation of
 training.augment makes pictures like these, but some have relatives there: `webp` in JPEG, `halftone` in dither,
@@ -10,16 +10,17 @@ kinds at once (stain, lamp, focus, sampling, noise). They must stay out of train
 takes (image uint8 (96, 96, 3) RGB, rng) and returns the same shape.
 """
 
+import argparse
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from evaluation import evaluate
+from evaluation import cards, markdown, submissions
 from training import data, shell
 from training.augment import pixel_grid, to_uint8
-from training.files import ROOT, commit, write_json
+from training.files import write_json
 
 
 def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:
@@ -51,10 +52,7 @@ def tiles(image, rng):
     """Six pairs of 16-pixel squares that have changed places."""
     image = image.copy()
     for top, left, other_top, other_left in rng.integers(0, 81, (6, 4)):
-        one, other = (
-            np.s_[top : top + 16, left : left + 16],
-            np.s_[other_top : other_top + 16, other_left : other_left + 16],
-        )
+        one, other = (np.s_[y : y + 16, x : x + 16] for y, x in ((top, left), (other_top, other_left)))
         image[one], image[other] = image[other].copy(), image[one].copy()
     return image
 
@@ -71,9 +69,8 @@ def palette(image, rng):
     """Four colours, the best for this picture (k-means)."""
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 10, 1.0)
     cv2.setRNGSeed(int(rng.integers(2**31)))
-    _, nearest, colours = cv2.kmeans(
-        image.reshape(-1, 3).astype(np.float32), 4, None, criteria, 1, cv2.KMEANS_PP_CENTERS
-    )
+    pixels = image.reshape(-1, 3).astype(np.float32)
+    _, nearest, colours = cv2.kmeans(pixels, 4, None, criteria, 1, cv2.KMEANS_PP_CENTERS)
     return to_uint8(colours[nearest.ravel()].reshape(image.shape))
 
 
@@ -92,10 +89,8 @@ def text(image, rng):
     """Three words across."""
     image = image.copy()
     for _ in range(3):
-        word, place = (
-            "".join(map(chr, rng.integers(65, 91, 6))),
-            (int(rng.integers(-10, 40)), int(rng.integers(10, 95))),
-        )
+        word = "".join(map(chr, rng.integers(65, 91, 6)))
+        place = int(rng.integers(-10, 40)), int(rng.integers(10, 95))
         cv2.putText(image, word, place, cv2.FONT_HERSHEY_SIMPLEX, 0.7, rng.integers(0, 256, 3).tolist(), 2)
     return image
 
@@ -130,9 +125,8 @@ def rain(image, rng):
 
 def other_laboratory(image, rng):
     """Another stain (optical densities mixed and scaled), a yellow lamp, focus, half the resolution, sensor, JPEG."""
-    density = -np.log((image.astype(np.float32) + 1) / 256) @ np.array(
-        [[0.7, 0.25, 0.1], [0.05, 0.9, 0.15], [0.3, 0.1, 0.5]]
-    )
+    stain = [[0.7, 0.25, 0.1], [0.05, 0.9, 0.15], [0.3, 0.1, 0.5]]
+    density = -np.log((image.astype(np.float32) + 1) / 256) @ np.array(stain)
     image = 256 * np.exp(-density * rng.uniform(0.5, 1.6)) * (1.0, 0.93, 0.72) * rng.uniform(0.6, 1.1)
     image = cv2.resize(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.5)), (48, 48), interpolation=cv2.INTER_AREA)
     image += rng.normal(0, 6, image.shape) + cv2.GaussianBlur(rng.normal(0, 20, image.shape), (0, 0), 1)
@@ -155,36 +149,45 @@ def change(images: np.ndarray, kind: str) -> np.ndarray:
 
 def hits(target: Path, cells: data.Cells) -> tuple[dict[str, np.ndarray], dict]:
     """({kind: whether each cell is named rightly (n,)}, hashes) of a submission, a folder with model.py, or a run."""
-    with evaluate.open_model(target) as (model, hashes):
-        right = {kind: evaluate.predict(model, change(cells.images, kind))[0] == cells.labels for kind in KINDS}
+    with submissions.open_model(target) as (model, hashes):
+        right = {kind: submissions.predict(model, change(cells.images, kind))[0] == cells.labels for kind in KINDS}
     return right, hashes
 
 
-def main() -> None:
-    parser = shell.parser("evaluation.unforeseen", __doc__)
-    parser.add_argument("targets", type=Path, nargs="+", help="submission zips, folders with model.py, or runs")
-    parser.add_argument("--heldout", type=Path, default=ROOT / "data" / "heldout.npz", help="NPZ: images and labels")
-    parser.add_argument("--images", type=shell.positive, default=400, help="cells of each kind (default 400)")
-    parser.add_argument("--json", type=Path, help="where the figures go")
-    args = parser.parse_args()
-    with shell.plain_errors():
-        if args.json:
-            args.json.parent.mkdir(parents=True, exist_ok=True)  # before the long part
-        cells = evaluate.read_heldout(args.heldout)
-        cells = cells.take(data.stratified_order(cells.labels)[: args.images])
-        found = [hits(target, cells) for target in args.targets]
-    rows = []
-    for right, hashes in found:
-        row = {**hashes, "kinds": {kind: round(float(part.mean()), 5) for kind, part in right.items()}}
-        row["mean"] = round(float(np.mean(list(row["kinds"].values()))), 5)
-        gain = np.mean([found[0][0][kind] * 1.0 - part for kind, part in right.items()], axis=0)
-        row["gain_of_the_first"] = {name: round(value, 5) for name, value in evaluate.interval(gain).items()}
-        rows.append(row)
-    for kind in [*KINDS, "mean"]:
-        print(f"{kind:17}", *(f"{100 * (row['kinds'] | row)[kind]:6.2f}" for row in rows))
+def row(right: dict[str, np.ndarray], hashes: dict, first: dict[str, np.ndarray]) -> dict:
+    """Accuracy by kind, their mean, and what `first`, the hits of another, gains on these."""
+    kinds = {kind: round(float(part.mean()), 5) for kind, part in right.items()}
+    gain = np.mean([first[kind] * 1.0 - part for kind, part in right.items()], axis=0)
+    mean = round(float(np.mean(list(kinds.values()))), 5)
+    return {**hashes, "kinds": kinds, "mean": mean, "gain_of_the_first": cards.interval(gain)}
+
+
+def text(found: dict) -> str:
+    """Accuracy by kind, a column for each of the models, and the gain of the first over each other."""
+    models, others = found["models"], found["models"][1:]
+    names = ["now", *(f"before, {m['weights_sha256'][:7]}" for m in others)]
+    rows = [[kind.replace("_", " "), *(markdown.percent(m["kinds"][kind]) for m in models)] for kind in KINDS]
+    rows.append(["mean", *(markdown.percent(m["mean"]) for m in models)])
+    gained = [f" Gain over {name}: {markdown.points(m['gain_of_the_first'])} points on average."
+              for name, m in zip(names[1:], others, strict=True)]  # fmt: skip
+    table = markdown.table(["accuracy in %", *names], rows)
+    return f"{table}\n\nOver {found['cells']} held-out cells.{''.join(gained)}"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("targets", type=Path, nargs="+", help="submission zips, folders with model.py, or runs")
+    add("--heldout", type=Path, default=Path("data/heldout.npz"), help="NPZ of cells (default: %(default)s)")
+    add("--images", type=shell.positive, default=400, help="cells of each kind (default: %(default)s)")
+    add("--json", type=shell.new_file, metavar="OUT", help="write the figures there")
+
+
+def run(args: argparse.Namespace) -> None:
+    cells = data.read(args.heldout, part="val")
+    cells = cells.take(data.stratified_order(cells.labels)[: args.images])
+    results = [hits(target, cells) for target in args.targets]
+    models = [row(*result, results[0][0]) for result in results]
+    found = {"cells": len(cells), "heldout": data.digest(cells), "commit": cards.commit(), "models": models}
     if args.json:
-        write_json(args.json, {"cells": len(cells), "heldout": data.digest(cells), "commit": commit(), "models": rows})
-
-
-if __name__ == "__main__":
-    main()
+        write_json(args.json, found)
+    markdown.show(text(found))

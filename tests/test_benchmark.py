@@ -1,13 +1,13 @@
 """The benchmark: what it gives a submission, what it writes, and what it refuses."""
 
 import json
-import sys
 import zipfile
 
 import numpy as np
 import pytest
 
 from evaluation import benchmark, corruptions
+from evaluation.__main__ import main
 
 MODEL = """
 import numpy as np
@@ -20,29 +20,23 @@ class Model:
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
+def made(tmp_path):
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as file:
         file.writestr("model.py", MODEL)
     images = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), np.uint8)
     np.savez(tmp_path / "cells.npz", images=images, labels=np.zeros((3, 1), np.uint8))
-    monkeypatch.setattr(benchmark, "augmentation", lambda: {"ours": 1})
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["benchmark", str(tmp_path / "s.zip"), *map(str, arguments)])
-        benchmark.main()
-
-    return tmp_path, run
+    return tmp_path, lambda *words: main(["benchmark", str(tmp_path / "s.zip"), *map(str, words)])
 
 
 def test_figures_of_a_fresh_process(made):
     folder, run = made
     run("--images", 5, "--heldout", folder / "cells.npz", "--json", folder / "b.json")
     figures = json.loads((folder / "b.json").read_text())
-    assert (figures["images"], figures["corrupted_cells"], figures["zip_mb"]) == (5, True, 0.0)
+    assert (figures["images"], figures["zip_mb"]) == (5, 0.0)
     assert figures["seconds"]["total"] == pytest.approx(
         sum(figures["seconds"][part] for part in ("import", "load", "predict")), abs=0.02
     )
-    assert figures["peak_memory_mb"] > 20
+    assert figures["peak_memory_mb"] > 20 and "5 corrupted cells take" in benchmark.text(figures)
 
 
 def test_pictures_are_the_cells_corrupted_over_and_over(made):
@@ -50,13 +44,12 @@ def test_pictures_are_the_cells_corrupted_over_and_over(made):
     cells = np.load(folder / "cells.npz")["images"]
     expected = [corruptions.corrupt(cells[i], "composite", 3) for i in (0, 1, 2, 0)]
     assert np.array_equal(benchmark.pictures(4, folder / "cells.npz"), expected)
-    assert np.abs(benchmark.pictures(4, None).mean() - 127.5) < 2
 
 
 def test_what_is_missing_is_named(made, tmp_path):
     folder, run = made
-    with pytest.raises(SystemExit, match=r"none.npz is missing: name cells with --heldout"):
+    with pytest.raises(SystemExit, match=r"none.npz does not exist"):
         run("--heldout", folder / "none.npz")
     (folder / "s.zip").write_bytes(b"no zip")
     with pytest.raises(SystemExit, match="is no zip"):
-        run("--random")
+        run("--heldout", folder / "cells.npz")

@@ -5,14 +5,14 @@ import hashlib
 import json
 import re
 import shlex
-import sys
 import time
 
 import numpy as np
 import pytest
 
 import model
-from evaluation import calibrate, compare, evaluate
+from evaluation import calibrate, cards, compare
+from evaluation.__main__ import main
 from training import settings
 from training.recipes import RECIPES
 
@@ -45,15 +45,17 @@ def make_run(folder, name="ours", done=3, **changes):
     return folder
 
 
-def make_card(path, predicted=None, weights=b"weights", strengths="12345", **more):
+SAME = calibrate.read(calibrate.PATH)["provenance"]
+
+
+def make_card(path, weights=b"weights", strengths="12345", **more):
     clean = {"accuracy": 0.99, "macro_precision": 0.98, "macro_recall": 0.97, "roc_auc": 0.9991}
     composite = {s: {**clean, "accuracy": 1 - int(s) / 10} for s in strengths}
     summary = {"clean": clean, "composite": composite}
-    if predicted is not None:
-        summary["predicted_hidden"] = predicted
     card = {
-        "schema": evaluate.SCHEMA,
-        "provenance": {"weights_sha256": hashlib.sha256(weights).hexdigest(), **more},
+        "schema": cards.SCHEMA,
+        "provenance": {"weights_sha256": hashlib.sha256(weights).hexdigest(), "inference": {}, **SAME, **more},
+        "cells": {},
         "conditions": [
             {"corruption": "composite", "severity": int(s), "cells": 1000, "accuracy": scores["accuracy"]}
             for s, scores in composite.items()
@@ -77,7 +79,7 @@ def row_of(rows, run):
 
 
 def column(row, name):
-    return compare.cells_of(row)[compare.COLUMNS.index(name)]
+    return compare.COLUMNS[name](row)
 
 
 def test_every_recipe_has_a_row(tmp_path):
@@ -104,7 +106,7 @@ def test_trials_and_changes_are_marked(tmp_path):
         "killed": ("lionia_basic_cnn", 3, {}, ["trial: 3 of 30 epochs"]),
         "patient": ("lionia_basic_cnn", 7, {}, ["stopped early: 7 of 30 epochs"]),
         "changed": ("ours", WHOLE, {"mixup": 0.5}, ["other mixup"]),
-        "scratch": ("spritzers_mobilenetv3small", 31, {"weights": "none"}, ["from random weights"]),
+        "scratch": ("spritzers_mobilenetv3small", 31, {"weights": "none"}, ["other weights"]),
         "long": ("fine_tuned", 6, {"epochs": 5}, ["other epochs"]),
     }
     folders = [make_run(tmp_path / key, name, n, **changes) for key, (name, n, changes, _) in cases.items()]
@@ -145,44 +147,29 @@ def test_the_command_of_a_row_gives_its_settings(tmp_path, name, words):
     assert row["command"].endswith("--out runs/run")
 
 
-def test_rows_of_earlier_tables_say_so_and_those_of_gone_recipes_go(tmp_path):
-    rows = compare.compare([make_run(tmp_path / "ours", done=WHOLE)])
-    known = [{**row_of(rows, "ours"), "recipe": name, "run": name} for name in ("vit", "gone")]
-    for row in known:
-        del row["command"]
-    rows = compare.compare([make_run(tmp_path / "new", "frozen", 3)], known=known, keep=True)
-    assert "gone" not in {row["run"] for row in rows}
-    vit = row_of(rows, "vit")
-    assert vit["notes"] == ["by earlier code"]
-    assert vit["command"] == "python -m training.train --recipe vit --out runs/vit"
-    again = compare.compare([make_run(tmp_path / "newer", "frozen", 3)], known=rows, keep=True)
-    assert row_of(again, "vit") == vit and row_of(again, "new")["notes"] == []
-
-
 def test_no_prediction_for_what_the_calibration_rests_on(tmp_path):
-    """The same card, with a prediction in it: of `frozen`, whose hidden score is a point of the calibration, none."""
-    predicted = {"score": 0.93, "low": 0.9, "high": 0.96}
+    """The same card of `frozen`, whose hidden score is a point of the calibration, predicts none."""
     folders = [make_run(tmp_path / name, name) for name in ("ours", "frozen")]
     for folder in folders:
-        make_card(folder / "card.json", predicted)
+        make_card(folder / "card.json")
     rows = compare.compare(folders)
-    assert row_of(rows, "ours")["predicted_hidden"]["score"] == 0.93
+    assert 0.5 < row_of(rows, "ours")["predicted_hidden"]["score"] < 0.9
     assert row_of(rows, "frozen")["predicted_hidden"] is None
     assert [row_of(rows, name)["composite"] for name in ("ours", "frozen")] == [pytest.approx(on_composite())] * 2
 
 
 def test_card_in_the_folder_or_beside(tmp_path):
     folders = [make_run(tmp_path / name, name) for name in ("ours", "vit", "frozen")]
-    predicted = {"score": 0.93, "low": 0.9, "high": 0.96}
-    make_card(folders[0] / "card.json")
-    make_card(tmp_path / "cards" / "ours.json", predicted)  # the one in the run's own folder counts
-    make_card(tmp_path / "cards" / "vit.json", predicted)
+    make_card(folders[0] / "card.json", strengths="3")
+    make_card(tmp_path / "cards" / "ours.json")  # the one in the run's own folder counts
+    make_card(tmp_path / "cards" / "vit.json")
     rows = compare.compare(folders, tmp_path / "cards")
-    shown = ("held-out", "precision", "recall", "ROC AUC", "composite", "predicted hidden")
-    clean, composite = ["99.00", "98.00", "97.00", "0.9991"], f"{100 * on_composite():.2f}"
-    assert [column(row_of(rows, "ours"), name) for name in shown] == [*clean, composite, "-"]
-    assert [column(row_of(rows, "vit"), name) for name in shown] == [*clean, composite, "93.0 (90.0-96.0)"]
-    assert [column(row_of(rows, "frozen"), name) for name in shown] == ["-"] * 6
+    shown = ("held-out", "precision", "recall", "ROC AUC", "composite")
+    clean = ["99.00", "98.00", "97.00", "0.9991"]
+    assert [column(row_of(rows, "ours"), name) for name in shown] == [*clean, "-"]  # a quick card has one strength
+    assert [column(row_of(rows, "vit"), name) for name in shown] == [*clean, f"{100 * on_composite():.2f}"]
+    assert re.fullmatch(r"\d\d\.\d \(\d\d\.\d-\d\d\.\d\)", column(row_of(rows, "vit"), "predicted hidden"))
+    assert [column(row_of(rows, "frozen"), name) for name in (*shown, "predicted hidden")] == ["-"] * 6
 
 
 def test_card_that_does_not_count(tmp_path):
@@ -193,17 +180,12 @@ def test_card_that_does_not_count(tmp_path):
     make_card(folder / "card.json", inference={"views": 3})
     row = compare.make_row(folder)
     assert row["heldout"] is None and row["notes"] == ["card.json is of other views, members or temperature"]
-    (folder / "manifest.json").write_text('{"views": 3, "members": {}}')
+    (folder / "manifest.json").write_text(json.dumps({"views": 3, "sha256": hashlib.sha256(b"weights").hexdigest()}))
     assert compare.make_row(folder)["heldout"]
-    make_card(folder / "card.json", strengths="3")  # a quick one
-    row = compare.make_row(folder)
-    assert row["heldout"]["accuracy"] == 0.99 and row["composite"] is None
-    (folder / "card.json").write_text("{")
-    with pytest.raises(ValueError, match=r"card\.json cannot be read"):
-        compare.make_row(folder)
-    (folder / "card.json").write_text(json.dumps({"schema": evaluate.SCHEMA}))
-    with pytest.raises(ValueError, match=r"card\.json is not a card"):
-        compare.make_row(folder)
+    for text, message in (("{", "cannot be read"), (json.dumps({"schema": cards.SCHEMA}), "is no card")):
+        (folder / "card.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"card\.json {message}"):
+            compare.make_row(folder)
 
 
 def test_markdown_is_a_table(tmp_path):
@@ -211,9 +193,9 @@ def test_markdown_is_a_table(tmp_path):
     make_card(folder / "card.json")
     rows = compare.compare([folder])
     command = rows[0]["command"].replace("|", "\\|")
-    table = [line for line in compare.markdown(rows).splitlines() if line.startswith("|")]
+    table = [line for line in compare.text(rows).splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(rows)
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {len(compare.COLUMNS) + 2}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {len(compare.COLUMNS) + 1}
     assert table[2].startswith("| ours (a\\|b) | EfficientNetV2B0 | imagenet | 3 | 5.93 | 2.50 | 12.3 | - | 92.00 |")
     assert table[2].endswith(f"| `{command}` |") and "not trained here" in table[3]
 
@@ -234,27 +216,26 @@ def test_speed_is_measured_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "speed", None)  # from here on it must not be measured
     assert row_of(compare.compare([folder], known=[row]), "toy")["speed"] == row["speed"]
     assert row_of(compare.compare([folder], known=[{**row, "flops": 1}]), "toy")["speed"] is None
-    assert "Images/s" in compare.legend([row]) and "Images/s" not in compare.legend([])
 
 
-def test_rows_of_runs_that_are_gone_are_kept_on_request(tmp_path):
+def test_rows_of_runs_that_are_gone_stay_and_those_of_gone_recipes_go(tmp_path):
     first = [make_run(tmp_path / name, recipe) for name, recipe in (("gone", "ours"), ("vit", "vit"))]
     before = compare.compare(first)
     again, new = make_run(tmp_path / "later" / "vit", "vit", 5), make_run(tmp_path / "new", "ours", 7)
-    rows = compare.compare([again, new], known=before, keep=True)
+    rows = compare.compare([again, new], known=[*before, {**before[0], "recipe": "no such", "run": "no such"}])
     assert row_of(rows, "gone") == row_of(before, "gone") and row_of(rows, "vit")["epochs"] == 5
     assert [row["run"] for row in rows if row["recipe"] == "ours"] == ["gone", "new"]
     assert sorted(set(RECIPES) - {"ours", "vit"}) == sorted(row["recipe"] for row in rows if row["run"] is None)
-    assert "gone" not in {row["run"] for row in compare.compare([again, new], known=before)}
+    assert "no such" not in {row["run"] for row in rows}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read"),
-        ('{"recipe": "ou', "is damaged"),
-        ("[]", "is not a run.json"),
-        ('{"recipe": "ours"}', "is not a run.json"),
+        (None, "is missing"),
+        ('{"recipe": "ou', "cannot be read as a run"),
+        ("[]", "is no run"),
+        ('{"recipe": "ours"}', "is no run"),
     ],
 )
 def test_broken_run_is_named(tmp_path, content, message):
@@ -267,41 +248,21 @@ def test_broken_run_is_named(tmp_path, content, message):
 
 
 def test_run_without_an_epoch_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"run\.json is not"):
+    with pytest.raises(ValueError, match=r"run\.json holds no epoch"):
         compare.compare([make_run(tmp_path / "new", done=0)])
-
-
-def test_curves(tmp_path):
-    folders = [make_run(tmp_path / str(i)) for i in range(5)]
-    compare.draw_curves(folders, tmp_path / "curves.png")
-    import cv2
-
-    height, width = cv2.imread(str(tmp_path / "curves.png")).shape[:2]
-    assert width > 1000 and height > 1000  # four side by side, the fifth below
-    assert np.unique(cv2.imread(str(tmp_path / "curves.png"))[height // 2 :, width // 2 :]).tolist() == [255]
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
     folder, out = make_run(tmp_path / "ours"), tmp_path / "systems.json"
-    monkeypatch.setattr(sys, "argv", ["compare", str(folder), "--json", str(out)])
-    compare.main()
-    rows = json.loads(out.read_text())["rows"]
-    assert len(rows) == len(RECIPES)
-    assert capsys.readouterr().out == compare.text([row_of(rows, "ours")]) + "\n"  # what was asked, and nothing else
+    (tmp_path / "empty").mkdir()
+    words = ["compare", str(folder), str(tmp_path / "empty"), "--json", str(out)]
+    main(words)
+    assert len(json.loads(out.read_text())["rows"]) == len(RECIPES)
+    said = capsys.readouterr()
+    assert "empty holds no run: left out" in said.err and "91.00" in said.out and "spritzers" not in said.out
+    main([*words, "--curves", str(tmp_path / "curves.png")])
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
     out.write_text("{}")
-    with pytest.raises(SystemExit, match="error: .*is not a table"):
-        compare.main()
+    with pytest.raises(SystemExit, match="error: .*is no table"):
+        main(words)
     assert out.read_text() == "{}"
-
-
-def test_the_table_for_a_terminal_fits_100_columns(tmp_path):
-    folders = [make_run(tmp_path / name, recipe) for name, recipe in (("ours", "ours"), ("of a long name " * 9, "vit"))]
-    make_card(folders[0] / "card.json", {"score": 0.93, "low": 0.9, "high": 0.96})
-    rows = [row for row in compare.compare(folders) if row["run"]]
-    rows[0]["notes"], rows[1]["notes"] = [], ["a note of many words " * 9]
-    lines = compare.text(rows).splitlines()
-    assert max(map(len, lines)) <= 100
-    assert lines[0].startswith("system ") and lines[0].split()[1:4] == ["epochs", "MB", "images/s"]
-    assert lines[1].startswith("ours ") and "99.00" in lines[1]
-    assert lines[2].startswith("vit (of a long name") and "..." in lines[2]
-    assert lines[3].startswith("    a note of many words")

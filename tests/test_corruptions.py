@@ -1,18 +1,15 @@
 """The report card's corruptions: identity, growth, independence of the batch, and each family's arithmetic by hand."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from evaluation import corruptions
 from evaluation.corruptions import BORDERS, CORRUPTIONS, FAMILIES, SEVERITIES, corrupt, corrupt_batch
 
-ROOT = Path(__file__).resolve().parent.parent
 NAMES = [*CORRUPTIONS, "composite"]
 FUNCTIONS = {**CORRUPTIONS, "composite": corruptions.composite}
 
@@ -74,7 +71,7 @@ def test_the_families_are_complete():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_strength_zero_is_the_identity(cells, name):
-    for seed, image in enumerate([*cells[:6], flat(0), flat(255), flat((255, 0, 3))]):
+    for seed, image in enumerate([*cells[:2], flat(0), flat(255), flat((255, 0, 3))]):
         assert np.array_equal(FUNCTIONS[name](image, 0.0, rng(seed)), image)
 
 
@@ -109,10 +106,10 @@ def test_shape_dtype_and_the_original(cells, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_batch_does_not_matter(cells, name):
-    whole = corrupt_batch(cells[:8], name, 4)
-    order = rng().permutation(8)
-    assert np.array_equal(corrupt_batch(cells[:8][order], name, 4), whole[order])
-    for image, expected in zip(cells[:3], whole, strict=False):
+    whole = corrupt_batch(cells[:4], name, 4)
+    order = np.array([2, 0, 3, 1])
+    assert np.array_equal(corrupt_batch(cells[:4][order], name, 4), whole[order])
+    for image, expected in zip(cells[:2], whole, strict=False):
         assert np.array_equal(corrupt(np.asfortranarray(image), name, 4), expected)  # nor does the memory layout
 
 
@@ -344,7 +341,7 @@ def test_grid_mask_hides_its_share():
     assert abs(np.mean(shares) - 0.36) < 0.04
 
 
-# --- the composite, the sheet, the fences -----------------------------------------------------------------------------
+# --- the composite, the fingerprint -----------------------------------------------------------------------------
 
 
 def test_composite_layers_several_families(cells, monkeypatch):
@@ -382,24 +379,3 @@ def test_fingerprint_follows_what_matters(monkeypatch):
 
     assert changed(1) == before  # a last bit, as another processor may give it
     assert len(changed(4)) == 64 and changed(4) != before
-
-
-def test_contact_sheet_shows_every_corruption(cells):
-    sheet = corruptions.contact_sheet(cells)
-    names = len(NAMES)
-    rows = -(-names // 3)
-    for i, name in enumerate(NAMES):
-        top, left = i % rows * 58 + 18, i // rows * (sheet.shape[1] // 3) + 118
-        for k, picture in enumerate([cells[i % len(cells)], corrupt(cells[i % len(cells)], name, 1)]):
-            small = cv2.resize(picture, (56, 56), interpolation=cv2.INTER_AREA)
-            assert np.array_equal(sheet[top : top + 56, left + 58 * k : left + 58 * k + 56], small), name
-
-
-@pytest.mark.slow
-def test_the_command_writes_the_sheet(cells, tmp_path):
-    np.savez(tmp_path / "cells.npz", images=np.repeat(cells, 2, axis=0), labels=np.arange(48)[:, None] % 8)
-    command = [sys.executable, "-m", "evaluation.corruptions", "--data"]
-    subprocess.run([*command, tmp_path / "cells.npz", "--out", tmp_path / "sheet.png"], cwd=ROOT, check=True)
-    assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] > 1000
-    failed = subprocess.run([*command, tmp_path / "none.npz"], cwd=ROOT, capture_output=True, text=True)
-    assert failed.returncode != 0 and "none.npz does not exist" in failed.stderr and "Traceback" not in failed.stderr

@@ -1,13 +1,13 @@
 """Unforeseen changes: the same on every call, unlike anything in training, and counted rightly."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from test_corruptions import drawn_cells
 
 from evaluation import corruptions, unforeseen
+from evaluation.__main__ import main
 from training import augment
 
 MODEL = """
@@ -48,21 +48,20 @@ def test_palette_and_halftone_by_hand():
     assert (np.diff(ink) < 0).all() and ink[0] > 0.9 and ink[-1] < 0.1
 
 
-def test_the_command_counts_and_compares(tmp_path, monkeypatch, capsys):
+def test_the_command_counts_and_compares(tmp_path, capsys):
     labels = np.array([0, 0, 0, 1], np.uint8)
     np.savez(tmp_path / "cells.npz", images=drawn_cells(4), labels=labels[:, None])
     for label in (0, 1):
         (tmp_path / str(label)).mkdir()
         (tmp_path / str(label) / "model.py").write_text(MODEL.format(label=label))
-    arguments = ["--heldout", tmp_path / "cells.npz", "--json", tmp_path / "u.json"]
-    monkeypatch.setattr(sys, "argv", ["unforeseen", *map(str, [tmp_path / "0", tmp_path / "1", *arguments])])
-    unforeseen.main()
+    words = ["--heldout", str(tmp_path / "cells.npz"), "--json", str(tmp_path / "u.json")]
+    main(["unforeseen", str(tmp_path / "0"), str(tmp_path / "1"), *words])
     found = json.loads((tmp_path / "u.json").read_text())
     first, second = found["models"]
     assert found["cells"] == 4 and set(first["kinds"]) == set(unforeseen.KINDS)
     assert set(first["kinds"].values()) == {0.75} == {first["mean"]} and second["mean"] == 0.25
     assert first["gain_of_the_first"]["difference"] == 0 and second["gain_of_the_first"]["difference"] == 0.5
     assert "swirl" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["unforeseen", str(tmp_path), *map(str, arguments)])
+    assert "| mean | 75.00 | 25.00 |" in unforeseen.text(found) and "+50.00" in unforeseen.text(found)
     with pytest.raises(SystemExit, match="holds neither a model.py nor"):
-        unforeseen.main()
+        main(["unforeseen", str(tmp_path), *words])

@@ -1,0 +1,231 @@
+"""Score a model on clean cells and on every corruption: the report card, one JSON file and its pictures.
+
+    python -m evaluation card submission.zip --json card.json --plots card/     about ten minutes on two cores
+    python -m evaluation card runs/ours --json quick.json --quick               a minute
+    python -m evaluation card runs/ours --json ours.json --composite            clean and the composite, all cells
+    python -m evaluation card card.json --baseline other.json                   no model: compare two cards
+
+The clean cells and the composite at five strengths are scored on every held-out cell; each of the 46 corruptions at
+five severities on the same 400, drawn once, in proportion to the classes. A killed run goes on where it stopped:
+finished conditions wait in CARD.json.partial. With results/calibration.json the card also holds the hidden score to
+expect.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from evaluation import calibrate, cards, corruptions, markdown, submissions
+from evaluation.markdown import number, percent
+from evaluation.scoring import score
+from training import data, shell
+from training.files import write_text
+
+IMAGES = 400  # cells per corruption and severity
+QUICK = 200, 100, (3,)  # cells, cells per corruption, severities
+Condition = tuple[str, str, int, int]  # corruption, family, severity, cells
+
+
+def conditions_of(total: int, quick: bool = False, composite: bool = False) -> list[Condition]:
+    """What a card of so many held-out cells measures, clean first. composite: clean and the composite alone."""
+    whole, images, severities = QUICK if quick else (total, IMAGES, corruptions.SEVERITIES)
+    plan = [("clean", "clean", 0, min(total, whole))]
+    plan += [("composite", "composite", severity, min(total, whole)) for severity in severities]
+    for family, members in corruptions.FAMILIES.items() if not composite else ():
+        plan += [(name, family, severity, min(total, images)) for name in members for severity in severities]
+    return plan
+
+
+def measure(model: object, cells: data.Cells, condition: Condition) -> dict:
+    """One entry of the card's `conditions`. cells: in the card's order, of which the condition takes the first."""
+    name, family, severity, count = condition
+    images, labels = cells.images[:count], cells.labels[:count]
+    if name != "clean":
+        images = corruptions.corrupt_batch(images, name, severity)
+    predicted, probabilities = submissions.predict(model, images)
+    return {
+        "corruption": name,
+        "family": family,
+        "severity": severity,
+        "cells": count,
+        **score(labels, predicted, probabilities),
+        "predicted": "".join(map(str, predicted)),
+        "confidence": None if probabilities is None else cards.pack(probabilities),
+    }
+
+
+def finished(path: Path, key: dict) -> dict[Condition, dict]:
+    """The conditions of an unfinished run: JSON lines, the first says what they belong to. Other work is started over,
+    a line cut short by a kill is cut off."""
+    done = {}
+    try:
+        first, *lines = path.read_text(encoding="utf-8").splitlines()
+        for line in lines if json.loads(first) == key else ():
+            entry = json.loads(line)
+            done[entry["corruption"], entry["family"], entry["severity"], entry["cells"]] = entry
+    except (FileNotFoundError, ValueError):  # none, an empty one, or the line that was being written
+        pass
+    write_text(path, "".join(json.dumps(line) + "\n" for line in (key, *done.values())))
+    return done
+
+
+def provenance(hashes: dict, cells: data.Cells) -> dict:
+    """What the card's numbers rest on: hashes of model, weights, cells and corruptions, versions, the commit."""
+    libraries = ("numpy", "cv2", "keras", "tensorflow", "torch", "jax")
+    versions = {name: sys.modules[name].__version__ for name in libraries if name in sys.modules}
+    return {
+        "commit": cards.commit(),
+        **hashes,
+        "heldout_sha256": data.digest(cells),
+        "corruptions_sha256": corruptions.fingerprint(),
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def evaluate(model: object, hashes: dict, cells: data.Cells, plan: list[Condition], partial: Path) -> dict:
+    """The card of these conditions, written nowhere but for its finished conditions, to `partial`."""
+    submissions.check_agreement(model, cells.images[:64])
+    origin = provenance(hashes, cells)
+    done = finished(partial, {"schema": cards.SCHEMA, **{k: v for k, v in origin.items() if k != "commit"}})
+    order = data.stratified_order(cells.labels)
+    ordered = cells.take(order)
+    with partial.open("a", encoding="utf-8") as file:
+        for condition in track(plan, "conditions", console=Console(stderr=True)):
+            if condition not in done:
+                done[condition] = measure(model, ordered, condition)
+                print(json.dumps(done[condition]), file=file, flush=True)
+    labels = "".join(map(str, cells.labels))
+    return summarised({
+        "schema": cards.SCHEMA,
+        "provenance": origin,
+        "cells": {"count": len(cells), "classes": list(data.CLASSES), "labels": labels, "order": order.tolist()},
+        "conditions": [done[condition] for condition in plan],
+    })  # fmt: skip
+
+
+def summarised(card: dict) -> dict:
+    """The card with its summary, and in it the hidden score to expect by the calibration at hand, or None."""
+    return {**card, "summary": cards.summarise(card) | {"predicted_hidden": predicted_hidden(card)[0]}}
+
+
+def predicted_hidden(card: dict) -> tuple[dict | None, str]:
+    """The hidden score to expect by the calibration at hand, or None, and the sentence that says so."""
+    try:
+        predicted = calibrate.predict(calibrate.read(calibrate.PATH), card)
+    except ValueError as error:
+        return None, f"No predicted hidden score: {error}."
+    return predicted, calibrate.sentence(predicted)
+
+
+def rows_of(summary: dict) -> dict[str, dict]:
+    """What the card's table shows: name -> scores."""
+    rows = {"clean cells": summary["clean"]}
+    rows |= {f"composite, strength {s} of 5": scores for s, scores in summary["composite"].items()}
+    rows |= {f"family {name}": scores for name, scores in summary["families"].items()}
+    return rows | ({"mean of the families": summary["corrupted"]} if summary["corrupted"] else {})
+
+
+def text(card: dict) -> str:
+    """The summary as a table, what it is measured on, and the hardest corruptions."""
+    summary, cells = card["summary"], card["conditions"][-1]["cells"]
+    rows = []
+    for name, s in rows_of(summary).items():
+        honest = number(s["roc_auc"], 1, 4), number(s["ece"], 1, 3)
+        rows.append([name, percent(s["accuracy"]), percent(s["balanced_accuracy"]), *honest])
+    table = markdown.table(["held-out cells", "accuracy %", "balanced %", "ROC AUC", "ECE"], rows)
+    worst = sorted(summary["corruptions"].items(), key=lambda item: item[1])[:6]
+    named = ", ".join(f"{name.replace('_', ' ')} {percent(value)}" for name, value in worst)
+    each = f"; each corruption on {cells}. Hardest, mean over the severities: {named}" if worst else ""
+    return f"{table}\n\nClean and composite over {card['conditions'][0]['cells']} held-out cells{each}."
+
+
+def short(summary: dict) -> str:
+    """Five rows of the card."""
+    rows, names = rows_of(summary), ("clean", "mean", *(f"composite, strength {s}" for s in "345"))
+    chosen = [(name, s) for start in names for name, s in rows.items() if name.startswith(start)]
+    body = [[name, percent(s["accuracy"]), percent(s["balanced_accuracy"])] for name, s in chosen]
+    return markdown.table(["held-out cells", "accuracy %", "balanced %"], body)
+
+
+def classes(card: dict) -> str:
+    """Precision, recall and ROC AUC of each class on clean cells, recall on the composite."""
+    groups = cards.groups_of(card)
+    clean, composite, rows = groups["clean"][0], groups["composite"], []
+    for k, name in enumerate(card["cells"]["classes"]):
+        corrupted = sum(e["recall"][k] for e in composite) / len(composite)
+        shares = [percent(clean["precision"][k]), percent(clean["recall"][k])]
+        rows.append([name, *shares, number(clean["auc"][k], 1, 4), percent(corrupted)])
+    return markdown.table(["class", "precision %", "recall %", "ROC AUC", "recall on the composite %"], rows)
+
+
+def mistakes(summary: dict) -> str:
+    """What is most often taken for what."""
+    names = {"clean": "Clean", "corrupted": "Under the corruptions", "composite": "On the composite"}
+    return "\n".join(
+        f"- {names[group]}: "
+        + (", ".join(f"{p['true']} taken for {p['predicted']} {percent(p['share'])}%" for p in pairs) or "none")
+        for group, pairs in summary["confusion_pairs"].items()
+    )
+
+
+def gained(card: dict, baseline: dict) -> str:
+    """The groups, and the single corruptions whose interval excludes zero, in points of accuracy."""
+    found = {name: (len(gain), cards.interval(gain)) for name, gain in cards.gains(card, baseline).items()}
+    rows = [
+        [name.replace("_", " "), str(cells), markdown.points(gain)]
+        for name, (cells, gain) in found.items()
+        if name not in corruptions.CORRUPTIONS or gain["low"] > 0 or gain["high"] < 0
+    ]
+    return markdown.table(["points of accuracy", "cells", "difference (95% interval)"], rows)
+
+
+def made(args: argparse.Namespace, out: Path) -> dict:
+    """The card of a model, written to `out`."""
+    cells = data.read(args.heldout, part="val")
+    plan = conditions_of(len(cells), args.quick, args.composite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial").resolve()
+    with submissions.open_model(args.target) as (model, hashes):
+        with shell.plain_errors("stopped; the same command goes on with the next condition"):
+            card = evaluate(model, hashes, cells, plan, partial)
+    cards.write_card(card, out)
+    partial.unlink()
+    return card
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("target", type=Path, help="submission zip, folder with model.py, training run, or card (.json)")
+    add("--heldout", type=Path, default=Path("data/heldout.npz"), help="NPZ of cells (default: %(default)s)")
+    add("--json", type=Path, metavar="OUT", help="where the card goes (default: card.json; of a card nowhere)")
+    add("--plots", type=Path, metavar="FOLDER", help="draw the card's pictures there")
+    add("--baseline", type=Path, metavar="CARD", help="another card, to be compared with cell by cell")
+    shorter = parser.add_mutually_exclusive_group()
+    shorter.add_argument("--quick", action="store_true", help="200 cells (100 per corruption), severity 3 only")
+    shorter.add_argument("--composite", action="store_true", help="clean and the composite alone, on all cells")
+
+
+def run(args: argparse.Namespace) -> None:
+    baseline = cards.read_card(args.baseline) if args.baseline else None  # before the long part, should it be no card
+    if args.target.suffix != ".json":
+        card = made(args, args.json or Path("card.json"))
+    else:
+        card = summarised(cards.read_card(args.target))
+        if args.json:
+            cards.write_card(card, args.json)
+    markdown.show("\n\n".join([text(card), mistakes(card["summary"]), predicted_hidden(card)[1]]))
+    if args.plots:
+        from evaluation.pictures import plot
+
+        cells = data.read(args.heldout, part="val") if args.heldout.exists() else None
+        own = cells is not None and data.digest(cells) == card["provenance"]["heldout_sha256"]
+        print("pictures:", *plot(card, args.plots, cells.images if own else None))
+        if not own:
+            print(f"no mistakes.png: {args.heldout} does not hold the cells of this card")
+    if baseline:
+        markdown.show(gained(card, baseline))

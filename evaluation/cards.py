@@ -1,0 +1,163 @@
+"""Report cards as files: what one holds, its summary, and the difference of two cell by cell.
+
+A card's `conditions` hold each prediction: `predicted` is one digit per cell, `confidence` the largest probability
+in units of 1/65535 (base64 of little-endian uint16), both in the order `cells.order`, whose first N cells a condition
+of N cells uses. Scores are shares of 1. A card carries hashes and versions and no date, so that two runs on the same
+weights, cells and libraries write the same file.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.scoring import METRICS, confusion
+from training import data, files
+
+SCHEMA = 1
+
+
+@cache
+def commit() -> str | None:
+    """The commit that results name: as it is before the first of them changes the working tree."""
+    return files.commit()
+
+
+def read_json(path: Path, what: str, keys: Iterable[str] = ()) -> dict:
+    """The object in a JSON file. Raises ValueError where it cannot be read, or lacks one of the keys of a `what`."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: there is no {what}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a {what}: {error}") from error
+    if not isinstance(content, dict) or not set(keys) <= content.keys():
+        raise ValueError(f"{path} is no {what}; make it anew with this version")
+    return content
+
+
+def read_card(path: Path) -> dict:
+    """A card as `write_card` left it. Raises ValueError where it is none, or of another schema."""
+    card = read_json(path, "card", ("schema", "provenance", "summary", "cells", "conditions"))
+    if card["schema"] != SCHEMA:
+        raise ValueError(f"{path} is no card of schema {SCHEMA}; make it anew with this version")
+    return card
+
+
+def write_card(card: dict, path: Path) -> None:
+    """One line per condition, so that two cards can be compared with diff."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{json.dumps(key)}: {json.dumps(card[key], indent=1)}" for key in ("schema", "provenance", "summary")]
+    lines.append(f'"cells": {json.dumps(card["cells"])}')
+    lines.append('"conditions": [\n' + ",\n".join(json.dumps(entry) for entry in card["conditions"]) + "\n]")
+    files.write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def labels_of(card: dict, count: int) -> np.ndarray:
+    """True labels (count,) in the card's order."""
+    return np.array(list(card["cells"]["labels"]), int)[card["cells"]["order"][:count]]
+
+
+def predictions_of(entry: dict) -> np.ndarray:
+    """Predicted labels (cells,) of one condition, in the card's order."""
+    return np.array(list(entry["predicted"]), int)
+
+
+def pack(probabilities: np.ndarray) -> str:
+    """A condition's `confidence` from probabilities (n, 8)."""
+    largest = np.rint(65535 * np.clip(probabilities.max(axis=1), 0, 1)).astype("<u2")
+    return base64.b64encode(largest.tobytes()).decode()
+
+
+def confidence_of(entry: dict) -> np.ndarray:
+    """Largest probabilities (cells,) of one condition."""
+    return np.frombuffer(base64.b64decode(entry["confidence"]), "<u2") / 65535
+
+
+def grouped(entries: list[dict], key: Callable[[dict], str]) -> dict[str, list[dict]]:
+    """Conditions by key(condition)."""
+    return {name: [e for e in entries if key(e) == name] for name in dict.fromkeys(map(key, entries))}
+
+
+def groups_of(card: dict) -> dict[str, list[dict]]:
+    """The card's conditions as clean, composite and corrupted (the 46 at all severities); those that it has."""
+    return grouped(card["conditions"], lambda e: e["family"] if e["family"] in ("clean", "composite") else "corrupted")
+
+
+def pooled_confusion(card: dict, entries: list[dict]) -> np.ndarray:
+    """Counts (8, 8) over all these conditions: rows true, columns predicted."""
+    return sum(confusion(labels_of(card, e["cells"]), predictions_of(e)) for e in entries)
+
+
+def mean(entries: Iterable[dict], metric: str) -> float | None:
+    """The mean of a score, to six digits; None where it was not measured."""
+    values = [entry[metric] for entry in entries]
+    return None if None in values else round(float(np.mean(values)), 6)
+
+
+def summarise(card: dict) -> dict:
+    """The card on one screen, but for the hidden score to expect. What was not measured is None or empty.
+
+    `corrupted` is the mean of the five families' means, so that none counts by its size.
+    """
+    groups = groups_of(card)
+    by = {key: grouped(groups.get("corrupted", []), lambda e, key=key: str(e[key]))
+          for key in ("family", "corruption")}  # fmt: skip
+    families = {name: {m: mean(part, m) for m in METRICS} for name, part in by["family"].items()}
+    return {
+        "clean": {m: groups["clean"][0][m] for m in METRICS},
+        "corrupted": {m: mean(families.values(), m) for m in METRICS} if families else None,
+        "composite": {str(e["severity"]): {m: e[m] for m in METRICS} for e in groups["composite"]},
+        "families": families,
+        "corruptions": {name: mean(part, "accuracy") for name, part in by["corruption"].items()},
+        "confusion_pairs": {group: worst_pairs(card, entries) for group, entries in groups.items()},
+    }
+
+
+def worst_pairs(card: dict, entries: list[dict], most: int = 5) -> list[dict]:
+    """What is most often taken for what over these conditions: `true`, `predicted`, `share` of the true class."""
+    counts = pooled_confusion(card, entries)
+    share = counts * (1 - np.eye(len(counts))) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    worst = np.unravel_index(np.argsort(-share, axis=None, kind="stable")[:most], share.shape)
+    return [
+        {"true": data.CLASSES[t], "predicted": data.CLASSES[p], "share": round(float(share[t, p]), 6)}
+        for t, p in zip(*worst, strict=True)
+        if share[t, p]
+    ]
+
+
+def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
+    """Accuracy of card minus baseline cell by cell, (n,) in -1 to 1, on the conditions and cells that both have.
+
+    Names: clean, composite (the mean of its strengths), composite S, family F, each corruption (the mean of its
+    severities), and corrupted (the mean of the families). Raises ValueError for other held-out cells, or corruptions.
+    """
+    for key, what in (("heldout_sha256", "held-out cells"), ("corruptions_sha256", "corruptions")):
+        if card["provenance"][key] != baseline["provenance"][key]:
+            raise ValueError(f"the two cards are of different {what}, so they cannot be compared cell by cell")
+    other = {(entry["corruption"], entry["severity"]): entry for entry in baseline["conditions"]}
+    parts: dict[str, list[np.ndarray]] = {}
+    for entry in card["conditions"]:
+        name, family, severity = (entry[key] for key in ("corruption", "family", "severity"))
+        if (name, severity) in other:
+            both = entry, other[name, severity]
+            count = min(e["cells"] for e in both)
+            ours, theirs = (predictions_of(e)[:count] == labels_of(card, count) for e in both)
+            wider = {"clean": (), "composite": (f"composite {severity}",)}.get(family, (f"family {family}",))
+            for row in (*wider, name):
+                parts.setdefault(row, []).append(ours * 1.0 - theirs)
+    means = {name: np.mean(part, axis=0) for name, part in parts.items()}
+    families = [gain for name, gain in means.items() if name.startswith("family ")]
+    return means | ({"corrupted": np.mean(families, axis=0)} if families else {})
+
+
+def interval(gain: np.ndarray) -> dict[str, float]:
+    """`difference`, the mean of (n,) paired gains, and the 95% percentile interval `low` to `high` of 2000 bootstrap
+    resamples of the cells (a cell is drawn with all its conditions; training runs are not resampled)."""
+    rng = np.random.default_rng(0)
+    resampled = gain[rng.integers(0, len(gain), (2000, len(gain)))].mean(axis=1)
+    found = zip(("difference", "low", "high"), (gain.mean(), *np.percentile(resampled, (2.5, 97.5))), strict=True)
+    return {name: round(float(value), 5) for name, value in found}

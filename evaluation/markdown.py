@@ -1,0 +1,28 @@
+"""The text of results: Markdown, which the pages show and the commands print."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    return number(share, 100, digits)
+
+
+def number(value: float | None, scale: float = 1, digits: int = 0) -> str:
+    return "-" if value is None else f"{scale * value:.{digits}f}"
+
+
+def points(gain: dict) -> str:
+    """A gain with its interval, as `cards.interval` gives it, in points."""
+    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * gain[key] for key in ("difference", "low", "high")))
+
+
+def table(header: list[str], rows: Iterable[list[str]]) -> str:
+    head, *body = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (header, *rows))
+    return "\n".join([head, "|---" * len(header) + "|", *body])
+
+
+def show(text: str) -> None:
+    Console().print(Markdown(text))

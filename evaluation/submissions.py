@@ -1,0 +1,136 @@
+"""Open what is measured: a submission zip, a folder with a model.py, or a training run; and ask it for labels."""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import os
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from training.data import CLASSES
+from training.files import ROOT
+
+
+@contextlib.contextmanager
+def open_model(target: Path) -> Iterator[tuple[object, dict]]:
+    """The `Model()` of a submission zip, a folder with a model.py, or a run (see `identify`), and its hashes.
+
+    A zip is unpacked into a temporary folder, which lives as long as the context. Raises ValueError where there is no
+    model or its import or construction fails.
+    """
+    target = target.resolve()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = target if target.is_dir() else unpack(target, Path(temporary))
+        source, hashes = identify(folder)
+        before = set(sys.modules)
+        sys.path.insert(0, str(source.parent))
+        try:
+            yield construct(source, folder), hashes
+        finally:
+            sys.path.remove(str(source.parent))
+            sys.modules.pop("graded_model", None)
+            for name in set(sys.modules) - before if folder != ROOT else ():  # the next one's may have these names
+                if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}{os.sep}"):
+                    del sys.modules[name]
+
+
+def unpack(path: Path, folder: Path) -> Path:
+    """`folder`, with the contents of the zip `path`. Raises ValueError where it is missing or no zip."""
+    if not path.exists():
+        raise ValueError(f"{path} is missing")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is no zip file that can be unpacked: {error}") from error
+    return folder
+
+
+def identify(folder: Path) -> tuple[Path, dict]:
+    """The model.py of a submission's folder, or this project's for a run (model.weights.h5 and manifest.json), and the
+    hashes of code and weights."""
+    if (folder / "model.py").is_file():
+        source, weights = folder / "model.py", folder / "weights" / "model.weights.h5"
+    elif (folder / "model.weights.h5").is_file():
+        source, weights = ROOT / "model.py", folder / "model.weights.h5"
+    else:
+        raise ValueError(f"{folder} holds neither a model.py nor a model.weights.h5 at its top")
+    files = [weights]
+    if not weights.is_file():  # a foreign submission may name its weights otherwise
+        files = sorted(path for path in folder.rglob("*") if path.suffix in (".h5", ".keras"))
+    return source, {
+        "model_py_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "weights_sha256": hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest(),
+        "inference": inference(weights.parent),
+    }
+
+
+def inference(folder: Path) -> dict:
+    """What manifest.json beside the weights changes in their predictions; {} where there is none that can be used."""
+    if not (folder / "manifest.json").is_file():  # a submission of another framework: Keras is not needed
+        return {}
+    from model import read_manifest
+
+    try:
+        manifest = read_manifest(folder)
+    except ValueError:
+        return {}
+    return {key: manifest[key] for key in ("members", "enhance", "pixels", "views", "temperature") if manifest.get(key)}
+
+
+def ask(function: Callable, *arguments):
+    """What a foreign function gives, its bars, prints and warnings kept off the terminal. ValueError where it fails."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return function(*arguments)
+    except Exception as error:
+        raise ValueError(
+            f"the model failed to {getattr(function, '__name__', 'answer')}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def construct(source: Path, folder: Path) -> object:
+    """The Model of a model.py, imported as graded_model in its own folder as working directory, as the grader does."""
+    spec = importlib.util.spec_from_file_location("graded_model", source)
+    module = sys.modules["graded_model"] = importlib.util.module_from_spec(spec)
+
+    def load():
+        spec.loader.exec_module(module)
+        return module.Model() if source.parent == folder else module.Model(folder)
+
+    with contextlib.chdir(folder):
+        return ask(load)
+
+
+def predict(model: object, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Labels (n,) int64 and, where the model has `predict_proba`, probabilities (n, 8) float64, else None.
+
+    images: uint8 (n, 96, 96, 3). Raises ValueError where the model returns anything else.
+    """
+    if hasattr(model, "predict_proba"):
+        probabilities = np.asarray(ask(model.predict_proba, images)).astype(np.float64)
+        if probabilities.shape != (len(images), len(CLASSES)) or not np.isfinite(probabilities).all():
+            raise ValueError(f"predict_proba gave {probabilities.shape}, not finite ({len(images)}, {len(CLASSES)})")
+        return probabilities.argmax(axis=1), probabilities
+    labels = np.asarray(ask(model.predict, images))
+    if (
+        labels.shape != (len(images),)
+        or labels.dtype.kind not in "iu"
+        or not np.isin(labels, range(len(CLASSES))).all()
+    ):
+        raise ValueError(f"predict gave {labels.dtype} {labels.shape}, not integers 0-7 of shape ({len(images)},)")
+    return labels.astype(np.int64), None
+
+
+def check_agreement(model: object, images: np.ndarray) -> None:
+    """Raises ValueError where `predict`, which is graded, differs from `predict_proba`, which is measured."""
+    if not np.array_equal(ask(model.predict, images), predict(model, images)[0]):
+        raise ValueError("predict and the largest of predict_proba differ: the card would not be of what is graded")
