@@ -176,18 +176,6 @@ def test_too_few_cells_are_refused(cells, said, tmp_path, monkeypatch):
     assert not (tmp_path / "mine").exists()
 
 
-def test_folders_that_cannot_be_used(tmp_path):
-    with pytest.raises(ValueError, match="holds no pictures: make a folder per class"):
-        adapt.read_cells(tmp_path)
-    (tmp_path / "IG").mkdir()
-    (tmp_path / "IG" / "a.png").write_bytes(b"torn")
-    with pytest.raises(ValueError, match=r"a\.png: no picture that can be read; remove it"):
-        adapt.read_cells(tmp_path)
-    (tmp_path / "Blob").mkdir()
-    with pytest.raises(ValueError, match="Blob is no class: name the folders basophil, "):
-        adapt.read_cells(tmp_path)
-
-
 def test_a_run_that_is_there_is_left_alone(tmp_path):
     with pytest.raises(SystemExit, match="already there: choose another --out"):
         command("--data", tmp_path, "--out", tmp_path)

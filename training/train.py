@@ -1,11 +1,10 @@
-"""Train a network: cells in, weights and manifest out.
+"""Train a network: cells in, weights and manifest out; or join trained ones.
 
     python -m training.train --out runs/ours                        the recipe that ships, on data/training_set.npz
     python -m training.train --out runs/ours --resume               after a kill or Ctrl-C
     python -m training.train --out runs/trial --limit 400 --epochs 3 --set mixup=0.3
+    python -m training.train --out runs/both --ensemble runs/a runs/b
 
-The head is trained first on a frozen backbone, then what the recipe unfreezes. ImageNet weights are read from
-data/pretrained/<backbone>_notop.weights.h5. Runs on any Keras backend (KERAS_BACKEND=tensorflow, jax, torch).
 After every epoch the folder holds model.weights.h5 and manifest.json (what model.py reads from weights/), run.json
 (settings and history) and a checkpoint that --resume goes on from. audit.json says which images were left out.
 """
@@ -25,7 +24,7 @@ import keras
 import numpy as np
 
 import model
-from training import augment, clean, data, networks, shell
+from training import augment, clean, data, ensemble, networks, shell
 from training.batches import Batches
 from training.files import ROOT, write_json
 from training.optimization import Average, check_memory, compile_for, freeze, hasten_batch_norm, reseed
@@ -40,13 +39,13 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # --- what goes in ----------------------------------------------------------------------------------------------------
 
 
-def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, dict]:
-    """Audit, then split: (training cells, validation cells, the audit's report).
+def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, dict[str, data.Cells], dict]:
+    """Audit, then split: (training cells, validation cells as they are and augmented, the audit's report).
 
     Raises ValueError where a class has no cells, or none is left to validate.
     """
     print(f"audit of {len(cells):,} images: copies, contradictory labels, pictures that repeat", flush=True)
-    audit = clean.audit(cells, progress=sys.stdout.isatty())
+    audit = clean.audit(cells)
     kept = audit.kept
     train, validation = data.split(cells.labels[kept], audit.groups[kept], recipe.validation, recipe.seed)
     missing = np.setdiff1d(np.arange(len(data.CLASSES)), cells.labels[kept[train]])
@@ -56,7 +55,10 @@ def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, 
     if not len(validation):
         raise ValueError(f"no cells are left to validate on, of {len(kept)}: use more, or a larger validation")
     print(f"{len(kept):,} kept: {len(train):,} to train on, {len(validation):,} to validate", flush=True)
-    return cells.take(kept[train]), cells.take(kept[validation]), audit.report()
+    clear, rng, policy = cells.take(kept[validation]), np.random.default_rng((recipe.seed, 2)), recipe.policy
+    augmented = np.stack([augment.apply(augment.POLICIES[policy], image, rng) for image in clear.images])
+    parts = {"validation": clear, "augmented_validation": data.Cells(augmented, clear.labels)}
+    return cells.take(kept[train]), parts, audit.report()
 
 
 def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
@@ -103,9 +105,9 @@ class Run:
     out: Path
     settings: dict
     provenance: dict
-    batches: Batches
     parts: dict[str, data.Cells]  # validation cells, clean and augmented
-    history: list[dict] = dataclasses.field(default_factory=list)
+    history: list[dict]
+    batches: Batches | None = None
     network: keras.Model | None = None
     shipped: keras.Model | None = None  # the same network with the averaged weights
     average: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -115,6 +117,22 @@ class Run:
         tuned = epoch - self.recipe.head_epochs
         share = max(0, tuned + 1) / max(1, self.recipe.epochs) - 1e-9
         return "head" if tuned < 0 else "all", [p for start, p in self.recipe.sizes if start <= max(0, share)][-1]
+
+    def finish(self, training: data.Cells, workers: int) -> None:
+        """Train the epochs that are left."""
+        keras.config.set_dtype_policy(self.settings["precision"])
+        keras.utils.set_random_seed(self.recipe.seed)
+        self.batches = Batches(training, self.recipe, workers)
+        try:
+            while not is_over(self.history, self.recipe):
+                epoch = len(self.history)
+                if self.network is None or self.stage(epoch) != self.stage(epoch - 1):
+                    self.enter(epoch, max(self.out.glob("checkpoint-*"), default=None) if epoch else None)
+                self.train_epoch(epoch)
+                print(self.line(), flush=True)
+        finally:
+            self.batches.close()
+            keras.config.set_dtype_policy("float32")
 
     def enter(self, epoch: int, checkpoint: Path | None) -> None:
         """Build the network of an epoch's stage and take up weights and optimizer where the last epoch left them."""
@@ -126,19 +144,19 @@ class Run:
             hasten_batch_norm(self.network)
         freeze(self.network, recipe, stage)
         check_memory(self.network, self.batches.size)
-        same = bool(checkpoint) and self.stage(epoch - 1)[0] == stage
-        if checkpoint and not same:  # the weights alone: the optimizer starts anew
+        same = self.stage(epoch - 1)[0] == stage  # else the weights alone are taken up: the optimizer starts anew
+        if checkpoint and not same:
             self.network.load_weights(checkpoint / "live.weights.h5")
         compile_for(self.network, recipe, stage, self.batches.steps)
-        if same:
+        if checkpoint and same:
             self.network.load_weights(checkpoint / "live.weights.h5")
         self.average = self.network.get_weights()
         if checkpoint:
             with np.load(checkpoint / "average.npz") as file:
                 self.average = [file[f"arr_{i}"] for i in range(len(file.files))]
 
-    def train_epoch(self, epoch: int) -> dict:
-        """Train for one epoch, write everything, and return the epoch's entry in the history."""
+    def train_epoch(self, epoch: int) -> None:
+        """Train for one epoch, score it, write everything."""
         started, (stage, pixels), steps = time.monotonic(), self.stage(epoch), self.batches.steps
         reseed(self.network, self.recipe.seed, epoch)
         callbacks = []
@@ -159,7 +177,6 @@ class Run:
         entry["seconds"] = round(time.monotonic() - started, 1)
         self.history.append(entry)
         self.write(epoch)
-        return entry
 
     def write(self, epoch: int) -> None:
         """Write weights and manifest, where they are the best so far; run.json; the checkpoint."""
@@ -275,42 +292,25 @@ def train(
     settings = {"recipe": name, **dataclasses.asdict(recipe), "limit": limit, "precision": precision}
     settings = json.loads(json.dumps(settings))  # as it comes back from a file
     checkpoint = find_checkpoint(out, settings, resume)
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8")) if checkpoint else {}
-    if is_over(state.get("history", []), recipe):
+    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8")) if checkpoint else {"history": []}
+    if is_over(state["history"], recipe):
         print(f"{out} is finished: {len(state['history'])} epochs")
-        return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        return model.read_manifest(out)
     probe = networks.build(recipe.network, dropout=recipe.dropout)  # what is wrong is found before the audit
     freeze(probe, recipe, "all" if recipe.epochs else "head")
     check_space(out, probe)
     cells = limited(cells, limit, recipe.seed)
-    training, validation, audit = prepare(cells, recipe)
+    training, parts, audit = prepare(cells, recipe)
     known = provenance(cells, audit)
     if any(state.get("provenance", known)[key] != known[key] for key in ("data", "kept_sha256")):
         raise ValueError(f"{out} was started with other data: use the same, or another --out")
     if recipe.batch_size > len(training):
         recipe = dataclasses.replace(recipe, batch_size=len(training), accumulate=1)
         print(f"a batch holds {len(training)} cells: there are no more")
-    rng, policy = np.random.default_rng((recipe.seed, 2)), augment.POLICIES[recipe.policy]
-    augmented = data.Cells(np.stack([augment.apply(policy, i, rng) for i in validation.images]), validation.labels)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "audit.json", audit)
-    keras.config.set_dtype_policy(precision)
-    keras.utils.set_random_seed(recipe.seed)
-    source = Batches(training, recipe, workers)
-    parts = {"validation": validation, "augmented_validation": augmented}
-    run = Run(recipe, out, settings, state.get("provenance", known), source, parts, state.get("history", []))
-    try:
-        for epoch in range(len(run.history), recipe.head_epochs + recipe.epochs):
-            if run.network is None or run.stage(epoch) != run.stage(epoch - 1):
-                run.enter(epoch, max(out.glob("checkpoint-*"), default=None) if run.history else None)
-            run.train_epoch(epoch)
-            print(run.line(), flush=True)
-            if is_over(run.history, recipe):
-                break
-    finally:
-        source.close()
-        keras.config.set_dtype_policy("float32")
-    return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    Run(recipe, out, settings, state.get("provenance", known), parts, state["history"]).finish(training, workers)
+    return model.read_manifest(out)
 
 
 def check_space(out: Path, network) -> None:
@@ -344,23 +344,33 @@ def parse() -> argparse.Namespace:
     knobs = "\n".join(f"  {f.name:20} {f.default!r}" for f in dataclasses.fields(Recipe))
     parser = shell.parser(
         "training.train",
-        "Train a network: cells in, weights and manifest out.",
+        __doc__,
         epilog=f"recipes:\n  {textwrap.fill(', '.join(RECIPES), 100, subsequent_indent='  ')}\n\n"
         f"knobs for --set, with their defaults (training/recipes.py explains them):\n{knobs}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--recipe", default="ours", metavar="NAME", help="default: ours")
-    add("--data", type=Path, default=ROOT / "data" / "training_set.npz", help="default: data/training_set.npz")
-    add("--out", type=Path, required=True, help="folder of the run")
-    add("--epochs", type=int, help="how many in all, in place of the recipe's")
-    add("--weights", help="at the start: imagenet, a file, or none, which trains all at once")
-    add("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob of the recipe")
-    add("--limit", type=int, help="use at most so many cells, for a trial")
+    add("--out", type=Path, required=True, help="folder of the run, for weights, manifest and checkpoints")
+    add("--recipe", default="ours", metavar="NAME", help="what to train, of the recipes below (default: ours)")
+    default = ROOT / "data" / "training_set.npz"
+    add("--data", type=Path, default=default, help="labelled cells, .npz or a folder per class"
+        " (default: data/training_set.npz)")  # fmt: skip
+    add("--epochs", type=int, help="passes over the cells, in all (default: the recipe's)")
+    add("--weights", help="to start from: imagenet, a file, or none, which trains all at once (default: the recipe's)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KNOB=VALUE",
+        help="change a knob of the recipe, any number of them",
+    )
+    add("--limit", type=int, help="use at most so many cells, for a trial (default: all)")
     add("--resume", action="store_true", help="go on where the run in --out stopped")
-    add("--precision", choices=PRECISIONS, default="float32", help="default: float32; mixed_* for GPUs")
+    add("--precision", choices=PRECISIONS, default="float32", help="mixed_* is for GPUs (default: float32)")
     workers = min(16, os.cpu_count() or 1)
-    add("--workers", type=shell.positive, default=workers, help=f"processes that augment; default here: {workers}")
+    add("--workers", type=shell.positive, default=workers, help=f"processes that augment (default: {workers}, by CPUs)")
+    add("--ensemble", type=Path, nargs="+", metavar="RUN", help="train nothing: join these finished runs in --out;"
+        " the submission averages their probabilities, and takes the sum of their time")  # fmt: skip
     return parser.parse_args()
 
 
@@ -368,6 +378,9 @@ def main() -> None:
     args = parse()
     rest = [argument for argument in sys.argv[1:] if argument != "--resume"]
     with shell.plain_errors(f"\nstopped; go on with: python -m training.train {shlex.join(rest)} --resume"):
+        if args.ensemble:
+            ensemble.combine(args.ensemble, args.out)
+            return print(f"{args.out}: an ensemble of {len(args.ensemble)}")
         if args.recipe not in RECIPES:
             raise ValueError(f"there is no recipe {args.recipe!r}; choose from {', '.join(RECIPES)}")
         recipe = RECIPES[args.recipe]
@@ -376,9 +389,8 @@ def main() -> None:
         elif args.weights is not None:
             recipe = dataclasses.replace(recipe, weights=args.weights)
         recipe = shortened(override(recipe, args.set), args.epochs)
-        cells = data.read(args.data)
         options = {"limit": args.limit, "resume": args.resume, "precision": args.precision, "workers": args.workers}
-        train(recipe, args.recipe, cells, args.out, **options)
+        train(recipe, args.recipe, data.read(args.data), args.out, **options)
 
 
 if __name__ == "__main__":
