@@ -129,7 +129,7 @@ def test_existing_outputs_survive_a_failure(folder, monkeypatch):
 
 @pytest.mark.parametrize(
     "content, message",
-    [(b"PK", "no npz file, or is cut short"), (None, "does not exist")],
+    [(b"PK\x03\x04", "no npz file, or is cut short"), (None, "does not exist")],
 )
 def test_bad_input_is_named_and_nothing_is_written(folder, content, message):
     """What data.read refuses, and why, is tested there."""

@@ -72,12 +72,8 @@ class Audit:
         return {"original": len(self.groups), **found, "left": len(self.kept)}
 
 
-def audit(
-    cells: Cells,
-    backbone: str | Path | None = None,
-    drop_label_errors: bool = False,
-    activations: np.ndarray | None = None,
-) -> Audit:
+def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: bool = False,
+          activations: np.ndarray | None = None) -> Audit:  # fmt: skip
     """Decides what stays: one of each set of copies, none where copies disagree on the label, no planted picture.
 
     backbone: file of EfficientNetV2B0's ImageNet weights without the classifier, or "imagenet" to let Keras fetch
@@ -479,15 +475,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options, `backbone` a path, imagenet or None; ends with one line where they cannot be used."""
     parser = shell.parser("training.clean", __doc__)
     add = parser.add_argument
-    add("input", type=Path, nargs="?", help="what to audit: npz of the challenge or of MedMNIST, or a folder per class")
-    add("--fetch", type=int, choices=data.FILES, metavar="SIZE",
-        help="first download BloodMNIST (CC BY 4.0, of 28, 64, 128 or 224 pixels) from its public record into data/;"
-        " without an input, only that")  # fmt: skip
-    add("--output", type=shell.new_file, help="npz to write what stays to, in the challenge's format")
-    add("--json", type=shell.new_file, help="JSON file to write what was removed and why")
-    add("--html", type=shell.new_file, help="page to write with pictures, for a person to judge")
-    add("--backbone", help=f"EfficientNetV2B0's weights without the classifier (default: {BACKBONE} if it is there);"
-        " imagenet: Keras fetches them; none: only repetition tells what is planted")  # fmt: skip
+    add("input", type=Path, nargs="?", metavar="CELLS", help="npz (the challenge's, MedMNIST's) or a folder per class")
+    add("--fetch", type=int, choices=data.FILES, metavar="SIZE", help="first fetch BloodMNIST (CC BY 4.0; 28, 64, 128"
+        " or 224 pixels) from its public record into data/; without CELLS, only that")  # fmt: skip
+    add("--output", type=shell.new_file, metavar="NPZ", help="write what stays here, in the challenge's format")
+    add("--json", type=shell.new_file, metavar="FILE", help="write what was removed, and why, as JSON")
+    add("--html", type=shell.new_file, metavar="FILE", help="write a page with pictures, for a person to judge")
+    add("--backbone", metavar="FILE", help="EfficientNetV2B0's weights without the classifier; imagenet: Keras fetches"
+        f" them; none: only repetition tells what is planted (default: {BACKBONE} if it is there)")  # fmt: skip
     add("--remove-label-errors", action="store_true", help="remove what is reported as a label error")
     options = parser.parse_args(arguments)
     if options.input is None and options.fetch is None:

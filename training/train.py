@@ -159,14 +159,13 @@ class Run:
         """Train for one epoch, score it, write everything."""
         started, (stage, pixels), steps = time.monotonic(), self.stage(epoch), self.batches.steps
         reseed(self.network, self.recipe.seed, epoch)
-        callbacks = []
-        if self.recipe.average_epochs:
-            callbacks = [Average(self.average, self.recipe.average_epochs * steps, steps)]
+        horizon = self.recipe.average_epochs * steps
+        callbacks = [Average(self.average, horizon, steps)] if horizon else []
         fit = self.network.fit(
             as_dataset(self.batches, epoch), steps_per_epoch=steps, initial_epoch=epoch, epochs=epoch + 1,
             shuffle=False, callbacks=callbacks, verbose=1 if sys.stdout.isatty() else 0,
         )  # fmt: skip
-        if stage == "head" or not self.recipe.average_epochs:  # in the first, an average would only lag behind
+        if stage == "head" or not horizon:  # in the first, an average would only lag behind
             self.average[:] = self.network.get_weights()
         self.shipped.set_weights(self.average)
         entry = {"epoch": epoch, "stage": stage, "size": pixels}
@@ -188,7 +187,7 @@ class Run:
         keys = ("recipe", "network", "weights", "precision")
         run = {key: self.settings[key] for key in keys} | size | {"commit": self.provenance["commit"]}
         run["file_mb"] = round((self.out / "model.weights.h5").stat().st_size / 1e6, 2)
-        run["seconds"] = round(sum(entry["seconds"] for entry in self.history), 1)
+        run["seconds"] = round(self.seconds(), 1)
         write_json(self.out / "run.json", run | {"settings": self.settings, "history": self.history})
         self.save_checkpoint()
 
@@ -209,20 +208,12 @@ class Run:
         """What model.py reads, and where the weights come from. model.py refuses weights of another SHA-256."""
         last = self.history[-1]
         return {
-            "sha256": model.sha256(weights),
-            "network": self.recipe.network,
-            "pixels": last["size"],
-            "enhance": list(self.recipe.enhance),
-            "views": self.recipe.views,
-            "temperature": 1.0,
-            "recipe": self.settings["recipe"],
-            "seed": self.recipe.seed,
-            "epochs": len(self.history),
-            "hours": round(sum(entry["seconds"] for entry in self.history) / 3600, 2),
-            **self.provenance,
-            "scores": {name: last[name] for name in self.parts},
-            "settings": self.settings,
-        }
+            "sha256": model.sha256(weights), "network": self.recipe.network, "pixels": last["size"],
+            "enhance": list(self.recipe.enhance), "views": self.recipe.views, "temperature": 1.0,
+            "recipe": self.settings["recipe"], "seed": self.recipe.seed, "epochs": len(self.history),
+            "hours": round(self.seconds() / 3600, 2), **self.provenance,
+            "scores": {name: last[name] for name in self.parts}, "settings": self.settings,
+        }  # fmt: skip
 
     def save_checkpoint(self) -> None:
         """Write checkpoint-NNN: live weights with the optimizer's state, the average, settings and history."""
@@ -244,10 +235,14 @@ class Run:
         predictor = model.Model(self.out)
         parts = self.parts.values()
         answers = np.concatenate([predictor.predict_proba(part.images) for part in parts])
-        temperature = fit_temperature(answers, np.concatenate([part.labels for part in parts]))
-        predictor.temperature = temperature
+        labels = np.concatenate([part.labels for part in parts])
+        predictor.temperature = temperature = fit_temperature(answers, labels)
         scores = {name: score(predictor.predict_proba(part.images), part.labels) for name, part in self.parts.items()}
         write_json(self.out / "manifest.json", predictor.manifest | {"temperature": temperature, "scores": scores})
+
+    def seconds(self) -> float:
+        """What the run took so far."""
+        return sum(entry["seconds"] for entry in self.history)
 
     def seconds_left(self) -> float:
         """Forecast at the pace so far; the head's epochs cost a third, small pictures more than their pixels say."""
@@ -257,8 +252,7 @@ class Run:
             return pixels**1.4 * (1 / 3 if stage == "head" else 1)
 
         done, total = len(self.history), self.recipe.head_epochs + self.recipe.epochs
-        pace = sum(entry["seconds"] for entry in self.history) / sum(map(cost, range(done)))
-        return pace * sum(map(cost, range(done, total)))
+        return self.seconds() / sum(map(cost, range(done))) * sum(map(cost, range(done, total)))
 
     def line(self) -> str:
         """The last epoch for a person to read."""
@@ -272,17 +266,8 @@ class Run:
         )
 
 
-def train(
-    recipe: Recipe,
-    name: str,
-    cells: data.Cells,
-    out: Path,
-    *,
-    limit: int | None = None,
-    resume: bool = False,
-    precision: str = "float32",
-    workers: int = 2,
-) -> dict:
+def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int | None = None, resume: bool = False,
+          precision: str = "float32", workers: int = 2) -> dict:  # fmt: skip
     """Run a recipe in folder `out`; returns the manifest.
 
     limit: use at most so many cells. precision: one of PRECISIONS; the weights stay float32.
@@ -347,30 +332,34 @@ def parse() -> argparse.Namespace:
         __doc__,
         epilog=f"recipes:\n  {textwrap.fill(', '.join(RECIPES), 100, subsequent_indent='  ')}\n\n"
         f"knobs for --set, with their defaults (training/recipes.py explains them):\n{knobs}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder of the run, for weights, manifest and checkpoints")
+    add, default = parser.add_argument, ROOT / "data" / "training_set.npz"
+    add("--out", type=Path, required=True, metavar="FOLDER", help="of the run: weights, manifest, checkpoints")
     add("--recipe", default="ours", metavar="NAME", help="what to train, of the recipes below (default: ours)")
-    default = ROOT / "data" / "training_set.npz"
-    add("--data", type=Path, default=default, help="labelled cells, .npz or a folder per class"
+    add("--data", type=Path, default=default, metavar="CELLS", help="npz or a folder per class"
         " (default: data/training_set.npz)")  # fmt: skip
-    add("--epochs", type=int, help="passes over the cells, in all (default: the recipe's)")
+    add("--epochs", type=int, metavar="N", help="passes over the cells, in all (default: the recipe's)")
     add("--weights", help="to start from: imagenet, a file, or none, which trains all at once (default: the recipe's)")
     add(
         "--set",
         action="append",
         default=[],
         metavar="KNOB=VALUE",
-        help="change a knob of the recipe, any number of them",
+        help="change a knob of the recipe; as often as needed",
     )
-    add("--limit", type=int, help="use at most so many cells, for a trial (default: all)")
+    add("--limit", type=int, metavar="N", help="use at most so many cells, for a trial (default: all)")
     add("--resume", action="store_true", help="go on where the run in --out stopped")
     add("--precision", choices=PRECISIONS, default="float32", help="mixed_* is for GPUs (default: float32)")
-    workers = min(16, os.cpu_count() or 1)
-    add("--workers", type=shell.positive, default=workers, help=f"processes that augment (default: {workers}, by CPUs)")
-    add("--ensemble", type=Path, nargs="+", metavar="RUN", help="train nothing: join these finished runs in --out;"
-        " the submission averages their probabilities, and takes the sum of their time")  # fmt: skip
+    cpus = min(16, os.cpu_count() or 1)
+    add(
+        "--workers",
+        type=shell.positive,
+        default=cpus,
+        metavar="N",
+        help=f"processes that augment (default here: {cpus})",
+    )
+    add("--ensemble", type=Path, nargs="+", metavar="RUN", help="train nothing: join these finished runs in --out,"
+        " whose probabilities are averaged; to name a cell takes the sum of their time")  # fmt: skip
     return parser.parse_args()
 
 
