@@ -12,14 +12,6 @@ import model
 from training import data
 
 
-def test_read_challenge_file(training_set, tmp_path):
-    images, labels = training_set
-    np.savez(tmp_path / "small.npz", images=images[:5], labels=labels[:5])
-    cells = data.read(tmp_path / "small.npz")
-    assert cells.images.dtype == np.uint8 and cells.labels.dtype == np.int64
-    assert cells.labels.shape == (5,) and (cells.labels == labels[:5, 0]).all()
-
-
 def test_split_is_stratified_seeded_and_keeps_groups_together():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 8, 4000)
@@ -75,8 +67,11 @@ def test_read_medmnist_at_any_size(tmp_path, size):
     assert data.read(path, part="val").labels.tolist() == [7]
 
 
-def test_read_states_its_conversions(tmp_path, few):
+def test_read_states_its_conversions_and_has_none_of_the_challenges_own_form(tmp_path, few, recwarn):
     images, labels = few
+    cells = data.read(save(tmp_path / "c.npz", images=images, labels=labels.astype(np.uint8)[:, None]))
+    assert (cells.images == images).all() and (cells.labels == labels).all() and cells.labels.dtype == np.int64
+    assert not recwarn.list
     with pytest.warns(UserWarning, match="one-hot"):
         assert (data.read(save(tmp_path / "a.npz", images=images, labels=np.eye(8)[labels])).labels == labels).all()
     with pytest.warns(UserWarning, match=r"\[0, 1\]"):
