@@ -42,7 +42,7 @@ def test_digest_depends_on_pixels_labels_and_order():
 
 def test_split_rejects_bad_arguments():
     with pytest.raises(ValueError, match="must both be"):
-        data.split(np.zeros(3), np.zeros(4))
+        data.split(np.zeros(3), np.zeros(4), 0.1)
 
 
 def save(path, **arrays):

@@ -157,11 +157,10 @@ def gamma(image, strength, rng):
 
 
 def tone_curve(image, strength, rng):
-    """Map the levels through a smooth random curve, all channels alike or (one in two) each its own: another film,
-    camera or scanner. The curve need not rise everywhere (after Zhou et al. 2019, Models Genesis)."""
+    """Map the levels through a smooth random curve, one or a channel each (after Models Genesis, Zhou et al. 2019)."""
     channels = int(rng.choice([1, 3]))
-    bend = cv2.resize(rng.uniform(-1, 1, (int(rng.integers(3, 7)), channels)), (channels, 256),
-                      interpolation=cv2.INTER_CUBIC)  # fmt: skip
+    bend = rng.uniform(-1, 1, (int(rng.integers(3, 7)), channels))
+    bend = cv2.resize(bend, (channels, 256), interpolation=cv2.INTER_CUBIC)
     return look_up(image, (LEVELS[:, None] + 110 * strength * bend).repeat(3 // channels, axis=1))
 
 
@@ -200,12 +199,11 @@ def dither(image, strength, rng):
     levels = round(255 ** (1 - strength * rng.uniform(0.5, 1))) + 1
     if levels >= 256:
         return image.copy()
-    h, w = image.shape[:2]
-    kind = rng.integers(3)
-    if kind == 0:
-        threshold = np.tile(BAYER, (-(-h // 4), -(-w // 4), 1))[:h, :w]
+    (h, w), kind = image.shape[:2], rng.integers(3)
+    if kind == 1:
+        threshold = rng.random((h, w, 1), np.float32)
     else:
-        threshold = rng.random((h, w, 1), np.float32) if kind == 1 else np.float32(0.5)
+        threshold = np.float32(0.5) if kind else np.tile(BAYER, (-(-h // 4), -(-w // 4), 1))[:h, :w]
     return to_uint8(np.floor(image * np.float32((levels - 1) / 255) + threshold) * (255 / (levels - 1)))
 
 
@@ -261,11 +259,7 @@ def channel_shuffle(image, strength, rng):
 
 
 def stain(image, strength, rng):
-    """Stain jitter in optical density, OD = -log10((v + 1) / 256): mix, scale and shift the three channels' OD.
-
-    After Tellez et al. 2018, with a random near-identity 3x3 matrix in place of fixed stain vectors, so that it holds
-    for any dye.
-    """
+    """Stain jitter: mix, scale and shift the channels' optical density, for any dye (after Tellez et al. 2018)."""
     density = cv2.LUT(image, -np.log((LEVELS + 1) / 256))  # in natural units, which mixing and scaling do not mind
     matrix = np.diag(np.exp(0.5 * rng.uniform(-strength, strength, 3))) + 0.2 * rng.uniform(-strength, strength, (3, 3))
     shift = 0.15 * np.log(10) * rng.uniform(-strength, strength, (3, 1))
@@ -363,8 +357,7 @@ def rank_filter(image, strength, rng):
 
 
 def flatten(image, strength, rng):
-    """Take the texture and leave the outlines, by a bilateral filter (Tomasi & Manduchi 1998), one to three times: what
-    denoising and strong compression do."""
+    """Take the texture, leave the outlines: a bilateral filter, one to three times, as denoising or compression do."""
     if strength == 0:
         return image.copy()
     colour, space = rng.uniform(0, 120 * strength), rng.uniform(1, 5)
@@ -454,8 +447,7 @@ def impulse_noise(image, strength, rng):
 
 
 def plane_wave(image, strength, rng):
-    """Add a wave of any direction and of 1 to 48 cycles a picture, up to 60 high, in each channel with its own height:
-    banding, interference, hum (a Fourier basis image, after Vaish et al. 2024, arXiv:2403.01944)."""
+    """Add a wave in any direction, 1 to 48 cycles a picture, up to 60 high (Vaish et al. 2024, arXiv:2403.01944)."""
     x, y = (np.arange(side, dtype=np.float32) * (2 * np.pi / side) for side in image.shape[1::-1])
     cycles, angle = np.exp(rng.uniform(0, np.log(48))), rng.uniform(0, 2 * np.pi)
     down, across = cycles * np.sin(angle) * y + rng.uniform(0, 2 * np.pi), cycles * np.cos(angle) * x
@@ -464,8 +456,7 @@ def plane_wave(image, strength, rng):
 
 
 def texture(image, strength, rng):
-    """Add a random texture, six octaves of noise that fall or rise with their fineness, deviation up to 50, grey or
-    (one in two) coloured: dirt and grain, correlated noise of a camera (cf. PixMix, Hendrycks et al. 2022)."""
+    """Add noise of six octaves, grey or coloured, deviation up to 50: dirt (cf. PixMix, Hendrycks et al. 2022)."""
     channels, slope = int(rng.choice([1, 3])), rng.uniform(-1, 0.5)
     field = np.zeros((*image.shape[:2], channels), np.float32)
     for cells in 3 * 2 ** np.arange(6):
@@ -613,10 +604,7 @@ AUTOAUGMENT = (  # (operation, odds, magnitude 0-9) twice: the policy found on I
 
 
 def autoaugment(image, strength, rng):
-    """AutoAugment (Cubuk et al. 2019, arXiv:1805.09501): one of 25 pairs of operations, in turn, each with its odds.
-
-    Strength 1 takes the paper's magnitudes; 9, its largest, is an operation's strength 1.
-    """
+    """AutoAugment (Cubuk et al. 2019, arXiv:1805.09501): both operations of one pair, each with its odds."""
     operations = RANDAUGMENT | {"invert": lambda image, s, rng: 255 - image if s > 0 else image}
     image = image.copy()
     for name, odds, magnitude in AUTOAUGMENT[rng.integers(len(AUTOAUGMENT))]:
@@ -627,7 +615,6 @@ def autoaugment(image, strength, rng):
 
 # --- what the reports used: Keras's rotations and shifts, RandAugment and AugMix as KerasCV 0.9 has them -------------
 # KerasCV's magnitude 0.3 is not the paper's 3 of 10. What moves in from outside is reflected.
-
 
 REFLECT = {"borderMode": cv2.BORDER_REFLECT}
 

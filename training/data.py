@@ -88,9 +88,7 @@ def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.nda
 
 def _as_labels(labels: np.ndarray, n: int, path: Path) -> np.ndarray:
     """(n,), (n, 1) or one-hot (n, 8) -> (n,) int64 in 0-7."""
-    if labels.shape == (n, len(CLASSES)):
-        if not (np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()):
-            raise ValueError(f"{path}: labels are {labels.shape} but not one-hot; expected integers 0-7, ({n},)")
+    if labels.shape == (n, len(CLASSES)) and np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all():
         warnings.warn(f"{path}: labels are one-hot; taken as the position of the 1", stacklevel=3)
         return labels.argmax(1).astype(np.int64)
     if labels.shape not in ((n,), (n, 1)):
@@ -117,7 +115,7 @@ def _as_images(images: np.ndarray, path: Path) -> np.ndarray:
         scale = 255 if images.dtype.kind == "f" and high <= 1 else 1
         how = "in [0, 1]; multiplied by 255 and rounded" if scale == 255 else "in 0-255; rounded"
         warnings.warn(f"{path}: images are {images.dtype} {how} to uint8", stacklevel=3)
-        images = np.stack([np.rint(image * scale).astype(np.uint8) for image in images])
+        images = np.stack([np.rint(image * scale).astype(np.uint8) for image in images])  # one by one, for the memory
     if images.shape[1] != IMAGE_SIZE:
         images = np.stack([resize(image) for image in images])
     return images
@@ -167,9 +165,7 @@ def _read_folder(path: Path, picture: Callable[[Path], np.ndarray]) -> Cells:
     return Cells(np.stack(images), np.array(labels, np.int64))
 
 
-def split(
-    labels: np.ndarray, groups: np.ndarray, fraction: float = 0.1, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def split(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Splits into training and validation, `fraction` of each class to validation, a group never torn apart.
 
     labels: (n,) classes. groups: (n,) group ids; copies of one picture share one. A group counts for the class of
@@ -178,8 +174,6 @@ def split(
     labels, groups = np.asarray(labels), np.asarray(groups)
     if labels.shape != groups.shape or labels.ndim != 1:
         raise ValueError(f"labels {labels.shape} and groups {groups.shape} must both be (n,)")
-    if not 0 <= fraction < 1:
-        raise ValueError(f"fraction is {fraction}, expected 0 <= fraction < 1")
     rng = np.random.default_rng(seed)
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     group_class, group_size = labels[first], np.bincount(group)
