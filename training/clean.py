@@ -77,22 +77,23 @@ def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: b
     """Decides what stays: one of each set of copies, none where copies disagree on the label, no planted picture.
 
     backbone: file of EfficientNetV2B0's ImageNet weights without the classifier, or "imagenet" to let Keras fetch
-    them. Without one, a picture is an outlier if it comes REPEATS times or under three labels or more.
+    them. Without one, or with fewer than SUPPORT images, an outlier is what comes REPEATS times or under three labels.
     activations: what `features` gives for the images, if it is at hand already. The score of a record is, for copies,
     the correlation with `of` (1: identical), for outliers their `strangeness` (nearly all cells are below 0).
     """
-    match = copies(cells.images)
+    match, suspects = copies(cells.images), []
     strange, signs, limit = np.zeros(len(cells)), np.zeros(len(cells), int), np.inf
-    if activations is None and backbone is not None and len(cells) >= SUPPORT:
+    if len(cells) < SUPPORT:
+        activations = None
+    elif activations is None and backbone is not None:
         activations = features(cells.images, backbone)
-    if activations is not None and len(cells) >= SUPPORT:
+    if activations is not None:
         distance, trusted = foreignness(activations, cells.labels)
         if trusted.any():
             strange, signs = strangeness(distance, traces(cells.images), trusted)
             limit = boundary(strange)
     groups = [np.flatnonzero(match.copy == group) for group in np.unique(match.copy)]
     removed = [record for group in groups for record in _judge(group, cells.labels, match, strange, signs, limit)]
-    suspects = []
     if activations is not None:
         stay = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
         found = label_errors(activations[stay], cells.labels[stay], match.cell[stay])
