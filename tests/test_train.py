@@ -110,7 +110,7 @@ def test_exported_weights_load_and_predict_the_same(toy, whole):
     for weight, exact in zip(network.get_weights(), average, strict=True):
         assert weight.dtype == np.float32
         assert np.allclose(weight, exact, rtol=1e-3) if weight.ndim > 1 else np.array_equal(weight, exact)
-    validation = train.prepare(easy_cells(), RECIPE)[1]["validation"]
+    _, validation, _ = train.prepare(easy_cells(), RECIPE)
     probabilities = shipped.predict_proba(validation.images)
     assert train.score(probabilities, validation.labels) == manifest["scores"]["validation"]
 
@@ -400,7 +400,7 @@ def test_every_recipe_trains_saves_and_reloads(name, tmp_path):
     )  # fmt: skip
     cells = easy_cells(40)
     run(tmp_path / "run", recipe, cells)
-    validation = train.prepare(cells, recipe)[1]["validation"]
+    _, validation, _ = train.prepare(cells, recipe)
     first, second = (model.Model(tmp_path / "run").predict_proba(validation.images) for _ in range(2))
     assert np.array_equal(first, second) and np.allclose(first.sum(axis=1), 1, atol=1e-5)
     loss = -np.log(np.clip(first[np.arange(len(first)), validation.labels], 1e-7, 1)).mean()

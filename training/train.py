@@ -39,8 +39,8 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # --- what goes in ----------------------------------------------------------------------------------------------------
 
 
-def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, dict[str, data.Cells], dict]:
-    """Audit, then split: (training cells, validation cells as they are and augmented, the audit's report).
+def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, dict]:
+    """Audit, then split: (training cells, validation cells, the audit's report).
 
     Raises ValueError where a class has no cells, or none is left to validate.
     """
@@ -55,10 +55,13 @@ def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, dict[str, da
     if not len(validation):
         raise ValueError(f"no cells are left to validate on, of {len(kept)}: use more, or a larger validation")
     print(f"{len(kept):,} kept: {len(train):,} to train on, {len(validation):,} to validate", flush=True)
-    clear, rng, policy = cells.take(kept[validation]), np.random.default_rng((recipe.seed, 2)), recipe.policy
-    augmented = np.stack([augment.apply(augment.POLICIES[policy], image, rng) for image in clear.images])
-    parts = {"validation": clear, "augmented_validation": data.Cells(augmented, clear.labels)}
-    return cells.take(kept[train]), parts, audit.report()
+    return cells.take(kept[train]), cells.take(kept[validation]), audit.report()
+
+
+def augmented(cells: data.Cells, recipe: Recipe) -> data.Cells:
+    """The cells, each augmented once."""
+    rng, policy = np.random.default_rng((recipe.seed, 2)), augment.POLICIES[recipe.policy]
+    return data.Cells(np.stack([augment.apply(policy, image, rng) for image in cells.images]), cells.labels)
 
 
 def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
@@ -285,13 +288,14 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
     freeze(probe, recipe, "all" if recipe.epochs else "head")
     check_space(out, probe)
     cells = limited(cells, limit, recipe.seed)
-    training, parts, audit = prepare(cells, recipe)
+    training, validation, audit = prepare(cells, recipe)
     known = provenance(cells, audit)
     if any(state.get("provenance", known)[key] != known[key] for key in ("data", "kept_sha256")):
         raise ValueError(f"{out} was started with other data: use the same, or another --out")
     if recipe.batch_size > len(training):
         recipe = dataclasses.replace(recipe, batch_size=len(training), accumulate=1)
         print(f"a batch holds {len(training)} cells: there are no more")
+    parts = {"validation": validation, "augmented_validation": augmented(validation, recipe)}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "audit.json", audit)
     Run(recipe, out, settings, state.get("provenance", known), parts, state["history"]).finish(training, workers)
