@@ -231,8 +231,8 @@ def test_far_traces_are_outliers_though_they_were_trusted():
     rng = np.random.default_rng(2)
     distance, found = rng.gamma(20, 1 / 20, 2500), rng.normal(0, 1, (2500, 4))
     found[np.arange(50), np.arange(50) % 4] += rng.uniform(12, 60, 50)
-    strange, signs = clean.strangeness(distance, found, np.ones(2500, bool))
-    outliers = strange > clean.boundary(strange)
+    strange, signs = clean.outlier_scores(distance, found, np.ones(2500, bool))
+    outliers = strange > clean.threshold(strange)
     assert outliers[:50].all() and outliers[50:].sum() <= 3
     assert (signs[:50] == 1 + np.arange(50) % 4).all() and len(clean.SIGNS) == 5
 
@@ -242,8 +242,8 @@ def test_small_files_without_traces_lose_next_to_nothing(n):
     lost = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        strange, _ = clean.strangeness(rng.gamma(20, 1 / 20, n), rng.normal(0, 1, (n, 4)), rng.random(n) < 0.8)
-        lost.append((strange > clean.boundary(strange)).sum())
+        strange, _ = clean.outlier_scores(rng.gamma(20, 1 / 20, n), rng.normal(0, 1, (n, 4)), rng.random(n) < 0.8)
+        lost.append((strange > clean.threshold(strange)).sum())
     assert np.mean(lost) <= 0.002 * n
 
 
@@ -259,19 +259,19 @@ def blobs(rng, n, width=100):
 
 def called(distance, trusted):
     """(n,): which points are called outliers by their distance alone."""
-    strange, _ = clean.strangeness(distance, np.zeros((len(distance), 4)), trusted)
-    return strange > clean.boundary(strange)
+    strange, _ = clean.outlier_scores(distance, np.zeros((len(distance), 4)), trusted)
+    return strange > clean.threshold(strange)
 
 
 def test_far_points_are_outliers_and_near_ones_are_not():
     """5% lie elsewhere, under random labels and each different; the same points alone lose next to none."""
     rng = np.random.default_rng(1)
     points, labels = blobs(rng, 1200, 60)
-    assert called(*clean.foreignness(points, labels)).mean() <= 0.003
+    assert called(*clean.robust_distances(points, labels)).mean() <= 0.003
     far = rng.normal(0, 4, (60, 60)).astype(np.float32)
     both, names = np.concatenate([points, far]), np.concatenate([labels, rng.integers(0, 8, 60)])
     order = rng.permutation(len(both))
-    found = called(*clean.foreignness(both[order], names[order]))
+    found = called(*clean.robust_distances(both[order], names[order]))
     assert found[order >= 1200].mean() >= 0.97 and found[order < 1200].mean() <= 0.003
 
 
@@ -284,14 +284,14 @@ def test_pictures_that_hide_under_the_label_they_resemble_are_found():
     planted = planted[names == 1] + rng.uniform(20, 36, (90, 1)) * away / np.linalg.norm(away)
     order = rng.permutation(3090)
     both, names = np.concatenate([points, planted])[order], np.concatenate([labels, np.full(90, 1)])[order]
-    distance, trusted = clean.foreignness(both.astype(np.float32), names)
+    distance, trusted = clean.robust_distances(both.astype(np.float32), names)
     assert not trusted[order >= 3000].any()
     assert (called(distance, trusted) == (order >= 3000)).all()
 
 
 def test_nothing_is_judged_where_nothing_can_be_trusted():
     for points in (np.zeros((600, 24), np.float32), np.random.default_rng(3).normal(size=(600, 24))):
-        distance, trusted = clean.foreignness(points, np.random.default_rng(4).integers(0, 8, 600))
+        distance, trusted = clean.robust_distances(points, np.random.default_rng(4).integers(0, 8, 600))
         assert (distance == 1).all() and not trusted.any()
 
 

@@ -85,9 +85,9 @@ def pixel_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def smooth_field(image: np.ndarray, cells: int, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random field (h, w) float32 in about [-1, 1]: uniform noise on a cells x cells grid, interpolated."""
-    grid = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
+def smooth_field(image: np.ndarray, knots: int, rng: np.random.Generator) -> np.ndarray:
+    """A smooth random field (h, w) float32 in about [-1, 1]: uniform noise on a knots x knots grid, interpolated."""
+    grid = rng.uniform(-1, 1, (knots, knots)).astype(np.float32)
     return cv2.resize(grid, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
 
 
@@ -122,9 +122,9 @@ def perspective(image, strength, rng):
 
 def elastic(image, strength, rng):
     """Smooth random displacement of up to about a tenth of the side (Simard et al. 2003)."""
-    cells, reach = int(rng.integers(3, 9)), 0.1 * strength * image.shape[0]
-    reach *= 3 / cells  # the finer the field, the smaller the shift, or the picture folds over
-    x, y = (grid + reach * smooth_field(image, cells, rng) for grid in pixel_grid(image.shape))
+    knots, reach = int(rng.integers(3, 9)), 0.1 * strength * image.shape[0]
+    reach *= 3 / knots  # the finer the field, the smaller the shift, or the picture folds over
+    x, y = (grid + reach * smooth_field(image, knots, rng) for grid in pixel_grid(image.shape))
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, **any_border(image, rng))
 
 
@@ -459,8 +459,8 @@ def texture(image, strength, rng):
     """Add noise of six octaves, grey or coloured, deviation up to 50: dirt (cf. PixMix, Hendrycks et al. 2022)."""
     channels, slope = int(rng.choice([1, 3])), rng.uniform(-1, 0.5)
     field = np.zeros((*image.shape[:2], channels), np.float32)
-    for cells in 3 * 2 ** np.arange(6):
-        grid = rng.standard_normal((cells, cells, channels), np.float32) * np.float32(cells**slope)
+    for knots in 3 * 2 ** np.arange(6):
+        grid = rng.standard_normal((knots, knots, channels), np.float32) * np.float32(knots**slope)
         field += cv2.resize(grid, image.shape[1::-1], interpolation=cv2.INTER_CUBIC).reshape(field.shape)
     return to_uint8(image + field * np.float32(rng.uniform(0, 50 * strength) / field.std()))
 

@@ -4,9 +4,9 @@
     python -m training.clean --fetch 224                            BloodMNIST from its public record, into data/
 
 1. Which pictures are copies? Pixels decide (`copies`).
-2. Which are no cells? A pretrained network's activations, and how far they lie from those of the cells that can be
-   trusted (`foreignness`), and what cutting and pasting leave in the pixels (`traces`); what is far out in either is
-   an outlier (`strangeness`, `boundary`). Without the network's weights only repetition can tell.
+2. Which are no cells? Outliers (`outlier_scores`, `threshold`) in how far a pretrained network's activations lie from
+   those of trusted cells (`robust_distances`), or in what cutting and pasting leave in the pixels (`traces`). Without
+   the network's weights only repetition can tell.
 3. Which labels look wrong? Confident learning, for a person to judge (`label_errors`).
 """
 
@@ -79,21 +79,21 @@ def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: b
     backbone: file of EfficientNetV2B0's ImageNet weights without the classifier, or "imagenet" to let Keras fetch
     them. Without one, or with fewer than SUPPORT images, an outlier is what comes REPEATS times or under three labels.
     activations: what `features` gives for the images, if it is at hand already. The score of a record is, for copies,
-    the correlation with `of` (1: identical), for outliers their `strangeness` (nearly all cells are below 0).
+    the correlation with `of` (1: identical), for outliers that of `outlier_scores` (nearly all cells are below 0).
     """
     match, suspects = copies(cells.images), []
-    strange, signs, limit = np.zeros(len(cells)), np.zeros(len(cells), int), np.inf
+    scores, signs, limit = np.zeros(len(cells)), np.zeros(len(cells), int), np.inf
     if len(cells) < SUPPORT:
         activations = None
     elif activations is None and backbone is not None:
         activations = features(cells.images, backbone)
     if activations is not None:
-        distance, trusted = foreignness(activations, cells.labels)
+        distance, trusted = robust_distances(activations, cells.labels)
         if trusted.any():
-            strange, signs = strangeness(distance, traces(cells.images), trusted)
-            limit = boundary(strange)
+            scores, signs = outlier_scores(distance, traces(cells.images), trusted)
+            limit = threshold(scores)
     groups = [np.flatnonzero(match.copy == group) for group in np.unique(match.copy)]
-    removed = [record for group in groups for record in _judge(group, cells.labels, match, strange, signs, limit)]
+    removed = [record for group in groups for record in _judge(group, cells.labels, match, scores, signs, limit)]
     if activations is not None:
         stay = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
         found = label_errors(activations[stay], cells.labels[stay], match.cell[stay])
@@ -105,14 +105,14 @@ def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: b
     return Audit(kept, match.cell, removed, suspects)
 
 
-def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, strange: np.ndarray, signs: np.ndarray,
+def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, scores: np.ndarray, signs: np.ndarray,
            limit: float) -> list[dict]:  # fmt: skip
-    """Records of what goes of one group of copies, given by their sorted indices; labels, strange, signs: of all."""
-    names, middle = np.unique(labels[group]), np.median(strange[group])
+    """Records of what goes of one group of copies, given by their sorted indices; labels, scores, signs: of all."""
+    names, middle = np.unique(labels[group]), np.median(scores[group])
     repeated = len(group) >= REPEATS or len(names) > 2
     if middle > limit or (repeated and not (np.isfinite(limit) and middle < limit / 2)):
         why = f"one picture {len(group)} times, under {len(names)} labels"
-        score = strange if np.isfinite(limit) else match.score
+        score = scores if np.isfinite(limit) else match.score
         return [
             _record(i, "outlier", group[group != i], score) | {"why": SIGNS[signs[i]] if middle > limit else why}
             for i in group
@@ -258,7 +258,7 @@ def _rings(size: int) -> list[np.ndarray]:
     return [centre, ~centre & ~border, border]
 
 
-def foreignness(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def robust_distances(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far each image lies from the cells that can be trusted: (n,) distances, 1 for the median cell; (n,) trusted.
 
     The distance is Mahalanobis's within the principal components of the trusted cells, plus that from their space
@@ -268,7 +268,7 @@ def foreignness(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     the set. Two halves judge each other. Where hardly any image can be trusted, none is, and all distances are 1.
     """
     n = len(activations)
-    scaled = _tamed(activations)
+    scaled = _standardised(activations)
     near, crowded = _neighbourhood(scaled)
     half = np.random.default_rng(0).permutation(n) % 2
     trusted = _central(np.sqrt((scaled**2).mean(1)), labels, crowded)
@@ -288,7 +288,7 @@ def foreignness(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     return distance, trusted
 
 
-def _tamed(activations: np.ndarray) -> np.ndarray:
+def _standardised(activations: np.ndarray) -> np.ndarray:
     """Activations (n, d) by their medians and deviations, and by log(1 + x), which tames what lies far out; float32."""
     scaled = activations - np.median(activations, 0)
     spread = 1.4826 * np.median(np.abs(scaled), 0)
@@ -390,7 +390,7 @@ def rarity(measure: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     return (measure - start) / (beyond.mean() if len(beyond) else 0.01)
 
 
-def untouched(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
+def trimmed(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     """The trusted images (n,) without those far out in a trace, which would hide one another by widening its tail.
 
     Dropped is what lies over five times the tail's width beyond where its 5% begin, and where less than one cell is
@@ -408,27 +408,27 @@ def untouched(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
         trusted = inside
 
 
-def strangeness(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def outlier_scores(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each image the highest rarity, of its distance (n,) or its traces `found` (n, 4); and which of SIGNS that is.
 
     Distances are taken a quarter wider, for the rare cells that were not trusted. Each trace may give an eighth of the
     false alarms that the distance may, all four together half of them: true traces lie far beyond.
     """
     rarities = [rarity(distance, trusted) / 1.25]
-    rarities += [rarity(trace, untouched(trace, trusted)) - np.log(8) for trace in found.T]
+    rarities += [rarity(trace, trimmed(trace, trusted)) - np.log(8) for trace in found.T]
     return np.max(rarities, axis=0), np.argmax(rarities, axis=0)
 
 
-def boundary(strange: np.ndarray) -> float:
+def threshold(scores: np.ndarray) -> float:
     """The rarity (n,) beyond which an image is called an outlier.
 
     It is where the real cells beyond it are expected to be at most FALSE_SHARE of what lies there (Benjamini and
     Hochberg 1995), or a quarter of one cell in all, and at most FALSE_RATE of the cells.
     """
-    outermost = np.sort(strange[strange > 0])[::-1]
-    expected = 0.02 * np.exp(-outermost) * len(strange)
+    outermost = np.sort(scores[scores > 0])[::-1]
+    expected = 0.02 * np.exp(-outermost) * len(scores)
     good = expected <= np.maximum(0.25, FALSE_SHARE * np.arange(1, len(outermost) + 1))
-    limit = np.nextafter(outermost[good][-1], 0) if good.any() else strange.max()
+    limit = np.nextafter(outermost[good][-1], 0) if good.any() else scores.max()
     return float(max(limit, np.log(0.02 / FALSE_RATE)))
 
 

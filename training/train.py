@@ -185,7 +185,7 @@ class Run:
         if best_epoch(self.history, self.recipe) == epoch:
             self.ship()
         if is_over(self.history, self.recipe):
-            self.calibrate()
+            self.set_temperature()
         size = {"parameters": networks.parameters(self.network), "flops": networks.flops(self.shipped, data.IMAGE_SIZE)}
         keys = ("recipe", "network", "weights", "precision")
         run = {key: self.settings[key] for key in keys} | size | {"commit": self.provenance["commit"]}
@@ -232,7 +232,7 @@ class Run:
             if old != final:
                 shutil.rmtree(old)
 
-    def calibrate(self) -> None:
+    def set_temperature(self) -> None:
         """Fit the temperature on the validation cells, clean and augmented, as model.py names them; rescore them."""
         keras.config.set_dtype_policy("float32")
         predictor = model.Model(self.out)
