@@ -313,13 +313,13 @@ def judge_clean(name: str, cells: data.Cells, activations: np.ndarray) -> dict:
 def measure(path: Path, heldout: Path, backbone: Path, say: Callable = print) -> dict:
     rng = np.random.default_rng(SEED)
     cells, others = data.read(path), data.read(heldout)
-    activations = clean.features(cells.images, backbone, True)
+    activations = clean.features(cells.images, backbone)
     rows = single(cells.images)
     result = {"seed": SEED, "challenge": judge_challenge(cells, activations, CELLS)}
     say(result["challenge"])
     result["clean"] = [
         judge_clean("training cells", cells.take(rows), activations[rows]),
-        judge_clean("held-out cells", others, clean.features(others.images, backbone, True)),
+        judge_clean("held-out cells", others, clean.features(others.images, backbone)),
     ]
     say(result["clean"])
     result |= {"outliers": [], "copies": []}

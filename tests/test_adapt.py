@@ -43,16 +43,18 @@ def adapted(elsewhere, tmp_path_factory):
         path = folder / "cells" / data.CLASSES[elsewhere.labels[i]].replace(" ", "_") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".png", elsewhere.images[i][..., ::-1])[1].tobytes())
-    said = command("--data", folder / "cells", "--out", folder / "runs/mine", "--keep", ROOT / "data/heldout.npz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapt, "KEPT", 8)  # of each class: enough here, and sooner
+        said = command("--data", folder / "cells", "--out", folder / "runs/mine", "--keep", ROOT / "data/heldout.npz")
     return said, folder / "runs" / "mine"
 
 
 def test_the_command_makes_a_run_that_is_better_there_and_not_worse_here(adapted, elsewhere, heldout, predictor):
     said, out = adapted
-    rest, new = elsewhere.take(np.arange(60, 124)), model.Model(out)
+    rest, new = elsewhere.take(np.arange(60, 100)), model.Model(out)
     before, after = (np.mean(m.predict(rest.images) == rest.labels) for m in (predictor, new))
     assert before < 0.7 and after > 0.8
-    here = np.random.default_rng(1).permutation(len(heldout[0]))[:64]
+    here = np.random.default_rng(1).permutation(len(heldout[0]))[:32]
     assert np.mean(new.predict(heldout[0][here]) == heldout[1][here, 0]) > 0.95
     assert "60 cells: " in said and "cross-validated" in said and said.count("95% interval") == 2
     assert said.count("lost: better") == 1
@@ -85,8 +87,8 @@ def test_the_run_makes_a_submission(adapted):
 
 
 def test_features_and_head_say_what_the_model_says(heldout, predictor):
-    images = np.random.default_rng(0).permutation(heldout[0][:20].swapaxes(0, 3)).swapaxes(0, 3)
-    images = np.concatenate([heldout[0][:20], images, 255 - heldout[0][:20]])  # some of which it is not sure
+    images = np.random.default_rng(0).permutation(heldout[0][:8].swapaxes(0, 3)).swapaxes(0, 3)
+    images = np.concatenate([heldout[0][:8], images, 255 - heldout[0][:8]])  # some of which it is not sure
     head = adapt.Head(*predictor.network.get_layer("head").get_weights())
     found = adapt.chances(adapt.features_of(predictor, images), head, len(predictor.views))
     found = found ** (1 / predictor.temperature)
@@ -174,18 +176,6 @@ def test_too_few_cells_are_refused(cells, said, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=f"error: {said}"):
         command("--data", tmp_path / "cells.npz", "--out", tmp_path / "mine", "--keep", "none")
     assert not (tmp_path / "mine").exists()
-
-
-def test_folders_that_cannot_be_used(tmp_path):
-    with pytest.raises(ValueError, match="holds no pictures: make a folder per class"):
-        adapt.read_cells(tmp_path)
-    (tmp_path / "IG").mkdir()
-    (tmp_path / "IG" / "a.png").write_bytes(b"torn")
-    with pytest.raises(ValueError, match=r"a\.png: no picture that can be read; remove it"):
-        adapt.read_cells(tmp_path)
-    (tmp_path / "Blob").mkdir()
-    with pytest.raises(ValueError, match="Blob is no class: name the folders basophil, "):
-        adapt.read_cells(tmp_path)
 
 
 def test_a_run_that_is_there_is_left_alone(tmp_path):

@@ -6,12 +6,12 @@ import pytest
 from training import augment
 from training.augment import POLICIES, Layer, Policy
 
-OPERATIONS = sorted(
-    {o for p in POLICIES.values() for o in (*p.always, *(o for layer in p.layers for o in layer.operations))}
-    - {augment.identity},
-    key=lambda o: o.__name__,
-)
-every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.__name__)
+PAPER, KERAS, CHAIN = augment.RANDAUGMENT, augment.KERAS_RANDAUGMENT, augment.KERAS_AUGMIX
+LAYERS = [layer for policy in POLICIES.values() for layer in policy.layers]
+OPERATIONS = {o.__name__: o for o in (augment.flip_turn, *(o for layer in LAYERS for o in layer.operations))}
+OPERATIONS |= {f"paper {name}": o for name, o in PAPER.items()} | {f"keras {name}": o for name, o in KERAS.items()}
+for name in ("<lambda>", "paper identity"):
+    del OPERATIONS[name]
 
 
 class Fixed:
@@ -27,6 +27,18 @@ class Fixed:
         return options[-1]
 
 
+class Drawn:
+    """A generator that hands out the given draws, one after the other, whatever is asked for."""
+
+    def __init__(self, *draws):
+        self.draws = list(draws)
+
+    def draw(self, *args, **more):
+        return self.draws.pop(0)
+
+    uniform = random = choice = integers = beta = dirichlet = draw
+
+
 @pytest.fixture
 def image():
     rng = np.random.default_rng(7)
@@ -35,43 +47,26 @@ def image():
     return augment.to_uint8(smooth + rng.normal(0, 5, smooth.shape))
 
 
-@every_operation
-def test_identity_at_zero_strength(operation, image):
-    for seed in range(20):
-        assert np.array_equal(operation(image, 0.0, np.random.default_rng(seed)), image)
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_an_operation_is_pure_and_grows_with_strength(operation, image):
+    """No change at strength 0, no other shape or type, the same draws the same picture; the input stays."""
 
+    def made(strength):
+        return [operation(image, strength, np.random.default_rng(seed)) for seed in range(25)]
 
-@every_operation
-def test_shape_dtype_and_input_are_kept(operation, image):
     before = image.copy()
-    for strength in (0.3, 1.0):
-        for seed in range(20):
-            out = operation(image, strength, np.random.default_rng(seed))
-            assert out.shape == image.shape and out.dtype == np.uint8
-            assert not np.shares_memory(out, image)
-    assert np.array_equal(image, before)
-
-
-@every_operation
-def test_changes_the_image_and_follows_its_generator_alone(operation, image):
-    outs = [operation(image, 1.0, np.random.default_rng(seed)) for seed in range(10)]
-    again = [operation(image, 1.0, np.random.default_rng(seed)) for seed in range(10)]
-    assert all(np.array_equal(a, b) for a, b in zip(outs, again, strict=True))
-    assert any(not np.array_equal(out, image) for out in outs)
-
-
-@every_operation
-def test_grows_with_strength(operation, image):
-    def change(strength):
-        outs = [operation(image, strength, np.random.default_rng(seed)) for seed in range(40)]
-        return np.mean([np.abs(out.astype(float) - image).mean() for out in outs])
-
-    if operation in (augment.whole_autocontrast, augment.whole_equalize):
-        assert change(0.15) == change(1.0)
-    elif operation is augment.keras_augmix:  # KerasCV's solarisation inverts the more, the lower the severity
-        assert change(0.0) == 0 < min(change(0.15), change(1.0))
+    outs = {strength: made(strength) for strength in (0.0, 0.15, 1.0)}
+    assert np.array_equal(image, before) and all(np.array_equal(out, image) for out in outs[0.0])
+    for out in (*outs[0.15], *outs[1.0]):
+        assert out.shape == image.shape and out.dtype == np.uint8 and not np.shares_memory(out, image)
+    assert np.array_equal(outs[1.0], made(1.0))
+    low, high = (np.mean([np.abs(out.astype(float) - image) for out in outs[strength]]) for strength in (0.15, 1.0))
+    if operation in (PAPER["autocontrast"], PAPER["equalize"]):
+        assert 0 < low == high
+    elif operation is augment.keras_augmix:  # KerasCV's solarisation inverts the more, the weaker it is
+        assert 0 < min(low, high)
     else:
-        assert change(0.15) < change(1.0)
+        assert low < high
 
 
 def one_pixel(value) -> np.ndarray:
@@ -90,13 +85,12 @@ def one_pixel(value) -> np.ndarray:
         (augment.invert, (10, 100, 250), [245, 155, 5]),
         (augment.grey, (255, 0, 0), [76, 76, 76]),  # 0.299 * 255
         (augment.saturation, (255, 0, 0), [255, 0, 0]),  # the second branch, at its upper end: factor 1
-        (augment.solarize_above, (10, 100, 250), [245, 155, 5]),  # threshold 0
-        (augment.posterize_bits, (10, 100, 250), [0, 96, 240]),  # steps of 16
-        (augment.enhance_brightness, (10, 100, 250), [1, 10, 25]),  # a tenth
-        (augment.enhance_colour, (255, 0, 0), [94, 69, 69]),  # 0.1 of it and 0.9 of its luma 76.2
-        (augment.enhance_contrast, (255, 0, 0), [94, 69, 69]),  # likewise, towards the mean luma
-        (augment.whole_invert, (10, 100, 250), [245, 155, 5]),
-        (augment.keras_brightness, (10, 100, 250), [255, 255, 255]),
+        (PAPER["solarize"], (10, 100, 250), [245, 155, 5]),  # threshold 0
+        (PAPER["posterize"], (10, 100, 250), [0, 96, 240]),  # steps of 16
+        (PAPER["brightness"], (10, 100, 250), [1, 10, 25]),  # a tenth
+        (PAPER["colour"], (255, 0, 0), [94, 69, 69]),  # 0.1 of it and 0.9 of its luma 76.2
+        (PAPER["contrast"], (255, 0, 0), [94, 69, 69]),  # likewise, towards the mean luma
+        (KERAS["brightness"], (10, 100, 250), [255, 255, 255]),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
@@ -125,55 +119,39 @@ def test_warps_by_hand():
     assert augment.warp(image, [[0, -1, 0], [1, 0, 0]])[1, 2, 0] == 200  # a quarter turn
     image[4, 3] = 100
     # A draw of 0.999 is the sign -1, and 0.3 * strength * 2 rows is a whole pixel at strength 5/3.
-    assert augment.shear_x(image, 5 / 3, Fixed())[4, 4, 0] == 100
-    assert augment.translate_x(image, 0.4 / 0.9, Fixed())[2, 4, 0] == 200  # 0.45 * 5 * 0.444 = 1 pixel
-    assert augment.rotate(image, 3.0, Fixed())[3, 2, 0] == 200  # 90 degrees
-    assert augment.translate_x(image, 2 / 2.25, Fixed())[2, :2].max() == 0  # two to the right: black moves in
-
-    class Right(Fixed):  # draws: no turn, a fifth of five pixels, nothing
-        def __init__(self):
-            self.draws = [0, -2, 0]
-
-        def uniform(self, low, high, size=None):
-            return self.draws.pop(0)
-
-    image[2, 0] = 70
-    assert augment.rotate_shift(image, 1.0, Right())[2, :, 0].tolist() == [0, 70, 70, 0, 0]  # reflected
+    assert PAPER["shear_x"](image, 5 / 3, Fixed())[4, 4, 0] == 100
+    assert PAPER["translate_x"](image, 0.4 / 0.9, Fixed())[2, 4, 0] == 200  # 0.45 * 5 * 0.444 = 1 pixel
+    assert PAPER["rotate"](image, 3.0, Fixed())[3, 2, 0] == 200  # 90 degrees
+    assert PAPER["translate_x"](image, 2 / 2.25, Fixed())[2, :2].max() == 0  # two to the right: black moves in
+    image[2, 0] = 70  # no turn, two to the right, none down; reflected
+    assert augment.rotate_shift(image, 1.0, Drawn(0, -2, 0))[2, :, 0].tolist() == [0, 70, 70, 0, 0]
 
 
 def test_sharpness_by_hand():
     image = np.full((5, 5, 3), 100, np.uint8)
     image[2, 2] = 139  # smoothed: (5 * 139 + 8 * 100) / 13 = 115; 0.1 of 139 and 0.9 of 115
-    assert augment.enhance_sharpness(image, -1.0, Fixed())[2, 2, 0] == 161
-    assert augment.enhance_sharpness(image, 1.0, Fixed())[2, 2, 0] == 117
+    assert PAPER["sharpness"](image, -1.0, Fixed())[2, 2, 0] == 161
+    assert PAPER["sharpness"](image, 1.0, Fixed())[2, 2, 0] == 117
 
 
-def test_augmix_averages_chains(image, monkeypatch):
-    monkeypatch.setattr(augment, "AUGMIX", (lambda image, strength, rng: 255 - image,))
-
-    class Draws(Fixed):
-        def beta(self, a, b):
-            return 0.25
-
-        def dirichlet(self, alpha):
-            return np.array([0.5, 0.3, 0.2])
-
-        def integers(self, low, high=None):
-            return 1 if high else 0  # one operation in each chain
-
-    expected = augment.to_uint8(0.25 * image.astype(float) + 0.75 * (255.0 - image))
-    assert np.abs(augment.augmix(image, 1.0, Draws()).astype(int) - expected).max() <= 1
-
-
-def test_randaugment_draws_all_fourteen_at_one_magnitude(image):
-    assert len(set(augment.RANDAUGMENT)) == 14
-    layers = augment.randaugment(2, 0.3)
+def draws_of(layers) -> list:
+    """(operation, strength) of each that a policy of these layers draws in 600 pictures; nothing is computed."""
     seen = []
-    spied = tuple(lambda image, strength, rng, o=o: seen.append((o, strength)) or image for o in augment.RANDAUGMENT)
-    policy = Policy(layers=tuple(Layer(layer.odds, spied, layer.strength, layer.low) for layer in layers))
-    for seed in range(200):
-        augment.apply(policy, image, np.random.default_rng(seed))
-    assert len(seen) == 400 and {s for _, s in seen} == {0.3} and {o for o, _ in seen} == set(augment.RANDAUGMENT)
+    spied = [tuple(lambda i, s, rng, o=o: seen.append((o, s)) or i for o in layer.operations) for layer in layers]
+    policy = Policy(tuple(Layer(x.odds, o, x.strength, x.low) for x, o in zip(layers, spied, strict=True)))
+    for seed in range(600):
+        augment.apply(policy, one_pixel(0), np.random.default_rng(seed))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "name, table, number, odds",
+    [("randaugment", PAPER, 14, 1), ("randaugment_keras_cv", KERAS, 10, 10 / 11)],
+)
+def test_randaugment_draws_all_its_operations_at_one_magnitude(name, table, number, odds):
+    seen = draws_of(POLICIES[name].layers)
+    assert len(table) == number and {o for o, _ in seen} == set(table.values()) and {s for _, s in seen} == {0.3}
+    assert abs(len(seen) / 600 - 2 * odds) < 0.05
 
 
 class Normal:
@@ -206,57 +184,57 @@ def test_keras_cv_colours_by_hand():
     # plus 110 * 0.3 = 33; what then reaches 255 * 0.7 = 178.5 is inverted
     assert values(augment.keras_solarize, (100, 145, 146), 0.3, 0, 0) == [133, 178, 76]
     assert values(augment.keras_solarize, (100, 145, 250), 0.3, -2, 2) == [100, 110, 5]  # plus 0; 255 * 0.4 = 102
-    assert values(augment.keras_colour, (255, 0, 0), 0.3, 0) == [201, 23, 23]  # 0.7 of it and 0.3 of its luma 76.2
-    assert values(augment.keras_brightness, (10, 100, 250), 0.2) == [61, 151, 255]
+    assert values(KERAS["colour"], (255, 0, 0), 0.3, 0) == [
+        201,
+        23,
+        23,
+    ]  # 0.7 of it and 0.3 of its luma 76.2
+    assert values(KERAS["brightness"], (10, 100, 250), 0.2) == [61, 151, 255]
     image = np.zeros((2, 2, 3), np.uint8)
     image[0], image[1] = (90, 10, 0), (110, 30, 0)  # means 100, 20 and 0; distances times 1.3
-    assert augment.keras_contrast(image, 0.3, Normal())[:, 0].tolist() == [[87, 7, 0], [113, 33, 0]]
+    assert KERAS["contrast"](image, 0.3, Normal())[:, 0].tolist() == [[87, 7, 0], [113, 33, 0]]
 
 
 def test_keras_cv_warps_by_hand():
     image = np.zeros((5, 5, 3), np.uint8)
     image[0, 1], image[4, 1] = 50, 200
-    sheared = augment.keras_shear_x(image, 0.25, Normal(0))[..., 0]  # the last row: a quarter of four
+    sheared = KERAS["shear_x"](image, 0.25, Normal(0))[..., 0]  # the last row: a quarter of four
     assert sheared[0].tolist() == [0, 50, 0, 0, 0] and sheared[4].tolist() == [200, 0, 0, 0, 0]
-    along_y = augment.keras_shear_y(image.transpose(1, 0, 2).copy(), 0.25, Normal(0))[..., 0]
+    along_y = KERAS["shear_y"](image.transpose(1, 0, 2).copy(), 0.25, Normal(0))[..., 0]
     assert np.array_equal(along_y, sheared.T)
-    assert np.array_equal(augment.keras_shear_x(image, 0.1, Normal(1))[..., 0], sheared)  # 0.1 and a deviation of 0.15
-    moved = augment.keras_translate_x(image, 0.4, Normal())[..., 0]  # two of five columns to the right, reflected
+    assert np.array_equal(KERAS["shear_x"](image, 0.1, Normal(1))[..., 0], sheared)  # 0.1 and a deviation of 0.15
+    moved = KERAS["translate_x"](image, 0.4, Normal())[..., 0]  # two of five columns to the right, reflected
     assert moved[4].tolist() == [200, 0, 0, 200, 0]
     image = image.transpose(1, 0, 2).copy()
-    assert augment.keras_translate_y(image, 0.4, Normal())[:, 4, 0].tolist() == [200, 0, 0, 200, 0]
-
-
-def test_keras_cv_randaugment_draws_its_ten_at_ten_of_eleven(image):
-    assert len(set(augment.KERAS_RANDAUGMENT)) == 10
-    layers = augment.randaugment_keras_cv(2, 0.3)
-    assert layers == POLICIES["randaugment_keras_cv"].layers
-    seen = []
-    spied = tuple(lambda i, strength, rng, o=o: seen.append((o, strength)) or i for o in layers[0].operations)
-    policy = Policy(layers=tuple(Layer(layer.odds, spied, layer.strength, layer.low) for layer in layers))
-    for seed in range(1100):
-        augment.apply(policy, image, np.random.default_rng(seed))
-    assert abs(len(seen) - 2000) < 60 and {s for _, s in seen} == {0.3}
-    assert {o for o, _ in seen} == set(augment.KERAS_RANDAUGMENT)
+    assert KERAS["translate_y"](image, 0.4, Normal())[:, 4, 0].tolist() == [200, 0, 0, 200, 0]
 
 
 def test_keras_cv_augmix_by_hand(image):
-    low = [augment.chain_posterize(one_pixel((0, 100, 255)), s, None)[0, 0].tolist() for s in (0.2, 0.4, 1.0)]
+    low = [CHAIN["posterize"](one_pixel((0, 100, 255)), s, None)[0, 0].tolist() for s in (0.2, 0.4, 1.0)]
     assert low == [[0, 96, 224], [0, 96, 240], [0, 100, 252]]  # 3, 4 and 6 bits
-    assert augment.chain_solarize(one_pixel((0, 50, 51)), 0.2, None)[0, 0].tolist() == [0, 50, 204]  # threshold 51
-    turned = augment.chain_rotate(image, np.pi / 60, None)  # half of pi radians: a quarter turn
+    assert CHAIN["solarize"](one_pixel((0, 50, 51)), 0.2, None)[0, 0].tolist() == [
+        0,
+        50,
+        204,
+    ]  # threshold 51
+    turned = CHAIN["rotate"](image, np.pi / 60, None)  # half of pi radians: a quarter turn
     assert np.array_equal(turned, np.rot90(image))
     dot = np.zeros((9, 9, 3), np.uint8)
     dot[4, 4] = 200
-    assert augment.chain_translate_x(dot, 0.7, Normal())[4, 6, 0] == 200  # 0.7 * 9 / 3 = 2.1: two pixels
-    assert augment.chain_shear_x(dot, 5 / 6, Normal())[4, 3, 0] == 200  # 0.3 * 5 / 6 of four rows: one
-    assert augment.chain_shear_y(dot, 5 / 6, Normal())[3, 4, 0] == 200
-    assert len(set(augment.KERAS_AUGMIX)) == 8
+    assert CHAIN["translate_x"](dot, 0.7, Normal())[4, 6, 0] == 200  # 0.7 * 9 / 3 = 2.1: two pixels
+    assert CHAIN["shear_x"](dot, 5 / 6, Normal())[4, 3, 0] == 200  # 0.3 * 5 / 6 of four rows: one
+    assert CHAIN["shear_y"](dot, 5 / 6, Normal())[3, 4, 0] == 200
+    assert len(CHAIN) == 8
 
 
-def test_keras_cv_augmix_draws_each_strength_up_to_the_severity(image, monkeypatch):
-    strengths = []
-    monkeypatch.setattr(augment, "KERAS_AUGMIX", (lambda i, strength, rng: strengths.append(strength) or i,))
+def test_keras_cv_augmix_averages_chains(image, monkeypatch):
+    strengths, one = [], (1, 0, 0.0)  # one operation in a chain, the first, at full strength
+    draws = 0.25, np.array([0.5, 0.3, 0.2]), *one, *one, *one
+    monkeypatch.setattr(augment, "KERAS_AUGMIX", {"invert": lambda i, s, rng: strengths.append(s) or 255 - i})
+
+    expected = augment.to_uint8(0.25 * image.astype(float) + 0.75 * (255.0 - image))
+    assert np.abs(augment.keras_augmix(image, 1.0, Drawn(*draws)).astype(int) - expected).max() <= 1
+    strengths.clear()
     for seed in range(200):
         augment.apply(POLICIES["augmix_keras_cv"], image, np.random.default_rng(seed))
     assert 0 < min(strengths) < 0.01 and 0.19 < max(strengths) <= 0.2
@@ -269,30 +247,19 @@ def test_augmix_and_randaugment_together():
 
 
 def test_autoaugment_by_hand(image):
-    class Pair:
-        """Draws one pair of operations, and each operation's odds and sign."""
-
-        def __init__(self, pair, *draws):
-            self.pair, self.draws = pair, list(draws)
-
-        def integers(self, n):
-            assert n == 25
-            return self.pair
-
-        def random(self):
-            return self.draws.pop(0)
-
+    """The draws: one of the pairs, then each operation's odds and its sign."""
+    assert len(augment.AUTOAUGMENT) == 25
     value = one_pixel((10, 100, 250))
     # the 4th: posterise by 7 / 9 of four bits, rounded 3, then by 6 / 9, also 3; odds 0.6 each
-    assert augment.autoaugment(value, 1.0, Pair(3, 0.59, 0.61))[0, 0].tolist() == [8, 96, 248]
-    assert augment.autoaugment(value, 1.0, Pair(3, 0.61, 0.61))[0, 0].tolist() == [10, 100, 250]
+    assert augment.autoaugment(value, 1.0, Drawn(3, 0.59, 0.61))[0, 0].tolist() == [8, 96, 248]
+    assert augment.autoaugment(value, 1.0, Drawn(3, 0.61, 0.61))[0, 0].tolist() == [10, 100, 250]
     # the 18th: sharpen with odds 0.4, invert with 0.6
-    assert augment.autoaugment(value, 1.0, Pair(17, 0.4, 0.59))[0, 0].tolist() == [245, 155, 5]
+    assert augment.autoaugment(value, 1.0, Drawn(17, 0.4, 0.59))[0, 0].tolist() == [245, 155, 5]
     # the 9th: not turned, odds 0.2; inverted from 256 / 9 = 28.4
-    assert augment.autoaugment(value, 1.0, Pair(8, 0.2, 0.0))[0, 0].tolist() == [10, 155, 5]
+    assert augment.autoaugment(value, 1.0, Drawn(8, 0.2, 0.0))[0, 0].tolist() == [10, 155, 5]
     # the 1st: not posterised; turned by 30 degrees, the whole of it
-    turned = augment.rotate(image, 1.0, Pair(0, 0.0))
-    assert np.array_equal(augment.autoaugment(image, 1.0, Pair(0, 0.4, 0.0, 0.0)), turned)
+    turned = PAPER["rotate"](image, 1.0, Drawn(0.0))
+    assert np.array_equal(augment.autoaugment(image, 1.0, Drawn(0, 0.4, 0.0, 0.0)), turned)
 
 
 def test_hue_turns_red_into_its_opposite():
@@ -326,18 +293,6 @@ def test_stain_scales_optical_density():
             return np.full(size, high) if size == 3 else np.zeros(size)
 
     assert augment.stain(one_pixel(127), 1.0, Gain())[0, 0].tolist() == [81] * 3  # 256 * 0.5^1.6487 - 1 = 80.6
-
-
-class Drawn:
-    """A generator that hands out the given draws, one after the other, whatever is asked for."""
-
-    def __init__(self, *draws):
-        self.draws = list(draws)
-
-    def draw(self, *args, **more):
-        return self.draws.pop(0)
-
-    uniform = random = choice = integers = draw
 
 
 def test_dither_by_hand():

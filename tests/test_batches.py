@@ -1,5 +1,6 @@
 """Batches: the same whatever the workers, every cell once, nothing left of a run that is killed."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -30,11 +31,8 @@ def test_oversampling_and_class_weights_by_hand():
 def test_copies_in_one_epoch_are_augmented_anew_and_weighted():
     cells = easy_cells(24)
     cells = cells.take(np.flatnonzero((cells.labels != 3) | (np.arange(24) < 8)))  # one cell of class 3
-    made_ahead = Batches(cells, Recipe(policy="ours", oversample=True, class_weights=True, batch_size=24), 0)
-    try:
-        ((images, targets, weights),) = made_ahead.epoch(0)
-    finally:
-        made_ahead.close()
+    recipe = Recipe(policy="ours", oversample=True, class_weights=True, batch_size=24)
+    ((images, targets, weights),) = Batches(cells, recipe, 0).epoch(0)
     rare = images[targets[:, 3] == 1]
     assert len(rare) == 3 and len({i.tobytes() for i in rare}) == 3
     assert weights.tolist() == batches.class_weights(cells.labels)[targets.argmax(axis=1)].tolist()
@@ -42,25 +40,19 @@ def test_copies_in_one_epoch_are_augmented_anew_and_weighted():
 
 def test_classes_can_have_policies_of_their_own():
     cells = easy_cells(16)
-    made_ahead = Batches(cells, Recipe(policy="none", class_policies=((3, "ours"),), batch_size=16), 0)
-    try:
-        ((images, targets, weights),) = made_ahead.epoch(0)
-    finally:
-        made_ahead.close()
+    recipe = Recipe(policy="none", class_policies=((3, "ours"),), batch_size=16)
+    ((images, targets, _),) = Batches(cells, recipe, 0).epoch(0)
     known = {i.tobytes() for i in cells.images}
     for image, label in zip(images, targets.argmax(axis=1), strict=True):
         assert (image.tobytes() in known) == (label != 3)
 
 
-def test_batches_are_the_same_whatever_the_workers(tmp_path):
+def test_batches_are_the_same_whatever_the_workers():
     cells = easy_cells(40)
     made = []
     for workers in (0, 2):
-        made_ahead = Batches(cells, dataclasses.replace(RECIPE, policy="ours"), workers)
-        try:
+        with contextlib.closing(Batches(cells, dataclasses.replace(RECIPE, policy="ours"), workers)) as made_ahead:
             made.append([*made_ahead.epoch(0), *made_ahead.epoch(1)])
-        finally:
-            made_ahead.close()
     assert len(made[0]) == 10
     for (x, y, _), (x2, y2, _) in zip(*made, strict=True):
         assert np.array_equal(x, x2) and np.array_equal(y, y2)
@@ -105,11 +97,7 @@ def test_workers_want_room_for_the_images(monkeypatch):
 
 def test_plain_batches_hold_every_cell_once():
     cells = easy_cells(40)
-    made_ahead = Batches(cells, Recipe(policy="none", batch_size=8), 0)
-    try:
-        made = list(made_ahead.epoch(0))
-    finally:
-        made_ahead.close()
+    made = list(Batches(cells, Recipe(policy="none", batch_size=8), 0).epoch(0))
     images = np.concatenate([x for x, _, _ in made])
     labels = np.concatenate([y for _, y, _ in made]).argmax(axis=1)
     assert sorted(i.tobytes() for i in images) == sorted(i.tobytes() for i in cells.images)

@@ -1,3 +1,5 @@
+"""Cells: read whatever their form, split without tearing copies apart, fetched whole or not at all."""
+
 import hashlib
 import http.server
 import threading
@@ -6,15 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+import model
 from training import data
-
-
-def test_read_challenge_file(training_set, tmp_path):
-    images, labels = training_set
-    np.savez(tmp_path / "small.npz", images=images[:5], labels=labels[:5])
-    cells = data.read(tmp_path / "small.npz")
-    assert cells.images.dtype == np.uint8 and cells.labels.dtype == np.int64
-    assert cells.labels.shape == (5,) and (cells.labels == labels[:5, 0]).all()
 
 
 def test_split_is_stratified_seeded_and_keeps_groups_together():
@@ -47,7 +42,7 @@ def test_digest_depends_on_pixels_labels_and_order():
 
 def test_split_rejects_bad_arguments():
     with pytest.raises(ValueError, match="must both be"):
-        data.split(np.zeros(3), np.zeros(4))
+        data.split(np.zeros(3), np.zeros(4), 0.1)
 
 
 def save(path, **arrays):
@@ -72,8 +67,11 @@ def test_read_medmnist_at_any_size(tmp_path, size):
     assert data.read(path, part="val").labels.tolist() == [7]
 
 
-def test_read_states_its_conversions(tmp_path, few):
+def test_read_states_its_conversions_and_has_none_of_the_challenges_own_form(tmp_path, few, recwarn):
     images, labels = few
+    cells = data.read(save(tmp_path / "c.npz", images=images, labels=labels.astype(np.uint8)[:, None]))
+    assert (cells.images == images).all() and (cells.labels == labels).all() and cells.labels.dtype == np.int64
+    assert not recwarn.list
     with pytest.warns(UserWarning, match="one-hot"):
         assert (data.read(save(tmp_path / "a.npz", images=images, labels=np.eye(8)[labels])).labels == labels).all()
     with pytest.warns(UserWarning, match=r"\[0, 1\]"):
@@ -121,9 +119,20 @@ def test_read_a_folder_per_class(tmp_path):
     cells = data.read(tmp_path)
     assert cells.labels.tolist() == [0, 3] and cells.images.shape == (2, 96, 96, 3)
     assert (cells.images[0] == 50).all() and (cells.images[1] == 150).all()
+    assert (data.read(tmp_path, picture=model.read_picture).images[0][0] == 0).all()  # of the whole picture
+    (tmp_path / "Immature_Granulocyte").mkdir()
+    (tmp_path / "Immature_Granulocyte" / "._a.png").touch()  # hidden: what some systems leave beside a picture
+    assert len(data.read(tmp_path)) == 2
+    (tmp_path / "Immature_Granulocyte" / "a.png").write_bytes(b"torn")
+    for picture in (None, model.read_picture):
+        with pytest.raises(ValueError, match=r"a\.png: no picture that can be read; remove it"):
+            data.read(tmp_path, picture=picture)
     (tmp_path / "dogs").mkdir()
-    with pytest.raises(ValueError, match="found dogs"):
+    with pytest.raises(ValueError, match="expected one folder per class: basophil, .*found dogs"):
         data.read(tmp_path)
+    (tmp_path / "empty" / "basophil").mkdir(parents=True)
+    with pytest.raises(ValueError, match="empty holds no pictures"):
+        data.read(tmp_path / "empty")
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -168,7 +177,13 @@ def test_fetch_goes_on_where_it_broke_off(url, tmp_path, monkeypatch):
     assert len(Server.asked) == 2
 
 
-def test_fetch_refuses_a_wrong_sum(url, tmp_path):
+def test_fetch_refuses_a_wrong_sum(url, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="wrong MD5"):
         data.fetch(url, tmp_path / "cells.npz", "0" * 32, progress=False)
     assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(data, "RECORD", url.rpartition("/")[0])
+    monkeypatch.setattr(data, "FILES", {64: ("small.npz", hashlib.md5(Server.content).hexdigest())})
+    assert data.fetch_bloodmnist(64, tmp_path).read_bytes() == Server.content
+    monkeypatch.setattr(data, "RECORD", "http://127.0.0.1:1")
+    with pytest.raises(OSError, match="small.npz could not be fetched .*run the command again to go on"):
+        data.fetch_bloodmnist(64, tmp_path / "new")

@@ -9,7 +9,7 @@ import pytest
 from test_train import easy_cells
 
 import model
-from training import ensemble, networks
+from training import ensemble, networks, train
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def runs(tmp_path_factory):
 
 
 def test_probabilities_are_the_mean_of_the_members(runs, tmp_path, monkeypatch):
-    line = ["ensemble", str(runs / "a"), str(runs / "b"), "--out", str(tmp_path / "both")]
+    line = ["train", "--ensemble", str(runs / "a"), str(runs / "b"), "--out", str(tmp_path / "both")]
     monkeypatch.setattr(sys, "argv", line)
-    ensemble.main()
+    train.main()
     both = model.Model(tmp_path / "both")
     X = easy_cells(20).images
     parts = [model.Model(runs / name).predict_proba(X) for name in "ab"]

@@ -38,29 +38,6 @@ class Head(NamedTuple):
     bias: np.ndarray
 
 
-def read_cells(path: Path) -> data.Cells:
-    """Labelled cells of an .npz (`data.read`), or of a folder per class, each picture read as `model.py` reads it.
-
-    Raises ValueError that says what is wrong.
-    """
-    if not path.is_dir():
-        return data.read(path)
-    images, labels = [], []
-    for folder in sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".")):
-        label = data.FOLDERS.get(folder.name.lower().replace("_", " "))
-        if label is None:
-            raise ValueError(f"{folder} is no class: name the folders {', '.join(data.CLASSES)}")
-        for file in sorted(f for f in folder.iterdir() if f.suffix.lower() in data.PICTURES and f.name[0] != "."):
-            try:
-                images.append(model.read_picture(file))
-            except (ValueError, OSError) as error:
-                raise ValueError(f"{file}: {error}; remove it or fetch it again") from error
-            labels.append(label)
-    if not images:
-        raise ValueError(f"{path} holds no pictures: make a folder per class in it, named {', '.join(data.CLASSES)}")
-    return data.Cells(np.stack(images), np.array(labels, np.int64))
-
-
 def features_of(predictor: model.Model, images: np.ndarray, views: tuple = model.VIEWS) -> np.ndarray:
     """What the head gets to see of images (n, 96, 96, 3) in each view: (n, views, features) float64."""
     network = keras.Model(predictor.network.input, predictor.network.get_layer("head").input)
@@ -190,26 +167,26 @@ def verdict(before: np.ndarray, after: np.ndarray) -> str:
 
 
 def main() -> None:
-    parser = shell.parser("training.adapt", __doc__)
-    parser.add_argument("--data", type=Path, required=True, help="your labelled cells: a folder per class, or .npz")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--weights", type=Path, default=ROOT / "weights", help="what to begin with; default: weights")
-    parser.add_argument("--keep", help="cells that must stay known, .npz or folder, or none;"
-                        " default: data/training_set.npz where it is there")  # fmt: skip
-    args = parser.parse_args()
+    add = (parser := shell.parser("training.adapt", __doc__)).add_argument
+    add("--data", type=Path, required=True, metavar="CELLS", help="your labelled cells: a folder per class, or .npz")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    add("--weights", type=Path, default=ROOT / "weights", metavar="FOLDER", help="to begin with (default: weights)")
     usual = ROOT / "data" / "training_set.npz"
-    path = args.keep or (str(usual) if usual.exists() else "none")
+    add("--keep", metavar="CELLS", default=str(usual) if usual.exists() else "none",
+        help="cells to stay known, npz or folder, or none (default: data/training_set.npz if there)")  # fmt: skip
+    args = parser.parse_args()
     with shell.plain_errors():
         if args.out.exists():
             raise FileExistsError(f"{args.out} is already there: choose another --out")
-        cells, keep = read_cells(args.data), None if path == "none" else data.read(path)
+        keep = None if args.keep == "none" else data.read(args.keep)
+        cells = data.read(args.data, picture=model.read_picture)
         predictor = model.Model(args.weights)
         head, before, after = adapt(predictor, cells, keep)
         write_run(predictor, head, cells, args.out)
     counts = np.bincount(cells.labels, minlength=model.NUM_CLASSES)
     named = ", ".join(f"{n} {name}" for n, name in zip(counts, data.CLASSES, strict=True) if n)
     print(f"{len(cells)} cells: {named}")
-    print(f"kept: {'what the old head stands for; cells, by --keep, would keep more' if keep is None else path}")
+    print(f"kept: {'what the old head stands for; cells, by --keep, would keep more' if keep is None else args.keep}")
     print(f"before  {share(before)}\nafter   {share(after)}, cross-validated\n{verdict(before, after)}")
     print(f"{args.out} is written. Next: python model.py PATHS --weights {args.out}")
 

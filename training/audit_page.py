@@ -5,39 +5,37 @@ from __future__ import annotations
 import base64
 from html import escape
 
+import cv2
 import numpy as np
 
-from training.data import CLASSES, Cells, digest
+from training.data import CLASSES, Cells
 
-CHALLENGE = "a6b2cfb3cef8326e599ceeec5a2b00c11d73774f5e5ba27058dc341b7f1224d5"  # digest of the challenge's file
-LIONIA = {"original": 13759, "duplicate": 2915, "outlier": 314, "left": 10530}  # a team's report on that file
-COUNTED = {
-    "original": "original", "duplicate": "duplicates", "near_duplicate": "near duplicates",
-    "conflicting_label": "conflicting labels", "outlier": "outliers", "label_error": "label errors", "left": "left",
-}  # fmt: skip
-SECTIONS = {
-    "outlier": ("Outliers", "No cells, or not as they should be; the strangest first."),
-    "conflicting_label": ("Conflicting labels", "One picture under several labels. None of them stays."),
+SECTIONS = {  # reason: (title, what is said below it, whether a picture stands beside the one that it is a copy of)
+    "outlier": ("Outliers", "No cells, or not as they should be; the strangest first.", False),
+    "conflicting_label": ("Conflicting labels", "One picture under several labels. None of them stays.", True),
     "near_duplicate": (
         "Near duplicates",
         "The same picture, shifted, turned, brightened or recompressed: left what goes, right what it is a copy of, "
         "with the correlation of the two. Sure copies first.",
+        True,
     ),
-    "duplicate": ("Duplicates", "The same pixels: left what goes, right what it is a copy of."),
-    "label_error": ("Label errors", "Removed as asked; the most doubtful first."),
+    "duplicate": ("Duplicates", "The same pixels: left what goes, right what it is a copy of.", True),
+    "label_error": ("Label errors", "Removed as asked; the most doubtful first.", False),
 }
 DOUBT = (
     "For a person to judge; none is removed unless asked, the most doubtful come first. The doubt is the decimal "
     "logarithm of how much likelier the other class is, by a discriminant analysis of the other cells: 2 means a "
     "hundred times. Such an analysis exaggerates, so that the order says more than the number."
 )
-MORE = """
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>Audit of %s</title><style>%s
 td, th { padding: .15em 0 .15em 1.2em; text-align: right; border-bottom: 1px solid var(--line) }
 td:first-child, th:first-child { padding-left: 0; text-align: left }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 .pairs { grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)) }
 .pairs figure { display: flex; gap: 10px } .pairs figcaption { width: 100px }
 @media (max-width: 600px) { td, th { padding-left: .6em; font-size: 14px } }
+</style><h1>Audit of %s</h1>%s</html>
 """
 
 
@@ -45,40 +43,27 @@ def page(cells: Cells, result, name: str, most: int = 200) -> str:
     """The page. result: a `clean.Audit` of the cells. name: of their file. most: pictures shown in each section."""
     from model import STYLE
 
-    parts = [f"<h1>Audit of {escape(name)}</h1>", counts_table(result.counts(), digest(cells) == CHALLENGE)]
-    parts.append(f"<h2>Classes</h2>{classes_table(cells.labels, cells.labels[result.kept])}")
+    counts = [[key.replace("_", " "), f"{number:,}"] for key, number in result.counts().items()]
+    parts = [table(("", "pictures"), counts), "<h2>Classes</h2>"]
+    parts += [classes_table(cells.labels, cells.labels[result.kept])]
     for reason in SECTIONS:
         records = [record for record in result.removed if record["reason"] == reason]
         if records:
             parts += section(cells, result.groups, reason, records, most)
-    if result.suspects:
-        parts += [f"<h2>Suspected label errors ({len(result.suspects):,})</h2><p class=soft>{DOUBT}</p>"]
-        figures = [
-            figure((cells.images[s["index"]], f"row {s['index']}", f"labelled <b>{CLASSES[s['label']]}</b>, rather "
-                    f"<b>{CLASSES[s['suggested']]}</b>?", f"doubt {s['score']:.1f}"))
-            for s in result.suspects[:most]
-        ]  # fmt: skip
-        parts += ["<div class=cells>", *figures, "</div>", more(len(result.suspects) - most)]
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>Audit of {escape(name)}</title>'
-        f"<style>{STYLE}{MORE}</style>" + "\n".join(parts) + "</html>\n"
-    )
+    figures = [
+        figure((cells.images[s["index"]], f"row {s['index']}", f"labelled <b>{CLASSES[s['label']]}</b>, rather "
+                f"<b>{CLASSES[s['suggested']]}</b>?", f"doubt {s['score']:.1f}"))
+        for s in result.suspects[:most]
+    ]  # fmt: skip
+    if figures:
+        parts += titled("Suspected label errors", len(result.suspects), DOUBT, figures, len(result.suspects) - most)
+    return PAGE % (escape(name), STYLE, escape(name), "\n".join(parts))
 
 
 def table(head, rows) -> str:
     """An HTML table of rows of text."""
     lines = ["".join(f"<th>{cell}</th>" for cell in head), *("".join(f"<td>{c}</td>" for c in row) for row in rows)]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def counts_table(number: dict[str, int], challenge: bool) -> str:
-    """How many pictures went and why; for the challenge's own file beside what a team's report says of it."""
-    rows = [[text, f"{number[key]:,}", f"{LIONIA[key]:,}" if key in LIONIA else ""]
-            for key, text in COUNTED.items() if key in number]  # fmt: skip
-    return (
-        table(("", "this audit", "LionIA"), rows) if challenge else table(("", "pictures"), [row[:2] for row in rows])
-    )
 
 
 def classes_table(*labels: np.ndarray) -> str:
@@ -89,43 +74,39 @@ def classes_table(*labels: np.ndarray) -> str:
     return table(("class", "before", "", "after", ""), rows)
 
 
+def titled(title: str, number: int, said: str, figures: list[str], left_out: int, look: str = "") -> list[str]:
+    """A heading with a number, what is said below it, figures, and how many more there are."""
+    more = f"<p>and {left_out:,} more, in the JSON</p>" if left_out > 0 else ""
+    head = f'<h2>{title} ({number:,})</h2><p class=soft>{said}</p><div class="cells{look}">'
+    return [head, *figures, "</div>", more]
+
+
 def section(cells: Cells, groups: np.ndarray, reason: str, records: list[dict], most: int) -> list[str]:
     """One reason's pictures: of those that are copies of one another the first."""
-    title, said = SECTIONS[reason]
+    title, said, pairs = SECTIONS[reason]
     same: dict[int, list[dict]] = {}
     for record in sorted(records, key=lambda record: -record["score"]):
         same.setdefault(int(groups[record["index"]]), []).append(record)
-    pairs = reason in ("conflicting_label", "near_duplicate", "duplicate")
-    parts = [f"<h2>{title} ({len(records):,})</h2><p class=soft>{said}</p>"]
-    parts.append(f'<div class="cells{" pairs" * pairs}">')
+    figures = []
     for found in list(same.values())[:most]:
         index, other = found[0]["index"], found[0]["of"]
         rows = f"row {index}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
         labels = np.unique(cells.labels[[r["index"] for r in found]])
         names = ", ".join(f"<b>{CLASSES[c]}</b>" for c in labels) if len(labels) < 4 else f"<b>{len(labels)} ways</b>"
-        if not pairs:
-            parts.append(figure((cells.images[index], rows, f"labelled {names}", found[0].get("why", ""))))
-            continue
-        alike = f"correlation {found[0]['score']:.2f}" if reason == "near_duplicate" else ""
-        beside = (cells.images[other], f"row {other}", f"<b>{CLASSES[cells.labels[other]]}</b>")
-        parts.append(figure((cells.images[index], rows, names, alike), beside))
-    return [*parts, "</div>", more(len(same) - most)]
+        if pairs:
+            alike = f"correlation {found[0]['score']:.2f}" if reason == "near_duplicate" else ""
+            beside = (cells.images[other], f"row {other}", f"<b>{CLASSES[cells.labels[other]]}</b>")
+            figures.append(figure((cells.images[index], rows, names, alike), beside))
+        else:
+            figures.append(figure((cells.images[index], rows, f"labelled {names}", found[0].get("why", ""))))
+    return titled(title, len(records), said, figures, len(same) - most, " pairs" * pairs)
 
 
 def figure(*pictures: tuple) -> str:
-    """Pictures side by side, each with its lines below: (image, line, ...)."""
-    shown = (f"<figcaption>{encoded(image)}<br>{'<br>'.join(filter(None, lines))}</figcaption>"
-             for image, *lines in pictures)  # fmt: skip
+    """Pictures, RGB (96, 96, 3) uint8, side by side, each with its lines below: (image, line, ...)."""
+    shown = []
+    for image, *lines in pictures:
+        jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+        source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+        shown.append(f'<figcaption><img alt="" src="{source}"><br>{"<br>".join(filter(None, lines))}</figcaption>')
     return f"<figure>{''.join(shown)}</figure>"
-
-
-def more(number: int) -> str:
-    return f"<p>and {number:,} more, in the JSON</p>" if number > 0 else ""
-
-
-def encoded(image: np.ndarray) -> str:
-    """RGB (96, 96, 3) uint8 as an HTML picture."""
-    import cv2
-
-    jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}">'

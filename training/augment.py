@@ -62,9 +62,18 @@ def any_border(image: np.ndarray, rng: np.random.Generator) -> dict:
     return {"borderValue": any_colour(image, rng).tolist(), "borderMode": BORDERS[rng.integers(5)]}
 
 
-def remap(image: np.ndarray, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sample image at (x, y), float32 pixels, with any border."""
-    return cv2.remap(image, x, y, cv2.INTER_LINEAR, **any_border(image, rng))
+def warp(image: np.ndarray, matrix, **border) -> np.ndarray:
+    """Sample at matrix @ (x, y, 1), in pixels from the image's centre; black outside, or as OpenCV's border... say."""
+    matrix = np.array(matrix, float)
+    centre = (np.array(image.shape[1::-1]) - 1) / 2
+    matrix[:, 2] += centre - matrix[:, :2] @ centre
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=flags, **border)
+
+
+def turn(angle: float, dx: float = 0.0, dy: float = 0.0) -> list:
+    """The matrix for `warp` of a rotation, in radians, and a shift, in pixels."""
+    return [[np.cos(angle), -np.sin(angle), dx], [np.sin(angle), np.cos(angle), dy]]
 
 
 @cache
@@ -76,9 +85,9 @@ def pixel_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def smooth_field(image: np.ndarray, cells: int, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random field (h, w) float32 in about [-1, 1]: uniform noise on a cells x cells grid, interpolated."""
-    grid = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
+def smooth_field(image: np.ndarray, knots: int, rng: np.random.Generator) -> np.ndarray:
+    """A smooth random field (h, w) float32 in about [-1, 1]: uniform noise on a knots x knots grid, interpolated."""
+    grid = rng.uniform(-1, 1, (knots, knots)).astype(np.float32)
     return cv2.resize(grid, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
 
 
@@ -89,45 +98,34 @@ def flip_turn(image, strength, rng):
     """One of the eight flips and quarter turns of a square, with odds `strength` of being drawn at all."""
     if rng.random() >= strength:
         return image.copy()
-    turns = int(rng.integers(4))
-    if turns:
-        image = cv2.rotate(image, (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)[turns - 1])
-    return cv2.flip(image, 1) if rng.random() < 0.5 else image.copy()
+    image = np.rot90(image, rng.integers(4))
+    return (image[:, ::-1] if rng.random() < 0.5 else image).copy()
 
 
 def affine(image, strength, rng):
     """Rotation up to 180 degrees, zoom from e^-1 to e^0.5, shear up to 0.35, shift up to a quarter of the side."""
-    if strength == 0:
-        return image.copy()
-    side = image.shape[0]
     angle, zoom = signed(strength, rng) * np.pi, np.exp(strength * rng.uniform(-1, 0.5))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     shear = np.array([[1, signed(0.35 * strength, rng)], [signed(0.35 * strength, rng), 1]])
-    matrix = turn @ shear / zoom  # from the result's coordinates to the image's, about the centre
-    shift = rng.uniform(-0.25, 0.25, 2) * strength * side
+    matrix = np.array(turn(angle))[:, :2] @ shear / zoom  # from the result's coordinates to the image's
+    shift = rng.uniform(-0.25, 0.25, 2) * strength * image.shape[0]
     return warp(image, np.column_stack([matrix, -matrix @ shift]), **any_border(image, rng))
 
 
 def perspective(image, strength, rng):
     """Move each corner by up to a quarter of the side."""
-    if strength == 0:
-        return image.copy()
     h, w = image.shape[:2]
     corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
     moved = corners + rng.uniform(-0.25, 0.25, (4, 2)).astype(np.float32) * strength * min(h, w)
-    points = np.stack(pixel_grid(image.shape), axis=-1).reshape(-1, 1, 2)
-    points = cv2.perspectiveTransform(points, cv2.getPerspectiveTransform(corners, moved)).reshape(h, w, 2)
-    return remap(image, points[..., 0].copy(), points[..., 1].copy(), rng)
+    points = cv2.perspectiveTransform(np.dstack(pixel_grid(image.shape)), cv2.getPerspectiveTransform(corners, moved))
+    return cv2.remap(image, points, None, cv2.INTER_LINEAR, **any_border(image, rng))
 
 
 def elastic(image, strength, rng):
     """Smooth random displacement of up to about a tenth of the side (Simard et al. 2003)."""
-    if strength == 0:
-        return image.copy()
-    cells, reach = int(rng.integers(3, 9)), 0.1 * strength * image.shape[0]
-    reach *= 3 / cells  # the finer the field, the smaller the shift, or the picture folds over
-    x, y = pixel_grid(image.shape)
-    return remap(image, x + reach * smooth_field(image, cells, rng), y + reach * smooth_field(image, cells, rng), rng)
+    knots, reach = int(rng.integers(3, 9)), 0.1 * strength * image.shape[0]
+    reach *= 3 / knots  # the finer the field, the smaller the shift, or the picture folds over
+    x, y = (grid + reach * smooth_field(image, knots, rng) for grid in pixel_grid(image.shape))
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, **any_border(image, rng))
 
 
 # --- tone and colour -------------------------------------------------------------------------------------------------
@@ -142,10 +140,15 @@ def brightness(image, strength, rng):
     return look_up(image, LEVELS + 100 * signed(strength, rng))
 
 
+def stretch(image: np.ndarray, mean: float | np.ndarray, factor: float) -> np.ndarray:
+    """Multiply the distance to a mean, a number or each channel's own, by a factor."""
+    levels = LEVELS[:, None] if np.ndim(mean) else LEVELS
+    return look_up(image, mean + (levels - mean) * factor)
+
+
 def contrast(image, strength, rng):
     """Stretch the distance to the mean level by e^+-1.2."""
-    mean = image.mean()
-    return look_up(image, mean + (LEVELS - mean) * np.exp(signed(1.2 * strength, rng)))
+    return stretch(image, image.mean(), np.exp(signed(1.2 * strength, rng)))
 
 
 def gamma(image, strength, rng):
@@ -154,11 +157,10 @@ def gamma(image, strength, rng):
 
 
 def tone_curve(image, strength, rng):
-    """Map the levels through a smooth random curve, all channels alike or (one in two) each its own: another film,
-    camera or scanner. The curve need not rise everywhere (after Zhou et al. 2019, Models Genesis)."""
+    """Map the levels through a smooth random curve, one or a channel each (after Models Genesis, Zhou et al. 2019)."""
     channels = int(rng.choice([1, 3]))
-    bend = cv2.resize(rng.uniform(-1, 1, (int(rng.integers(3, 7)), channels)), (channels, 256),
-                      interpolation=cv2.INTER_CUBIC)  # fmt: skip
+    bend = rng.uniform(-1, 1, (int(rng.integers(3, 7)), channels))
+    bend = cv2.resize(bend, (channels, 256), interpolation=cv2.INTER_CUBIC)
     return look_up(image, (LEVELS[:, None] + 110 * strength * bend).repeat(3 // channels, axis=1))
 
 
@@ -179,10 +181,14 @@ def solarize(image, strength, rng):
     return look_up(image, np.where(threshold < LEVELS, 255 - LEVELS, LEVELS))
 
 
+def without_bits(image: np.ndarray, bits: int) -> np.ndarray:
+    """Set so many of the lowest bits to 0."""
+    return look_up(image, LEVELS // 2**bits * 2**bits)
+
+
 def posterize(image, strength, rng):
     """Keep the 8 to 2 highest bits."""
-    step = 2 ** int(round(rng.uniform(0, 6 * strength)))
-    return look_up(image, LEVELS // step * step)
+    return without_bits(image, round(rng.uniform(0, 6 * strength)))
 
 
 BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32)[..., None] / 16 + 1 / 32
@@ -193,12 +199,11 @@ def dither(image, strength, rng):
     levels = round(255 ** (1 - strength * rng.uniform(0.5, 1))) + 1
     if levels >= 256:
         return image.copy()
-    h, w = image.shape[:2]
-    kind = rng.integers(3)
-    if kind == 0:
-        threshold = np.tile(BAYER, (-(-h // 4), -(-w // 4), 1))[:h, :w]
+    (h, w), kind = image.shape[:2], rng.integers(3)
+    if kind == 1:
+        threshold = rng.random((h, w, 1), np.float32)
     else:
-        threshold = rng.random((h, w, 1), np.float32) if kind == 1 else np.float32(0.5)
+        threshold = np.float32(0.5) if kind else np.tile(BAYER, (-(-h // 4), -(-w // 4), 1))[:h, :w]
     return to_uint8(np.floor(image * np.float32((levels - 1) / 255) + threshold) * (255 / (levels - 1)))
 
 
@@ -216,10 +221,14 @@ def recolour(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))  # ITU-R BT.601
 
 
+def saturate(image: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply each colour's distance to its luma by a factor."""
+    return recolour(image, factor * np.eye(3) + (1 - factor) * LUMA)
+
+
 def saturation(image, strength, rng):
     """Move colours away from (up to 3-fold) or towards their grey."""
-    factor = 1 + strength * (rng.uniform(0, 2) if rng.random() < 0.5 else rng.uniform(-1, 0))
-    return recolour(image, factor * np.eye(3) + (1 - factor) * LUMA)
+    return saturate(image, 1 + strength * (rng.uniform(0, 2) if rng.random() < 0.5 else rng.uniform(-1, 0)))
 
 
 def hue(image, strength, rng):
@@ -250,11 +259,7 @@ def channel_shuffle(image, strength, rng):
 
 
 def stain(image, strength, rng):
-    """Stain jitter in optical density, OD = -log10((v + 1) / 256): mix, scale and shift the three channels' OD.
-
-    After Tellez et al. 2018, with a random near-identity 3x3 matrix in place of fixed stain vectors, so that it holds
-    for any dye.
-    """
+    """Stain jitter: mix, scale and shift the channels' optical density, for any dye (after Tellez et al. 2018)."""
     density = cv2.LUT(image, -np.log((LEVELS + 1) / 256))  # in natural units, which mixing and scaling do not mind
     matrix = np.diag(np.exp(0.5 * rng.uniform(-strength, strength, 3))) + 0.2 * rng.uniform(-strength, strength, (3, 3))
     shift = 0.15 * np.log(10) * rng.uniform(-strength, strength, (3, 1))
@@ -274,8 +279,6 @@ def restain(image, strength, rng):
 def random_convolution(image, strength, rng):
     """Blend in a random mix of the channels, each through a random filter of 1 to 5 pixels; every channel's mean and
     spread stay. Textures and colours change, shapes do not (after RandConv, Xu et al. 2021, arXiv:2007.13003)."""
-    if strength == 0:
-        return image.copy()
     size = int(rng.choice([1, 3, 5]))
     mean, spread = cv2.meanStdDev(image)
     filtered = cv2.transform(image.astype(np.float32) - mean.ravel().astype(np.float32), rng.standard_normal((3, 3)))
@@ -354,8 +357,7 @@ def rank_filter(image, strength, rng):
 
 
 def flatten(image, strength, rng):
-    """Take the texture and leave the outlines, by a bilateral filter (Tomasi & Manduchi 1998), one to three times: what
-    denoising and strong compression do."""
+    """Take the texture, leave the outlines: a bilateral filter, one to three times, as denoising or compression do."""
     if strength == 0:
         return image.copy()
     colour, space = rng.uniform(0, 120 * strength), rng.uniform(1, 5)
@@ -379,8 +381,6 @@ def outline(image, strength, rng):
 
 def scatter(image, strength, rng):
     """Frosted glass: every pixel from a place up to 4 pixels away, each its own."""
-    if strength == 0:
-        return image.copy()
     x, y = pixel_grid(image.shape)
     reach = rng.uniform(0, 4 * strength)
     dx, dy = rng.uniform(-reach, reach, (2, *image.shape[:2])).astype(np.float32)
@@ -389,8 +389,6 @@ def scatter(image, strength, rng):
 
 def misregister(image, strength, rng):
     """Each channel shifted by up to 4 pixels and zoomed by up to 6%: chromatic aberration, frames of three lamps."""
-    if strength == 0:
-        return image.copy()
     shifts, zooms = 4 * rng.uniform(-strength, strength, (3, 2)), np.exp(0.06 * rng.uniform(-strength, strength, 3))
     return cv2.merge([
         warp(channel, [[zoom, 0, dx], [0, zoom, dy]], borderMode=cv2.BORDER_REFLECT_101)
@@ -449,10 +447,7 @@ def impulse_noise(image, strength, rng):
 
 
 def plane_wave(image, strength, rng):
-    """Add a wave of any direction and of 1 to 48 cycles a picture, up to 60 high, in each channel with its own height:
-    banding, interference, hum (a Fourier basis image, after Vaish et al. 2024, arXiv:2403.01944)."""
-    if strength == 0:
-        return image.copy()
+    """Add a wave in any direction, 1 to 48 cycles a picture, up to 60 high (Vaish et al. 2024, arXiv:2403.01944)."""
     x, y = (np.arange(side, dtype=np.float32) * (2 * np.pi / side) for side in image.shape[1::-1])
     cycles, angle = np.exp(rng.uniform(0, np.log(48))), rng.uniform(0, 2 * np.pi)
     down, across = cycles * np.sin(angle) * y + rng.uniform(0, 2 * np.pi), cycles * np.cos(angle) * x
@@ -461,14 +456,11 @@ def plane_wave(image, strength, rng):
 
 
 def texture(image, strength, rng):
-    """Add a random texture, six octaves of noise that fall or rise with their fineness, deviation up to 50, grey or
-    (one in two) coloured: dirt and grain, correlated noise of a camera (cf. PixMix, Hendrycks et al. 2022)."""
-    if strength == 0:
-        return image.copy()
+    """Add noise of six octaves, grey or coloured, deviation up to 50: dirt (cf. PixMix, Hendrycks et al. 2022)."""
     channels, slope = int(rng.choice([1, 3])), rng.uniform(-1, 0.5)
     field = np.zeros((*image.shape[:2], channels), np.float32)
-    for cells in 3 * 2 ** np.arange(6):
-        grid = rng.standard_normal((cells, cells, channels), np.float32) * np.float32(cells**slope)
+    for knots in 3 * 2 ** np.arange(6):
+        grid = rng.standard_normal((knots, knots, channels), np.float32) * np.float32(knots**slope)
         field += cv2.resize(grid, image.shape[1::-1], interpolation=cv2.INTER_CUBIC).reshape(field.shape)
     return to_uint8(image + field * np.float32(rng.uniform(0, 50 * strength) / field.std()))
 
@@ -477,8 +469,6 @@ def pattern(image, strength, rng):
     """Add a piece of the picture, shrunk, recoloured and repeated, less its coarse part, deviation up to 50, even or
     (one in two) as strong as the picture is bright: fabric, print, moire (after PixMix, Hendrycks et al. 2022, whose
     patterns are other pictures)."""
-    if strength == 0:
-        return image.copy()
     h, w = image.shape[:2]
     side = int(np.exp(rng.uniform(np.log(4), np.log(48))))
     crop = int(rng.integers(side, min(h, w) + 1)) if side < min(h, w) else min(h, w)
@@ -516,8 +506,6 @@ def cutout(image, strength, rng):
 
 def grid_mask(image, strength, rng):
     """A grid of squares, one colour, at any turn; up to 0.7 of the period wide (GridMask, Chen et al. 2020)."""
-    if strength == 0:
-        return image.copy()
     period, angle = rng.uniform(8, 40), rng.uniform(0, np.pi)
     width = rng.uniform(0.2, 0.7) * strength
     x, y = (np.arange(side, dtype=np.float32) / period for side in image.shape[1::-1])
@@ -561,8 +549,6 @@ def scratches(image, strength, rng):
 
 def drop_lines(image, strength, rng):
     """Up to 0.45 of the rows, or of the columns, filled with a colour or moved along: a bad sensor, interlacing."""
-    if strength == 0:
-        return image.copy()
     turned = rng.random() < 0.5
     image = np.ascontiguousarray(image.transpose(1, 0, 2)) if turned else image.copy()
     gone = rng.random(image.shape[0]) < rng.uniform(0, 0.45 * strength)
@@ -573,9 +559,9 @@ def drop_lines(image, strength, rng):
     return np.ascontiguousarray(image.transpose(1, 0, 2)) if turned else image
 
 
-# --- RandAugment and AugMix ------------------------------------------------------------------------------------------
-# The operations of Cubuk et al. 2020 (arXiv:1909.13719) in their ranges: strength 1 is the paper's magnitude 10. Unlike
-# those above they take the strength as it is, only its sign is drawn, and what moves in from outside is black.
+# --- RandAugment and AutoAugment as their papers have them -----------------------------------------------------------
+# Cubuk et al. 2020 (arXiv:1909.13719), in its ranges: strength s = 1 is the paper's magnitude 10. Unlike those above,
+# these operations take the strength as it is, only its sign is drawn, and what moves in from outside is black.
 
 
 def sign(rng: np.random.Generator) -> float:
@@ -583,177 +569,60 @@ def sign(rng: np.random.Generator) -> float:
     return 1.0 if rng.random() < 0.5 else -1.0
 
 
-def warp(image: np.ndarray, matrix, **border) -> np.ndarray:
-    """Sample at matrix @ (x, y, 1), in pixels from the image's centre; black outside, or as OpenCV's border... say."""
-    matrix = np.array(matrix, float)
-    centre = (np.array(image.shape[1::-1]) - 1) / 2
-    matrix[:, 2] += centre - matrix[:, :2] @ centre
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=flags, **border)
-
-
-def rotate(image, strength, rng):
-    """Rotate by +-30 degrees."""
-    angle = np.deg2rad(30) * strength * sign(rng)
-    return warp(image, [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]])
-
-
-def shear_x(image, strength, rng):
-    """Shear along x by +-0.3."""
-    return warp(image, [[1, 0.3 * strength * sign(rng), 0], [0, 1, 0]])
-
-
-def shear_y(image, strength, rng):
-    """Shear along y by +-0.3."""
-    return warp(image, [[1, 0, 0], [0.3 * strength * sign(rng), 1, 0]])
-
-
-def translate_x(image, strength, rng):
-    """Shift along x by +-0.45 of the width."""
-    return warp(image, [[1, 0, 0.45 * image.shape[1] * strength * sign(rng)], [0, 1, 0]])
-
-
-def translate_y(image, strength, rng):
-    """Shift along y by +-0.45 of the height."""
-    return warp(image, [[1, 0, 0], [0, 1, 0.45 * image.shape[0] * strength * sign(rng)]])
-
-
-def whole_autocontrast(image, strength, rng):
-    """Autocontrast, which has no magnitude: all of it at any strength above 0."""
-    return autocontrast(image, float(strength > 0), rng)
-
-
-def whole_equalize(image, strength, rng):
-    """Histogram equalisation, which has no magnitude: all of it at any strength above 0."""
-    return equalize(image, float(strength > 0), rng)
-
-
-def whole_invert(image, strength, rng):
-    """The negative, which has no magnitude: all of it at any strength above 0."""
-    return 255 - image if strength > 0 else image.copy()
-
-
-def solarize_above(image, strength, rng):
-    """Invert what reaches the threshold 256 (1 - strength)."""
-    return look_up(image, np.where(LEVELS >= 256 * (1 - strength), 255 - LEVELS, LEVELS))
-
-
-def posterize_bits(image, strength, rng):
-    """Keep the 8 down to 4 highest bits."""
-    step = 2 ** round(4 * strength)
-    return look_up(image, LEVELS // step * step)
-
-
-def enhance_colour(image, strength, rng):
-    """Saturation times 1 +- 0.9."""
-    factor = 1 + 0.9 * strength * sign(rng)
-    return recolour(image, factor * np.eye(3) + (1 - factor) * LUMA)
-
-
-def enhance_contrast(image, strength, rng):
-    """Distance to the mean luma times 1 +- 0.9."""
-    mean = float(image.reshape(-1, 3).mean(axis=0) @ LUMA[0])
-    return look_up(image, mean + (LEVELS - mean) * (1 + 0.9 * strength * sign(rng)))
-
-
-def enhance_brightness(image, strength, rng):
-    """Values times 1 +- 0.9."""
-    return look_up(image, LEVELS * (1 + 0.9 * strength * sign(rng)))
-
-
 SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)  # PIL's
+RANDAUGMENT = {
+    "autocontrast": lambda image, s, rng: autocontrast(image, float(s > 0), rng),  # all of it at any strength
+    "equalize": lambda image, s, rng: equalize(image, float(s > 0), rng),  # likewise
+    "posterize": lambda image, s, rng: without_bits(image, round(4 * s)),
+    "rotate": lambda image, s, rng: warp(image, turn(np.deg2rad(30) * s * sign(rng))),
+    "solarize": lambda image, s, rng: look_up(image, np.where(LEVELS >= 256 * (1 - s), 255 - LEVELS, LEVELS)),
+    "shear_x": lambda image, s, rng: warp(image, [[1, 0.3 * s * sign(rng), 0], [0, 1, 0]]),
+    "shear_y": lambda image, s, rng: warp(image, [[1, 0, 0], [0.3 * s * sign(rng), 1, 0]]),
+    "translate_x": lambda image, s, rng: warp(image, [[1, 0, 0.45 * image.shape[1] * s * sign(rng)], [0, 1, 0]]),
+    "translate_y": lambda image, s, rng: warp(image, [[1, 0, 0], [0, 1, 0.45 * image.shape[0] * s * sign(rng)]]),
+    "identity": lambda image, s, rng: image.copy(),
+    "colour": lambda image, s, rng: saturate(image, 1 + 0.9 * s * sign(rng)),
+    "contrast": lambda image, s, rng: stretch(image, image.mean((0, 1)) @ LUMA[0], 1 + 0.9 * s * sign(rng)),
+    "brightness": lambda image, s, rng: look_up(image, LEVELS * (1 + 0.9 * s * sign(rng))),
+    "sharpness": lambda image, s, rng: blend(image, convolve(image, SMOOTH), -0.9 * s * sign(rng)),
+}
+AUTOAUGMENT = (  # (operation, odds, magnitude 0-9) twice: the policy found on ImageNet, in the paper's appendix
+    (("posterize", 0.4, 8), ("rotate", 0.6, 9)), (("solarize", 0.6, 5), ("autocontrast", 0.6, 5)),
+    (("equalize", 0.8, 8), ("equalize", 0.6, 3)), (("posterize", 0.6, 7), ("posterize", 0.6, 6)),
+    (("equalize", 0.4, 7), ("solarize", 0.2, 4)), (("equalize", 0.4, 4), ("rotate", 0.8, 8)),
+    (("solarize", 0.6, 3), ("equalize", 0.6, 7)), (("posterize", 0.8, 5), ("equalize", 1.0, 2)),
+    (("rotate", 0.2, 3), ("solarize", 0.6, 8)), (("equalize", 0.6, 8), ("posterize", 0.4, 6)),
+    (("rotate", 0.8, 8), ("colour", 0.4, 0)), (("rotate", 0.4, 9), ("equalize", 0.6, 2)),
+    (("equalize", 0.0, 7), ("equalize", 0.8, 8)), (("invert", 0.6, 4), ("equalize", 1.0, 8)),
+    (("colour", 0.6, 4), ("contrast", 1.0, 8)), (("rotate", 0.8, 8), ("colour", 1.0, 2)),
+    (("colour", 0.8, 8), ("solarize", 0.8, 7)), (("sharpness", 0.4, 7), ("invert", 0.6, 8)),
+    (("shear_x", 0.6, 5), ("equalize", 1.0, 9)), (("colour", 0.4, 0), ("equalize", 0.6, 3)),
+    (("equalize", 0.4, 7), ("solarize", 0.2, 4)), (("solarize", 0.6, 5), ("autocontrast", 0.6, 5)),
+    (("invert", 0.6, 4), ("equalize", 1.0, 8)), (("colour", 0.6, 4), ("contrast", 1.0, 8)),
+    (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
+)  # fmt: skip
 
 
-def enhance_sharpness(image, strength, rng):
-    """Distance to the smoothed image times 1 +- 0.9."""
-    return blend(image, convolve(image, SMOOTH), -0.9 * strength * sign(rng))
+def autoaugment(image, strength, rng):
+    """AutoAugment (Cubuk et al. 2019, arXiv:1805.09501): both operations of one pair, each with its odds."""
+    operations = RANDAUGMENT | {"invert": lambda image, s, rng: 255 - image if s > 0 else image}
+    image = image.copy()
+    for name, odds, magnitude in AUTOAUGMENT[rng.integers(len(AUTOAUGMENT))]:
+        if rng.random() < odds:
+            image = operations[name](image, strength * magnitude / 9, rng)
+    return image
 
 
-def identity(image, strength, rng):
-    """The same pixels."""
-    return image.copy()
+# --- what the reports used: Keras's rotations and shifts, RandAugment and AugMix as KerasCV 0.9 has them -------------
+# KerasCV's magnitude 0.3 is not the paper's 3 of 10. What moves in from outside is reflected.
+
+REFLECT = {"borderMode": cv2.BORDER_REFLECT}
 
 
 def rotate_shift(image, strength, rng):
     """Rotate by up to 30 degrees and shift by up to a fifth of the sides; reflected outside, as Keras's layers do."""
     angle = np.deg2rad(30) * signed(strength, rng)
-    dx, dy = (0.2 * side * signed(strength, rng) for side in image.shape[1::-1])
-    matrix = [[np.cos(angle), -np.sin(angle), dx], [np.sin(angle), np.cos(angle), dy]]
-    return warp(image, matrix, borderMode=cv2.BORDER_REFLECT)
-
-
-AUGMIX = (whole_autocontrast, whole_equalize, posterize_bits, rotate, solarize_above, shear_x, shear_y, translate_x,
-          translate_y)  # fmt: skip
-RANDAUGMENT = (*AUGMIX, identity, enhance_colour, enhance_contrast, enhance_brightness, enhance_sharpness)
-
-
-def mix_chains(image: np.ndarray, operate: Callable, rng: np.random.Generator) -> np.ndarray:
-    """Three chains of one to three times operate(image), averaged with the image itself.
-
-    The chains' weights are from Dirichlet(1), the weight of the original beside them from Beta(1, 1).
-    """
-    mixture = np.zeros(image.shape, np.float32)
-    keep = rng.beta(1, 1)
-    for weight in rng.dirichlet((1, 1, 1)):
-        chain = image
-        for _ in range(rng.integers(1, 4)):
-            chain = operate(chain)
-        mixture = cv2.addWeighted(mixture, 1, chain, weight, 0, dtype=cv2.CV_32F)
-    return cv2.addWeighted(image, keep, mixture, 1 - keep, 0, dtype=cv2.CV_8U)
-
-
-def augmix(image, strength, rng):
-    """AugMix (Hendrycks et al. 2020, arXiv:1912.02781): each operation's strength is uniform up to `strength`."""
-
-    def operate(chain):
-        return AUGMIX[rng.integers(len(AUGMIX))](chain, strength * (1 - rng.random()), rng)
-
-    return mix_chains(image, operate, rng)
-
-
-AUTOAUGMENT = (  # (operation, odds, magnitude 0-9) twice: the policy found on ImageNet, in the paper's appendix
-    ((posterize_bits, 0.4, 8), (rotate, 0.6, 9)),
-    ((solarize_above, 0.6, 5), (whole_autocontrast, 0.6, 5)),
-    ((whole_equalize, 0.8, 8), (whole_equalize, 0.6, 3)),
-    ((posterize_bits, 0.6, 7), (posterize_bits, 0.6, 6)),
-    ((whole_equalize, 0.4, 7), (solarize_above, 0.2, 4)),
-    ((whole_equalize, 0.4, 4), (rotate, 0.8, 8)),
-    ((solarize_above, 0.6, 3), (whole_equalize, 0.6, 7)),
-    ((posterize_bits, 0.8, 5), (whole_equalize, 1.0, 2)),
-    ((rotate, 0.2, 3), (solarize_above, 0.6, 8)),
-    ((whole_equalize, 0.6, 8), (posterize_bits, 0.4, 6)),
-    ((rotate, 0.8, 8), (enhance_colour, 0.4, 0)),
-    ((rotate, 0.4, 9), (whole_equalize, 0.6, 2)),
-    ((whole_equalize, 0.0, 7), (whole_equalize, 0.8, 8)),
-    ((whole_invert, 0.6, 4), (whole_equalize, 1.0, 8)),
-    ((enhance_colour, 0.6, 4), (enhance_contrast, 1.0, 8)),
-    ((rotate, 0.8, 8), (enhance_colour, 1.0, 2)),
-    ((enhance_colour, 0.8, 8), (solarize_above, 0.8, 7)),
-    ((enhance_sharpness, 0.4, 7), (whole_invert, 0.6, 8)),
-    ((shear_x, 0.6, 5), (whole_equalize, 1.0, 9)),
-    ((enhance_colour, 0.4, 0), (whole_equalize, 0.6, 3)),
-    ((whole_equalize, 0.4, 7), (solarize_above, 0.2, 4)),
-    ((solarize_above, 0.6, 5), (whole_autocontrast, 0.6, 5)),
-    ((whole_invert, 0.6, 4), (whole_equalize, 1.0, 8)),
-    ((enhance_colour, 0.6, 4), (enhance_contrast, 1.0, 8)),
-    ((whole_equalize, 0.8, 8), (whole_equalize, 0.6, 3)),
-)
-
-
-def autoaugment(image, strength, rng):
-    """AutoAugment (Cubuk et al. 2019, arXiv:1805.09501): one of 25 pairs of operations, in turn, each with its odds.
-
-    Strength 1 takes the paper's magnitudes; 9, its largest, is an operation's strength 1.
-    """
-    image = image.copy()
-    for operation, odds, magnitude in AUTOAUGMENT[rng.integers(len(AUTOAUGMENT))]:
-        if rng.random() < odds:
-            image = operation(image, strength * magnitude / 9, rng)
-    return image
-
-
-# --- RandAugment and AugMix as KerasCV 0.9 has them ------------------------------------------------------------------
-# Both reports used its layers, whose magnitude 0.3 is not the paper's 3 of 10. What moves in from outside is reflected.
+    return warp(image, turn(angle, *(0.2 * side * signed(strength, rng) for side in image.shape[1::-1])), **REFLECT)
 
 
 def near(strength: float, rng: np.random.Generator) -> float:
@@ -764,13 +633,12 @@ def near(strength: float, rng: np.random.Generator) -> float:
 def shear(image: np.ndarray, x: float = 0.0, y: float = 0.0) -> np.ndarray:
     """Sample at (column + x row, row + y column), counted from the corner; reflected outside."""
     down, right = (np.array(image.shape[:2]) - 1) / 2
-    return warp(image, [[1, x, x * down], [y, 1, y * right]], borderMode=cv2.BORDER_REFLECT)
+    return warp(image, [[1, x, x * down], [y, 1, y * right]], **REFLECT)
 
 
 def shift(image: np.ndarray, x: float = 0.0, y: float = 0.0) -> np.ndarray:
     """Move by shares of width and height; reflected outside."""
-    h, w = image.shape[:2]
-    return warp(image, [[1, 0, -x * w], [0, 1, -y * h]], borderMode=cv2.BORDER_REFLECT)
+    return warp(image, [[1, 0, -x * image.shape[1]], [0, 1, -y * image.shape[0]]], **REFLECT)
 
 
 def keras_solarize(image, strength, rng):
@@ -781,95 +649,43 @@ def keras_solarize(image, strength, rng):
     return look_up(image, np.where(lighter < 255 * (1 - near(strength, rng)), lighter, 255 - lighter))
 
 
-def keras_colour(image, strength, rng):
-    """Blend with the picture's grey by the magnitude."""
-    weight = near(strength, rng)
-    return recolour(image, (1 - weight) * np.eye(3) + weight * LUMA)
-
-
-def keras_contrast(image, strength, rng):
-    """Each channel's distance to its mean times 1 +- strength, uniform."""
-    mean = image.reshape(-1, 3).mean(axis=0, dtype=np.float32)
-    return look_up(image, mean + (LEVELS[:, None] - mean) * (1 + signed(strength, rng)))
-
-
-def keras_brightness(image, strength, rng):
-    """Add +-255 strength, uniform."""
-    return look_up(image, LEVELS + 255 * signed(strength, rng))
-
-
-def keras_shear_x(image, strength, rng):
-    """Shear along x by plus or minus the magnitude, so that the last row moves by that share of the height."""
-    return shear(image, x=near(strength, rng) * sign(rng))
-
-
-def keras_shear_y(image, strength, rng):
-    """Shear along y likewise."""
-    return shear(image, y=near(strength, rng) * sign(rng))
-
-
-def keras_translate_x(image, strength, rng):
-    """Shift along x by +-strength of the width, uniform."""
-    return shift(image, x=signed(strength, rng))
-
-
-def keras_translate_y(image, strength, rng):
-    """Shift along y by +-strength of the height, uniform."""
-    return shift(image, y=signed(strength, rng))
-
-
-KERAS_RANDAUGMENT = (whole_autocontrast, whole_equalize, keras_solarize, keras_colour, keras_contrast,
-                     keras_brightness, keras_shear_x, keras_shear_y, keras_translate_x, keras_translate_y)  # fmt: skip
-
-
-def chain_posterize(image, strength, rng):
-    """Keep 3 bits and floor(3 strength) more."""
-    step = 2 ** (5 - int(3 * strength))
-    return look_up(image, LEVELS // step * step)
-
-
-def chain_rotate(image, strength, rng):
-    """Rotate by 30 strength, which KerasCV takes for radians: at strengths up to 0.2 by anything up to 344 degrees."""
-    angle = 30 * strength
-    matrix = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]
-    return warp(image, matrix, borderMode=cv2.BORDER_REFLECT)
-
-
-def chain_solarize(image, strength, rng):
-    """Invert what reaches 255 strength: the lower the strength, the more."""
-    return look_up(image, np.where(int(255 * strength) > LEVELS, LEVELS, 255 - LEVELS))
-
-
-def chain_shear_x(image, strength, rng):
-    """Shear along x by +-0.3 strength."""
-    return shear(image, x=0.3 * strength * sign(rng))
-
-
-def chain_shear_y(image, strength, rng):
-    """Shear along y by +-0.3 strength."""
-    return shear(image, y=0.3 * strength * sign(rng))
-
-
-def chain_translate_x(image, strength, rng):
-    """Shift along x by +-a third of the width times strength, in whole pixels."""
-    w = image.shape[1]
-    return shift(image, x=int(strength * w / 3) * sign(rng) / w)
-
-
-# KerasCV's draw never reaches its ninth, along y.
-KERAS_AUGMIX = (whole_autocontrast, whole_equalize, chain_posterize, chain_rotate, chain_solarize, chain_shear_x,
-                chain_shear_y, chain_translate_x)  # fmt: skip
+KERAS_RANDAUGMENT = {
+    "autocontrast": RANDAUGMENT["autocontrast"],
+    "equalize": RANDAUGMENT["equalize"],
+    "solarize": keras_solarize,
+    "colour": lambda image, s, rng: grey(image, near(s, rng), rng),
+    "contrast": lambda image, s, rng: stretch(image, image.mean((0, 1), np.float32), 1 + signed(s, rng)),
+    "brightness": lambda image, s, rng: look_up(image, LEVELS + 255 * signed(s, rng)),
+    "shear_x": lambda image, s, rng: shear(image, x=near(s, rng) * sign(rng)),
+    "shear_y": lambda image, s, rng: shear(image, y=near(s, rng) * sign(rng)),
+    "translate_x": lambda image, s, rng: shift(image, x=signed(s, rng)),
+    "translate_y": lambda image, s, rng: shift(image, y=signed(s, rng)),
+}
+KERAS_AUGMIX = {  # KerasCV's draw never reaches its ninth, a shift along y
+    "autocontrast": RANDAUGMENT["autocontrast"],
+    "equalize": RANDAUGMENT["equalize"],
+    "posterize": lambda image, s, rng: without_bits(image, 5 - int(3 * s)),
+    "rotate": lambda image, s, rng: warp(image, turn(30 * s), **REFLECT),  # radians: KerasCV's own slip
+    "solarize": lambda image, s, rng: look_up(image, np.where(int(255 * s) > LEVELS, LEVELS, 255 - LEVELS)),
+    "shear_x": lambda image, s, rng: shear(image, x=0.3 * s * sign(rng)),
+    "shear_y": lambda image, s, rng: shear(image, y=0.3 * s * sign(rng)),
+    "translate_x": lambda image, s, rng: shift(image, x=int(s * image.shape[1] / 3) * sign(rng) / image.shape[1]),
+}
 
 
 def keras_augmix(image, strength, rng):
-    """KerasCV's AugMix at a severity: each operation's strength is uniform up to it."""
+    """KerasCV's AugMix (Hendrycks et al. 2020, arXiv:1912.02781): three chains of one to three operations, each of them
+    up to `strength` strong, averaged by weights from Dirichlet(1), then with the image by one from Beta(1, 1)."""
     if strength == 0:
         return image.copy()
-
-    def operate(chain):
-        return KERAS_AUGMIX[rng.integers(len(KERAS_AUGMIX))](chain, strength * (1 - rng.random()), rng)
-
-    return mix_chains(image, operate, rng)
+    operations = tuple(KERAS_AUGMIX.values())
+    mixture, keep = np.zeros(image.shape, np.float32), rng.beta(1, 1)
+    for weight in rng.dirichlet((1, 1, 1)):
+        chain = image
+        for _ in range(rng.integers(1, 4)):
+            chain = operations[rng.integers(len(operations))](chain, strength * (1 - rng.random()), rng)
+        mixture = cv2.addWeighted(mixture, 1, chain, weight, 0, dtype=cv2.CV_32F)
+    return cv2.addWeighted(image, keep, mixture, 1 - keep, 0, dtype=cv2.CV_8U)
 
 
 # --- policies --------------------------------------------------------------------------------------------------------
@@ -894,30 +710,22 @@ class Policy:
     plain: float = 0.0
 
 
-def randaugment(count: int, magnitude: float) -> tuple[Layer, ...]:
-    """RandAugment: `count` operations, any of the fourteen, at one magnitude (1 is the paper's 10)."""
-    return (Layer(1.0, RANDAUGMENT, magnitude, low=magnitude),) * count
-
-
-def randaugment_keras_cv(count: int, magnitude: float) -> tuple[Layer, ...]:
-    """KerasCV's RandAugment: `count` times, at its default rate of 10/11, one of its ten operations."""
-    return (Layer(10 / 11, KERAS_RANDAUGMENT, magnitude, low=magnitude),) * count
-
-
-AUGMIX_KERAS_CV = Layer(1.0, (keras_augmix,), 0.2, low=0.2)
+RANDAUGMENT_TWICE = (Layer(1.0, tuple(RANDAUGMENT.values()), 0.3, low=0.3),) * 2
+RANDAUGMENT_KERAS_CV = (Layer(10 / 11, tuple(KERAS_RANDAUGMENT.values()), 0.3, low=0.3),) * 2  # at its default rate
+AUGMIX_KERAS_CV = (Layer(1.0, (keras_augmix,), 0.2, low=0.2),)
+SHIFTS, CUTOUT = Layer(1.0, (rotate_shift,), low=1.0), Layer(1.0, (cutout,), 0.5)
 POLICIES = {
     "none": Policy(),
     "flips": Policy(always=(flip_turn,)),
-    "shifts": Policy(layers=(Layer(1.0, (rotate_shift,), low=1.0),)),
-    "flips_shifts": Policy(always=(flip_turn,), layers=(Layer(1.0, (rotate_shift,), low=1.0),)),
-    "randaugment": Policy(always=(flip_turn,), layers=randaugment(2, 0.3)),
-    "randaugment_cutout": Policy(always=(flip_turn,), layers=(*randaugment(2, 0.3), Layer(1.0, (cutout,), 0.5))),
-    "augmix": Policy(always=(flip_turn,), layers=(Layer(1.0, (augmix,), 0.2, low=0.2),)),
-    "autoaugment": Policy(layers=(Layer(1.0, (autoaugment,), low=1.0),)),
-    "randaugment_keras_cv": Policy(layers=randaugment_keras_cv(2, 0.3)),
-    "randaugment_cutout_keras_cv": Policy(layers=(*randaugment_keras_cv(2, 0.3), Layer(1.0, (cutout,), 0.5))),
-    "augmix_keras_cv": Policy(layers=(AUGMIX_KERAS_CV,)),
-    "augmix_randaugment_keras_cv": Policy(layers=(AUGMIX_KERAS_CV, *randaugment_keras_cv(2, 0.3))),
+    "shifts": Policy((SHIFTS,)),
+    "flips_shifts": Policy((SHIFTS,), always=(flip_turn,)),
+    "randaugment": Policy(RANDAUGMENT_TWICE, always=(flip_turn,)),
+    "randaugment_cutout": Policy((*RANDAUGMENT_TWICE, CUTOUT), always=(flip_turn,)),
+    "autoaugment": Policy((Layer(1.0, (autoaugment,), low=1.0),)),
+    "randaugment_keras_cv": Policy(RANDAUGMENT_KERAS_CV),
+    "randaugment_cutout_keras_cv": Policy((*RANDAUGMENT_KERAS_CV, CUTOUT)),
+    "augmix_keras_cv": Policy(AUGMIX_KERAS_CV),
+    "augmix_randaugment_keras_cv": Policy((*AUGMIX_KERAS_CV, *RANDAUGMENT_KERAS_CV)),
     # A long sequence of unlike layers, each with its own odds, is what carried the best teams; order is random, so
     # that borders and patches are recoloured as often as not. On average four or five layers on top of flips and turns.
     "ours": Policy(

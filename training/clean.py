@@ -1,19 +1,12 @@
 """The audit: finds what is false in a set of cells and keeps what is real.
 
-    python -m training.clean data/training_set.npz [--output CLEAN.npz] [--json AUDIT.json] [--html AUDIT.html]
-    python -m tests.dirty --json results/audit_benchmark.json       how well it does on dirtier files
-
-    from training import clean, data
-    cells = data.read("data/training_set.npz")
-    audit = clean.audit(cells, backbone="data/pretrained/efficientnetv2b0_notop.weights.h5")
-    cells = cells.take(audit.kept)
-
-Three questions, one after the other:
+    python -m training.clean data/training_set.npz --output CLEAN.npz --html AUDIT.html
+    python -m training.clean --fetch 224                            BloodMNIST from its public record, into data/
 
 1. Which pictures are copies? Pixels decide (`copies`).
-2. Which are no cells? A pretrained network's activations, and how far they lie from those of the cells that can be
-   trusted (`foreignness`), and what cutting and pasting leave in the pixels (`traces`); what is far out in either is
-   an outlier (`strangeness`, `boundary`). Without the network's weights only repetition can tell.
+2. Which are no cells? Outliers (`outlier_scores`, `threshold`) in how far a pretrained network's activations lie from
+   those of trusted cells (`robust_distances`), or in what cutting and pasting leave in the pixels (`traces`). Without
+   the network's weights only repetition can tell.
 3. Which labels look wrong? Confident learning, for a person to judge (`label_errors`).
 """
 
@@ -30,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training import files, shell
-from training.data import CLASSES, IMAGE_SIZE, Cells, read
+from training import data, files, shell
+from training.data import CLASSES, IMAGE_SIZE, Cells
 
 BACKBONE = Path("data/pretrained/efficientnetv2b0_notop.weights.h5")
 SIGNS = (  # of an outlier: its distance, then its traces
@@ -58,7 +51,8 @@ class Audit:
     """What the audit decided.
 
     kept: (k,) sorted indices. groups: (n,) ids, the same for pictures of one cell, so that a split never parts them.
-    removed: one record per removed image, by index. suspects: one record per doubtful label, most suspicious first.
+    removed: one record per removed image, by index: "index", "reason", "of" (an index or None), "score", for an outlier
+    "why". suspects: one record per doubtful label, most suspicious first.
     """
 
     kept: np.ndarray
@@ -67,85 +61,73 @@ class Audit:
     suspects: list[dict] = field(default_factory=list)
 
     def report(self) -> dict:
-        """{"kept": k, "removed": [{"index", "reason", "of", "score"}, ...], "label_errors": [...]}, ready for JSON.
-
-        An outlier's record has a "why", too, in words.
-        """
+        """The audit for JSON."""
         return {"kept": len(self.kept), "removed": self.removed, "label_errors": self.suspects}
 
     def counts(self) -> dict[str, int]:
         """{"original", each reason, "left"}: how many images."""
-        found = {reason: 0 for reason in REASONS}
+        found = dict.fromkeys(REASONS, 0)
         for record in self.removed:
             found[record["reason"]] = found.get(record["reason"], 0) + 1
         return {"original": len(self.groups), **found, "left": len(self.kept)}
 
 
-def audit(
-    cells: Cells,
-    backbone: str | Path | None = None,
-    seed: int = 0,
-    progress: bool = False,
-    drop_label_errors: bool = False,
-    activations: np.ndarray | None = None,
-) -> Audit:
+def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: bool = False,
+          activations: np.ndarray | None = None) -> Audit:  # fmt: skip
     """Decides what stays: one of each set of copies, none where copies disagree on the label, no planted picture.
 
     backbone: file of EfficientNetV2B0's ImageNet weights without the classifier, or "imagenet" to let Keras fetch
-    them. Without one, a picture is an outlier if it comes REPEATS times or under three labels or more.
+    them. Without one, or with fewer than SUPPORT images, an outlier is what comes REPEATS times or under three labels.
     activations: what `features` gives for the images, if it is at hand already. The score of a record is, for copies,
-    the correlation with `of` (1: identical), for outliers their `strangeness` (nearly all cells are below 0).
+    the correlation with `of` (1: identical), for outliers that of `outlier_scores` (nearly all cells are below 0).
     """
-    match = copies(cells.images, progress)
-    strange, signs, limit = np.zeros(len(cells)), np.zeros(len(cells), int), np.inf
-    if activations is None and backbone is not None and len(cells) >= SUPPORT:
-        activations = features(cells.images, backbone, progress)
-    if activations is not None and len(cells) >= SUPPORT:
-        distance, trusted = foreignness(activations, cells.labels, seed, progress)
+    match, suspects = copies(cells.images), []
+    scores, signs, limit = np.zeros(len(cells)), np.zeros(len(cells), int), np.inf
+    if len(cells) < SUPPORT:
+        activations = None
+    elif activations is None and backbone is not None:
+        activations = features(cells.images, backbone)
+    if activations is not None:
+        distance, trusted = robust_distances(activations, cells.labels)
         if trusted.any():
-            strange, signs = strangeness(distance, traces(cells.images, progress), trusted)
-            limit = boundary(strange)
+            scores, signs = outlier_scores(distance, traces(cells.images), trusted)
+            limit = threshold(scores)
     groups = [np.flatnonzero(match.copy == group) for group in np.unique(match.copy)]
-    removed = [record for group in groups for record in _judge(group, cells.labels, match, strange, signs, limit)]
-    suspects = []
+    removed = [record for group in groups for record in _judge(group, cells.labels, match, scores, signs, limit)]
     if activations is not None:
         stay = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
-        suspects = label_errors(activations[stay], cells.labels[stay], match.cell[stay], seed)
-        for record in suspects:
-            record["index"] = int(stay[record["index"]])
-        if drop_label_errors:
-            removed += [
-                {"index": s["index"], "reason": "label_error", "of": None, "score": s["score"]} for s in suspects
-            ]
+        found = label_errors(activations[stay], cells.labels[stay], match.cell[stay])
+        suspects = [record | {"index": int(stay[record["index"]])} for record in found]
+    if drop_label_errors:
+        removed += [{"index": s["index"], "reason": "label_error", "of": None, "score": s["score"]} for s in suspects]
     removed.sort(key=lambda record: record["index"])
     kept = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
     return Audit(kept, match.cell, removed, suspects)
 
 
-def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, strange: np.ndarray, signs: np.ndarray,
+def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, scores: np.ndarray, signs: np.ndarray,
            limit: float) -> list[dict]:  # fmt: skip
-    """Records of what goes of one group of copies, given by their sorted indices; labels, strange, signs: of all."""
-    repeated = len(group) >= REPEATS or len(np.unique(labels[group])) > 2
-    typical = np.isfinite(limit) and np.median(strange[group]) < limit / 2
-    if np.median(strange[group]) > limit or (repeated and not typical):
-        reason, gone = "outlier", group
-    elif len(np.unique(labels[group])) > 1:
-        reason, gone = "conflicting_label", group
-    else:
-        reason, gone = "duplicate", group[1:]
-    records = []
-    for i in gone.tolist():
-        other = next((int(j) for j in group if j != i and (i == group[0] or j < i)), None)
-        if reason == "conflicting_label":
-            other = next(int(j) for j in group if labels[j] != labels[i])
-        score = strange[i] if reason == "outlier" and np.isfinite(limit) else match.score[i]
-        exact = reason != "duplicate" or match.identical[i] == match.identical[group[0]]
-        name = reason if exact else "near_duplicate"
-        records.append({"index": i, "reason": name, "of": other, "score": round(float(score), 4)})
-        if reason == "outlier":
-            times = f"one picture {len(group)} times, under {len(np.unique(labels[group]))} labels"
-            records[-1]["why"] = SIGNS[signs[i]] if np.median(strange[group]) > limit else times
-    return records
+    """Records of what goes of one group of copies, given by their sorted indices; labels, scores, signs: of all."""
+    names, middle = np.unique(labels[group]), np.median(scores[group])
+    repeated = len(group) >= REPEATS or len(names) > 2
+    if middle > limit or (repeated and not (np.isfinite(limit) and middle < limit / 2)):
+        why = f"one picture {len(group)} times, under {len(names)} labels"
+        score = scores if np.isfinite(limit) else match.score
+        return [
+            _record(i, "outlier", group[group != i], score) | {"why": SIGNS[signs[i]] if middle > limit else why}
+            for i in group
+        ]
+    if len(names) > 1:
+        return [_record(i, "conflicting_label", group[labels[group] != labels[i]], match.score) for i in group]
+    same = match.identical[group] == match.identical[group[0]]
+    kinds = np.where(same, "duplicate", "near_duplicate")
+    return [_record(i, str(kind), group, match.score) for i, kind in zip(group[1:], kinds[1:], strict=True)]
+
+
+def _record(index: int, reason: str, others: np.ndarray, score: np.ndarray) -> dict:
+    """What is said of a removed image: `of` is the first of `others`."""
+    of = int(others[0]) if len(others) else None
+    return {"index": int(index), "reason": reason, "of": of, "score": round(float(score[index]), 4)}
 
 
 # --- copies ----------------------------------------------------------------------------------------------------------
@@ -165,7 +147,7 @@ class Copies:
     score: np.ndarray
 
 
-def copies(images: np.ndarray, progress: bool = False) -> Copies:
+def copies(images: np.ndarray) -> Copies:
     """Finds the copies among images (n, 96, 96, 3) uint8: candidates by thumbnail, then confirmed at pixel level.
 
     A candidate is among the three most similar thumbnails before it (16x16, local contrast, under the eight flips and
@@ -174,28 +156,35 @@ def copies(images: np.ndarray, progress: bool = False) -> Copies:
     """
     import cv2
 
-    n = len(images)
     seen: dict[bytes, int] = {}
     digests = (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
     identical = np.array([seen.setdefault(digest, i) for i, digest in enumerate(digests)], int)
     unique = np.unique(identical)
-    looks = [_look(images[i]) for i in _track(unique, "looking at details", progress)]
+    looks = [_look(images[i]) for i in _track(unique, "looking at details")]
     details, thumbs = (np.stack(parts) for parts in zip(*looks, strict=True))
-    copy, cell, score = identical.copy(), identical.copy(), np.ones(n)
-    margin = 2 * SHIFT
-    for a, b, turn in _track(_candidates(thumbs, progress), "comparing pixels", progress):
+    pairs, score, margin = {"copy": [], "cell": []}, np.ones(len(images)), 2 * SHIFT
+    for a, b, turn in _track(_candidates(thumbs), "comparing pixels"):
         one = np.ascontiguousarray(_turned(details[a], turn)[margin:-margin, margin:-margin])
         if min(one.std(), details[b].std()) < 0.1:
             continue  # nothing to compare: a blank
-        found = cv2.matchTemplate(details[b], one, cv2.TM_CCOEFF_NORMED)
-        _, best, _, (x, y) = cv2.minMaxLoc(found)
+        _, best, _, place = cv2.minMaxLoc(cv2.matchTemplate(details[b], one, cv2.TM_CCOEFF_NORMED))
         if best >= SAME:
-            _join(cell, unique[a], unique[b])
-            if max(abs(x - margin), abs(y - margin)) <= SHIFT:
-                _join(copy, unique[a], unique[b])
+            pairs["cell"].append((unique[a], unique[b]))
+            if np.abs(np.subtract(place, margin)).max() <= SHIFT:
+                pairs["copy"].append((unique[a], unique[b]))
                 score[identical == unique[a]] = min(best, 1)
-    roots = [np.array([_root(links, i) for i in range(n)], int) for links in (copy, cell)]
-    return Copies(identical, *roots, score)
+    return Copies(identical, _joined(identical, pairs["copy"]), _joined(identical, pairs["cell"]), score)
+
+
+def _joined(identical: np.ndarray, pairs: list[tuple[int, int]]) -> np.ndarray:
+    """Group ids (n,) of what is identical or linked by pairs of indices: the first index of each group."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(identical)
+    start, end = np.concatenate([np.stack([np.arange(n), identical], 1), np.array(pairs, int).reshape(-1, 2)]).T
+    group = connected_components(coo_matrix((np.ones(len(start)), (start, end)), (n, n)), directed=False)[1]
+    return np.unique(group, return_index=True)[1][group]
 
 
 def _look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -216,43 +205,23 @@ def _turned(pictures: np.ndarray, turn: int) -> np.ndarray:
     return pictures[..., ::-1] if turn >= 4 else pictures
 
 
-def _candidates(thumbs: np.ndarray, progress: bool, similar: float = 0.7, most: int = 3, block: int = 1024) -> list:
+def _candidates(thumbs: np.ndarray, similar: float = 0.7, most: int = 3, block: int = 128) -> list:
     """[(a, b < a, turn of a)]: for each thumbnail the `most` similar ones before it."""
-    n = len(thumbs)
-    flat = thumbs.reshape(n, -1)
-    best, where = np.full((n, 8 * most), similar, np.float32), np.full((n, 8 * most), -1)
-    for start in _track(range(0, n, block), "comparing thumbnails", progress):
-        rows = slice(start, min(start + block, n))
-        later = np.arange(rows.start, rows.stop)[:, None] <= np.arange(rows.stop)
-        for turn in range(8):
-            likeness = _turned(thumbs[rows], turn).reshape(-1, flat.shape[1]) @ flat[: rows.stop].T
-            likeness[later] = -1
-            for k in range(turn * most, (turn + 1) * most):
-                top = likeness.argmax(1)
-                value = likeness[np.arange(len(top)), top]
-                found = value > similar
-                best[rows, k][found], where[rows, k][found] = value[found], top[found]
-                likeness[np.arange(len(top)), top] = -1
-    order = np.argsort(-best, 1, kind="stable")[:, :most]
-    return [(a, int(where[a, k]), int(k) // most) for a in range(n) for k in order[a] if where[a, k] >= 0]
-
-
-def _root(links: np.ndarray, i: int) -> int:
-    while links[i] != i:
-        links[i] = links[links[i]]
-        i = links[i]
-    return int(i)
-
-
-def _join(links: np.ndarray, i: int, j: int) -> None:
-    low, high = sorted((_root(links, i), _root(links, j)))
-    links[high] = low
+    flat, found = thumbs.reshape(len(thumbs), -1), []
+    for start in _track(range(0, len(thumbs), block), "comparing thumbnails"):
+        rows, before = thumbs[start : start + block], flat[: start + block]
+        turned = np.stack([_turned(rows, turn) for turn in range(8)], 1).reshape(-1, flat.shape[1])
+        for a, likeness in enumerate((turned @ before.T).reshape(len(rows), 8, -1), start):
+            turns, others = np.nonzero(likeness[:, :a] > similar)
+            best = np.argsort(-likeness[turns, others], kind="stable")[:most]
+            found += [(a, int(others[k]), int(turns[k])) for k in best]
+    return found
 
 
 # --- outliers --------------------------------------------------------------------------------------------------------
 
 
-def features(images: np.ndarray, backbone: str | Path, progress: bool = False) -> np.ndarray:
+def features(images: np.ndarray, backbone: str | Path) -> np.ndarray:
     """images (n, 96, 96, 3) uint8 -> (n, 912) float32: EfficientNetV2B0's activations after each of its first five
     blocks, averaged over the centre, the border and the ring between them.
 
@@ -261,8 +230,7 @@ def features(images: np.ndarray, backbone: str | Path, progress: bool = False) -
     """
     import keras
 
-    if backbone != "imagenet" and not Path(backbone).exists():
-        raise ValueError(f"{backbone} is missing; the README says how to get the backbone's weights")
+    _check(backbone)
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     weights = "imagenet" if backbone == "imagenet" else None
     network = keras.applications.EfficientNetV2B0(include_top=False, weights=weights, input_shape=shape)
@@ -270,11 +238,16 @@ def features(images: np.ndarray, backbone: str | Path, progress: bool = False) -
         network.load_weights(str(backbone))
     network = keras.Model(network.input, [network.get_layer(name).output for name in LAYERS])
     rows = []
-    for start in _track(range(0, len(images), 64), "computing features", progress):
-        batch = images[start : start + 64].astype(np.float32)
-        maps = [np.asarray(m, np.float32) for m in network.predict_on_batch(batch)]
+    for start in _track(range(0, len(images), 64), "computing features"):
+        maps = network.predict_on_batch(images[start : start + 64].astype(np.float32))
+        maps = [np.asarray(m, np.float32) for m in maps]
         rows.append(np.concatenate([m[:, ring].mean(1) for m in maps for ring in _rings(m.shape[1])], 1))
     return np.concatenate(rows)
+
+
+def _check(backbone: str | Path) -> None:
+    if backbone != "imagenet" and not Path(backbone).exists():
+        raise ValueError(f"{backbone} is missing; docs/DATA.md says how to get the backbone's weights")
 
 
 def _rings(size: int) -> list[np.ndarray]:
@@ -285,41 +258,26 @@ def _rings(size: int) -> list[np.ndarray]:
     return [centre, ~centre & ~border, border]
 
 
-def foreignness(
-    activations: np.ndarray, labels: np.ndarray, seed: int = 0, progress: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def robust_distances(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far each image lies from the cells that can be trusted: (n,) distances, 1 for the median cell; (n,) trusted.
 
     The distance is Mahalanobis's within the principal components of the trusted cells, plus that from their space
-    (Moghaddam and Pentland 1997). Planted pictures must not take part in describing what a cell is, or they hide one
-    another (masking; Rousseeuw and Van Driessen 1999), so the trusted set grows from the most central third under each
-    label. An image joins it if
-    - it does not have ten neighbours closer than any cell has, nor is near such: it is not one picture, varied;
-    - discriminant analysis, fitted to the others in the set, gives it its label, and most of its neighbours theirs:
-      cells show their class, even on a slide of another colour, and pictures planted under random labels do not;
-    - it is not far from the set, by a bound that is loosened once and not further: pictures that are all planted under
-      the one label they resemble most meet the other two conditions.
-    Two halves judge each other, so that no image is judged by itself. Where hardly any image can be trusted, none is,
-    and all distances are 1.
+    (Moghaddam and Pentland 1997). Planted pictures would hide one another (masking; Rousseeuw and Van Driessen 1999):
+    the trusted set grows from the most central third under each label. An image joins it that is not crowded by its
+    neighbours, that discriminant analysis gives its label, as most of its neighbours theirs, and that is not far from
+    the set. Two halves judge each other. Where hardly any image can be trusted, none is, and all distances are 1.
     """
     n = len(activations)
-    nothing = np.ones(n), np.zeros(n, bool)
-    scaled = _tamed(activations)
-    if scaled is None:
-        return nothing
+    scaled = _standardised(activations)
     near, crowded = _neighbourhood(scaled)
-    if crowded.all():
-        return nothing
-    half = np.random.default_rng(seed).permutation(n) % 2
-    distance = np.sqrt((scaled**2).mean(1))
-    trusted = _central(distance, labels, crowded)
-    inside, outside = np.empty(n), np.empty(n)
-    agrees = np.zeros(n, bool)
-    for bound in _track((*BOUNDS, None), "judging features", progress):
+    half = np.random.default_rng(0).permutation(n) % 2
+    trusted = _central(np.sqrt((scaled**2).mean(1)), labels, crowded)
+    inside, outside, agrees = np.empty(n), np.empty(n), np.zeros(n, bool)
+    for bound in _track((*BOUNDS, None), "judging features"):
         if min(trusted[half == 0].sum(), trusted[half == 1].sum()) < SUPPORT // 10:
-            return nothing
-        for k in (0, 1):
-            rows, others = half == k, trusted & (half != k)
+            return np.ones(n), np.zeros(n, bool)
+        for rows in (half == 0, half == 1):
+            others = trusted & ~rows
             inside[rows], outside[rows] = _subspace_distance(scaled[rows], scaled[others])
             agrees[rows] = _classify(scaled[rows], scaled[others], labels[others]).argmax(1) == labels[rows]
         distance = np.sqrt(inside / np.median(inside[trusted]) + 0.5 * outside / np.median(outside[trusted]))
@@ -330,16 +288,11 @@ def foreignness(
     return distance, trusted
 
 
-def _tamed(activations: np.ndarray) -> np.ndarray | None:
-    """Activations (n, d) by their medians and deviations, and by log(1 + x), which tames what lies far out; float32.
-
-    None where they do not differ.
-    """
+def _standardised(activations: np.ndarray) -> np.ndarray:
+    """Activations (n, d) by their medians and deviations, and by log(1 + x), which tames what lies far out; float32."""
     scaled = activations - np.median(activations, 0)
     spread = 1.4826 * np.median(np.abs(scaled), 0)
-    if not spread.any():
-        return None
-    scaled = (scaled / (spread + 1e-6 * spread.max())).astype(np.float32)
+    scaled = (scaled / (spread + 1e-6 * spread.max() + 1e-30)).astype(np.float32)
     return np.sign(scaled) * np.log1p(np.abs(scaled))
 
 
@@ -349,18 +302,17 @@ def _neighbourhood(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     search = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, algorithm="brute").fit(scaled)
     far, near = search.kneighbors(scaled)
-    crowded = far[:, REPEATS] < 0.75 * np.median(far[:, REPEATS])
+    crowded = far[:, REPEATS] <= 0.75 * np.median(far[:, REPEATS])
     return near, crowded | (crowded[near].mean(1) > 0.25)
 
 
 def _central(distance: np.ndarray, labels: np.ndarray, crowded: np.ndarray) -> np.ndarray:
     """(n,) whether an image is in the most central third under its label."""
     trusted = np.zeros(len(labels), bool)
-    limit = np.quantile(distance[~crowded], 0.8)
-    for label in np.unique(labels):
+    for label in np.unique(labels[~crowded]):
         same = (labels == label) & ~crowded
-        if same.any():
-            trusted |= same & (distance <= min(limit, np.quantile(distance[same], 1 / 3)))
+        limit = min(np.quantile(distance[~crowded], 0.8), np.quantile(distance[same], 1 / 3))
+        trusted |= same & (distance <= limit)
     return trusted
 
 
@@ -391,13 +343,12 @@ def _classify(rows: np.ndarray, sample: np.ndarray, labels: np.ndarray, shrinkag
     return log_softmax(scores, 1)
 
 
-def traces(images: np.ndarray, progress: bool = False) -> np.ndarray:
+def traces(images: np.ndarray) -> np.ndarray:
     """Traces of cutting, pasting and enlarging that no microscope leaves: images (n, 96, 96, 3) -> (n, 4) float32.
 
     Logarithms, each larger where there is more of it; lines are rows or columns, whichever show more:
     - seam: how much more the colour jumps between two neighbouring lines than on both sides of them, on average along
-      the line where it jumps most. Optics spread every real edge over several pixels, and no edge of a cell is a
-      straight line from border to border.
+      the line where it jumps most. Optics spread every real edge over several pixels.
     - calm: how little the twelfth calmest pair of neighbouring lines differs: a border filled up.
     - mirror: how much more alike the ten lines on both sides of an axis are than neighbouring lines there.
     - blur: how little fine detail there is where there is most of it (the noise mask of Immerkaer 1996; the 90th of
@@ -407,29 +358,26 @@ def traces(images: np.ndarray, progress: bool = False) -> np.ndarray:
 
     mask = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
     rows = np.empty((len(images), 4), np.float32)
-    for row, image in zip(rows, _track(images, "looking for seams", progress), strict=True):
+    for row, image in zip(rows, _track(images, "looking for seams"), strict=True):
         image = image.astype(np.float32)
-        found = []
-        for lines in (image, image.transpose(1, 0, 2)):
-            change = np.abs(np.diff(lines, axis=0)).mean(2)
-            jump = np.log((change[1:-1] + 2) / (np.maximum(change[:-2], change[2:]) + 2)).mean(1).max()
-            change = change.mean(1)
-            third = lines[:, 1::3, 1]  # the same pixels however the picture is turned
-            found.append([jump, -np.log(np.sort(change)[11] + 0.02), _mirror(third, change)])
         detail = np.abs(cv2.filter2D(image, -1, mask)).mean(2)
-        row[:] = *np.max(found, 0), -np.log(np.quantile(detail, 0.9) + 0.2)
+        lines = np.max([_line_traces(image), _line_traces(image.transpose(1, 0, 2))], 0)
+        row[:] = *lines, -np.log(np.quantile(detail, 0.9) + 0.2)
     return rows
 
 
-def _mirror(lines: np.ndarray, change: np.ndarray, reach: int = 10) -> float:
-    """The trace of that name. lines: (96, any), one channel. change: (95,), how much neighbouring ones differ."""
-    best = -np.inf
+def _line_traces(lines: np.ndarray, reach: int = 10) -> tuple[float, float, float]:
+    """Seam, calm and mirror along the first axis of an image (96, 96, 3) float32."""
+    change = np.abs(np.diff(lines, axis=0)).mean(2)
+    seam = np.log((change[1:-1] + 2) / (np.maximum(change[:-2], change[2:]) + 2)).mean(1).max()
+    change, mirror = change.mean(1), -np.inf
+    third = lines[:, 1::3, 1]  # the same pixels however the picture is turned
     for width in (2 * reach, 2 * reach + 1):  # the axis between two lines, or on one
-        near = np.lib.stride_tricks.sliding_window_view(lines, width, axis=0)
+        near = np.lib.stride_tricks.sliding_window_view(third, width, axis=0)
         apart = np.abs(near[..., :reach] - near[..., : -reach - 1 : -1]).mean((1, 2))
         usual = np.lib.stride_tricks.sliding_window_view(change, width - 1).mean(1)
-        best = max(best, np.log((usual + 0.2) / (apart + 0.2)).max())
-    return best
+        mirror = max(mirror, np.log((usual + 0.2) / (apart + 0.2)).max())
+    return seam, -np.log(np.sort(change)[11] + 0.02), mirror
 
 
 def rarity(measure: np.ndarray, trusted: np.ndarray) -> np.ndarray:
@@ -442,7 +390,7 @@ def rarity(measure: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     return (measure - start) / (beyond.mean() if len(beyond) else 0.01)
 
 
-def untouched(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
+def trimmed(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     """The trusted images (n,) without those far out in a trace, which would hide one another by widening its tail.
 
     Dropped is what lies over five times the tail's width beyond where its 5% begin, and where less than one cell is
@@ -460,34 +408,34 @@ def untouched(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
         trusted = inside
 
 
-def strangeness(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def outlier_scores(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each image the highest rarity, of its distance (n,) or its traces `found` (n, 4); and which of SIGNS that is.
 
     Distances are taken a quarter wider, for the rare cells that were not trusted. Each trace may give an eighth of the
     false alarms that the distance may, all four together half of them: true traces lie far beyond.
     """
     rarities = [rarity(distance, trusted) / 1.25]
-    rarities += [rarity(trace, untouched(trace, trusted)) - np.log(8) for trace in found.T]
+    rarities += [rarity(trace, trimmed(trace, trusted)) - np.log(8) for trace in found.T]
     return np.max(rarities, axis=0), np.argmax(rarities, axis=0)
 
 
-def boundary(strange: np.ndarray) -> float:
+def threshold(scores: np.ndarray) -> float:
     """The rarity (n,) beyond which an image is called an outlier.
 
     It is where the real cells beyond it are expected to be at most FALSE_SHARE of what lies there (Benjamini and
     Hochberg 1995), or a quarter of one cell in all, and at most FALSE_RATE of the cells.
     """
-    outermost = np.sort(strange[strange > 0])[::-1]
-    expected = 0.02 * np.exp(-outermost) * len(strange)
+    outermost = np.sort(scores[scores > 0])[::-1]
+    expected = 0.02 * np.exp(-outermost) * len(scores)
     good = expected <= np.maximum(0.25, FALSE_SHARE * np.arange(1, len(outermost) + 1))
-    limit = np.nextafter(outermost[good][-1], 0) if good.any() else strange.max()
+    limit = np.nextafter(outermost[good][-1], 0) if good.any() else scores.max()
     return float(max(limit, np.log(0.02 / FALSE_RATE)))
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
 
 
-def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[dict]:
+def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> list[dict]:
     """Labels that confident learning doubts, most suspicious first: [{"index", "label", "suggested", "score"}, ...].
 
     Out-of-fold probabilities, copies in one fold. A class is likely for an image if its probability is at least the
@@ -495,14 +443,13 @@ def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray
     (Northcutt, Jiang and Chuang 2021). score: the decimal logarithm of how much likelier the suggestion is, up to 300.
     """
     scaled = ((activations - activations.mean(0)) / (activations.std(0) + 1e-6)).astype(np.float32)
-    folds = np.random.default_rng(seed).integers(0, 5, len(labels))[np.unique(groups, return_inverse=True)[1]]
+    folds = np.random.default_rng(0).integers(0, 5, len(labels))[np.unique(groups, return_inverse=True)[1]]
     logs = np.zeros((len(labels), len(CLASSES)))
     for fold in range(5):
         rows = folds == fold
         if rows.any() and not rows.all():
             logs[rows] = _classify(scaled[rows], scaled[~rows], labels[~rows])
-    given = np.exp(logs)
-    every = np.arange(len(labels))
+    given, every = np.exp(logs), np.arange(len(labels))
     own = given[every, labels]
     usual = np.array([own[labels == c].mean() if (labels == c).any() else np.inf for c in range(len(CLASSES))])
     likely = np.where(given >= usual, given, 0)
@@ -518,68 +465,80 @@ def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray
 # --- command ---------------------------------------------------------------------------------------------------------
 
 
-def _track(items: Iterable, text: str, progress: bool) -> Iterable:
-    """The items, with a progress bar on the terminal."""
-    if not progress:
-        return items
+def _track(items: Iterable, text: str) -> Iterable:
+    """The items, with a progress bar on a terminal."""
     from rich.progress import track
 
-    return track(list(items), text)
+    return track(list(items), text, disable=not sys.stdout.isatty())
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options, `backbone` a path, imagenet or None; ends with one line where they cannot be used."""
     parser = shell.parser("training.clean", __doc__)
-    parser.add_argument("input", type=Path, help="npz of the challenge or of MedMNIST, or a folder per class")
-    parser.add_argument("--output", type=Path, help="npz to write what stays to, in the challenge's format")
-    parser.add_argument("--json", type=Path, help="JSON file to write what was removed and why")
-    parser.add_argument("--html", type=Path, help="page to write with pictures, for a person to judge")
-    parser.add_argument(
-        "--backbone",
-        help=f"EfficientNetV2B0's weights without the classifier (default {BACKBONE} if it is there); "
-        "imagenet: Keras fetches them; none: only repetition tells what is planted",
-    )
-    parser.add_argument("--remove-label-errors", action="store_true", help="remove what is reported as a label error")
-    parser.add_argument("--seed", type=int, default=0, help="of the halves and folds (default 0)")
+    add = parser.add_argument
+    add("input", type=Path, nargs="?", metavar="CELLS", help="npz (the challenge's, MedMNIST's) or a folder per class")
+    add("--fetch", type=int, choices=data.FILES, metavar="SIZE", help="first fetch BloodMNIST (CC BY 4.0; 28, 64, 128"
+        " or 224 pixels) from its public record into data/; without CELLS, only that")  # fmt: skip
+    add("--output", type=shell.new_file, metavar="NPZ", help="write what stays here, in the challenge's format")
+    add("--json", type=shell.new_file, metavar="FILE", help="write what was removed, and why, as JSON")
+    add("--html", type=shell.new_file, metavar="FILE", help="write a page with pictures, for a person to judge")
+    add("--backbone", metavar="FILE", help="EfficientNetV2B0's weights without the classifier; imagenet: Keras fetches"
+        f" them; none: only repetition tells what is planted (default: {BACKBONE} if it is there)")  # fmt: skip
+    add("--remove-label-errors", action="store_true", help="remove what is reported as a label error")
     options = parser.parse_args(arguments)
+    if options.input is None and options.fetch is None:
+        parser.error("name a file or folder to audit, or --fetch 224 to download cells")
     if options.output is not None and options.output.suffix != ".npz":
-        sys.exit(f"{options.output} must end in .npz")
+        parser.error(f"{options.output} must end in .npz")
     for path in (options.output, options.json, options.html):
-        if path is not None and not path.resolve().parent.is_dir():
-            sys.exit(f"{path.parent} is no folder; make it first, or write elsewhere")
-        if path is not None and path.resolve() == options.input.resolve():
-            sys.exit(f"{path} is the input; write elsewhere")
+        if None not in (path, options.input) and path.resolve() == options.input.resolve():
+            parser.error(f"{path} is the input; write elsewhere")
     backbone = options.backbone or (str(BACKBONE) if BACKBONE.exists() else "none")
-    if backbone not in ("none", "imagenet") and not Path(backbone).exists():
-        sys.exit(f"{backbone} is missing; the README says how to get the backbone's weights")
     options.backbone = None if backbone == "none" else backbone
     return options
+
+
+def read(path: Path) -> Cells:
+    """The cells, what was converted said on stderr."""
+    with warnings.catch_warnings(record=True) as stated:
+        warnings.simplefilter("always", UserWarning)
+        cells = data.read(path)
+    for warning in stated:
+        print(warning.message, file=sys.stderr)
+    return cells
+
+
+def write(options: argparse.Namespace, cells: Cells, result: Audit) -> None:
+    """Write what was asked for, each file whole or not at all."""
+    if options.output is not None:
+        stay = cells.take(result.kept)
+        arrays = {"images": stay.images, "labels": stay.labels.astype(np.uint8)[:, None]}
+        files.write_atomically(options.output, lambda path: np.savez(path, **arrays))
+    if options.json is not None:
+        files.write_json(options.json, result.report())
+    if options.html is not None:
+        from training.audit_page import page
+
+        files.write_text(options.html, page(cells, result, options.input.name))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on the machine would bury the bars
     with shell.plain_errors():
-        with warnings.catch_warnings(record=True) as stated:
-            warnings.simplefilter("always", UserWarning)
-            cells = read(options.input)
-        for warning in stated:
-            print(warning.message, file=sys.stderr)
+        if options.fetch is not None:
+            print(data.fetch_bloodmnist(options.fetch, Path("data")))
+        if options.input is None:
+            return
+        if options.backbone is not None:
+            _check(options.backbone)
+        cells = read(options.input)
         if options.backbone is None:
             print("no backbone: of the planted pictures only those that are repeated will be found", file=sys.stderr)
         elif len(cells) < SUPPORT:
             print(f"fewer than {SUPPORT} images: only repetition will tell what is planted", file=sys.stderr)
-        result = audit(cells, options.backbone, options.seed, True, options.remove_label_errors)
-        if options.output is not None:
-            stay = cells.take(result.kept)
-            arrays = {"images": stay.images, "labels": stay.labels.astype(np.uint8)[:, None]}
-            files.write_atomically(options.output, lambda path: np.savez(path, **arrays))
-        if options.json is not None:
-            files.write_json(options.json, result.report())
-        if options.html is not None:
-            from training.audit_page import page
-
-            files.write_text(options.html, page(cells, result, options.input.name))
+        result = audit(cells, options.backbone, options.remove_label_errors)
+        write(options, cells, result)
     for key, number in result.counts().items():
         print(f"{key.replace('_', ' '):18}{number:7,}")
     print(f"{'suspected labels':18}{len(result.suspects):7,}  (reported, see --html)")

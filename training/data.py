@@ -1,8 +1,5 @@
 """Labelled cells: fetch them, read them, split them, name them by a digest.
 
-python -m training.data fetch [--size 28|64|128|224] [--out data]     BloodMNIST, from its public record
-
-from training import data
 cells = data.read("data/training_set.npz")        # the challenge's file
 cells = data.read("data/bloodmnist_224.npz")      # MedMNIST's, its training part (part="val", part="test")
 cells = data.read("PBC_dataset_normal_DIB")       # a folder per class
@@ -12,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import sys
+import shutil
 import urllib.error
 import urllib.request
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +23,9 @@ import numpy as np
 
 IMAGE_SIZE = 96
 CLASSES = (
-    "basophil",
-    "eosinophil",
-    "erythroblast",
-    "immature granulocyte",
-    "lymphocyte",
-    "monocyte",
-    "neutrophil",
-    "platelet",
-)
+    "basophil", "eosinophil", "erythroblast", "immature granulocyte",
+    "lymphocyte", "monocyte", "neutrophil", "platelet",
+)  # fmt: skip
 FOLDERS = {name: label for label, name in enumerate(CLASSES)} | {"ig": 3}  # PBC's name of a class's folder
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 
@@ -63,27 +54,26 @@ class Cells:
         return Cells(self.images[indices], self.labels[indices])
 
 
-def read(path: str | Path, part: str = "train") -> Cells:
+def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.ndarray] | None = None) -> Cells:
     """Reads a labelled set of cells and brings it to one type; raises ValueError that says what is wrong with it.
 
     path: the challenge's npz (`images`, `labels`), MedMNIST's `bloodmnist*.npz` at any of its sizes (`part` is train,
     val or test), or a folder with one folder of pictures per class (PBC's names). Conversions are made with a warning
     that states them: one-hot labels, floats, floats in [0, 1]. Other sizes become 96x96 the way the challenge's file
-    was made: area averaging down, bicubic up; of a folder's pictures the central 200x200 pixels, as in BloodMNIST.
+    was made: area averaging down, bicubic up; a folder's pictures are read by `picture` (default: `central`).
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, picture or central)
     if not path.exists():
         raise ValueError(f"{path} does not exist")
     try:
         with np.load(path) as file:
-            names = set(file.files)
-            keys = ("images", "labels") if "images" in names else (f"{part}_images", f"{part}_labels")
-            missing = [key for key in keys if key not in names]
+            keys = ("images", "labels") if "images" in file.files else (f"{part}_images", f"{part}_labels")
+            missing = [key for key in keys if key not in file.files]
             if missing:
                 raise ValueError(
-                    f"{path} has no {' and no '.join(missing)}; it holds {', '.join(sorted(names)) or 'nothing'}. "
+                    f"{path} has no {' and no '.join(missing)}; it holds {', '.join(sorted(file.files)) or 'nothing'}. "
                     "Expected images and labels, or MedMNIST's train_images and train_labels"
                 )
             images, labels = file[keys[0]], file[keys[1]]
@@ -98,9 +88,7 @@ def read(path: str | Path, part: str = "train") -> Cells:
 
 def _as_labels(labels: np.ndarray, n: int, path: Path) -> np.ndarray:
     """(n,), (n, 1) or one-hot (n, 8) -> (n,) int64 in 0-7."""
-    if labels.shape == (n, len(CLASSES)):
-        if not (np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()):
-            raise ValueError(f"{path}: labels are {labels.shape} but not one-hot; expected integers 0-7, ({n},)")
+    if labels.shape == (n, len(CLASSES)) and np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all():
         warnings.warn(f"{path}: labels are one-hot; taken as the position of the 1", stacklevel=3)
         return labels.argmax(1).astype(np.int64)
     if labels.shape not in ((n,), (n, 1)):
@@ -127,7 +115,7 @@ def _as_images(images: np.ndarray, path: Path) -> np.ndarray:
         scale = 255 if images.dtype.kind == "f" and high <= 1 else 1
         how = "in [0, 1]; multiplied by 255 and rounded" if scale == 255 else "in 0-255; rounded"
         warnings.warn(f"{path}: images are {images.dtype} {how} to uint8", stacklevel=3)
-        images = np.stack([np.rint(image * scale).astype(np.uint8) for image in images])
+        images = np.stack([np.rint(image * scale).astype(np.uint8) for image in images])  # one by one, for the memory
     if images.shape[1] != IMAGE_SIZE:
         images = np.stack([resize(image) for image in images])
     return images
@@ -141,34 +129,43 @@ def resize(image: np.ndarray) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(image), (IMAGE_SIZE, IMAGE_SIZE), interpolation=way)
 
 
-def _read_folder(path: Path) -> Cells:
-    """A folder per class. Of pictures of 200 pixels or more a side, the central 200x200, as BloodMNIST was cut."""
+def central(file: Path) -> np.ndarray:
+    """A picture as (96, 96, 3) uint8 RGB; from 200 pixels a side on its central 200x200, as BloodMNIST was cut.
+
+    Raises ValueError for what is no picture.
+    """
     import cv2
 
-    images, labels = [], []
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    unknown = [folder.name for folder in folders if folder.name.lower() not in FOLDERS]
+    pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.stat().st_size else None
+    if pixels is None:
+        raise ValueError("no picture that can be read")
+    y, x = ((side - 200) // 2 for side in pixels.shape[:2])
+    if x >= 0 and y >= 0:
+        pixels = pixels[y : y + 200, x : x + 200]
+    return resize(pixels[..., ::-1])
+
+
+def _read_folder(path: Path, picture: Callable[[Path], np.ndarray]) -> Cells:
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and folder.name[0] != ".")
+    names = [folder.name.lower().replace("_", " ") for folder in folders]
+    unknown = [folder.name for folder, name in zip(folders, names, strict=True) if name not in FOLDERS]
     if unknown or not folders:
         found = ", ".join(unknown) or "none"
         raise ValueError(f"{path}: expected one folder per class: {', '.join(CLASSES)} (or ig); found {found}")
-    for folder in folders:
-        for file in sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES):
-            pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.stat().st_size else None
-            if pixels is None:
-                raise ValueError(f"{file} is no picture that can be read; remove it or fetch it again")
-            y, x = ((side - 200) // 2 for side in pixels.shape[:2])
-            if x >= 0 and y >= 0:
-                pixels = pixels[y : y + 200, x : x + 200]
-            images.append(resize(pixels[..., ::-1]))
-            labels.append(FOLDERS[folder.name.lower()])
+    images, labels = [], []
+    for folder, name in zip(folders, names, strict=True):
+        for file in sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES and f.name[0] != "."):
+            try:
+                images.append(picture(file))
+            except (ValueError, OSError) as error:
+                raise ValueError(f"{file}: {error}; remove it or fetch it again") from error
+            labels.append(FOLDERS[name])
     if not images:
         raise ValueError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
     return Cells(np.stack(images), np.array(labels, np.int64))
 
 
-def split(
-    labels: np.ndarray, groups: np.ndarray, fraction: float = 0.1, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def split(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Splits into training and validation, `fraction` of each class to validation, a group never torn apart.
 
     labels: (n,) classes. groups: (n,) group ids; copies of one picture share one. A group counts for the class of
@@ -177,8 +174,6 @@ def split(
     labels, groups = np.asarray(labels), np.asarray(groups)
     if labels.shape != groups.shape or labels.ndim != 1:
         raise ValueError(f"labels {labels.shape} and groups {groups.shape} must both be (n,)")
-    if not 0 <= fraction < 1:
-        raise ValueError(f"fraction is {fraction}, expected 0 <= fraction < 1")
     rng = np.random.default_rng(seed)
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     group_class, group_size = labels[first], np.bincount(group)
@@ -210,23 +205,44 @@ def digest(cells: Cells) -> str:
     return sha.hexdigest()
 
 
+def fetch_bloodmnist(size: int, folder: Path) -> Path:
+    """Downloads BloodMNIST at one of the sizes in FILES into a folder; returns the file. Errors as `fetch` has them."""
+    name, md5 = FILES[size]
+    try:
+        fetch(f"{RECORD}/{name}", folder / name, md5)
+    except OSError as error:
+        more = "what came is kept, run the command again to go on"
+        raise OSError(f"{RECORD}/{name} could not be fetched ({error}); {more}") from error
+    return folder / name
+
+
 def fetch(url: str, path: Path, md5: str, progress: bool = True, timeout: float = 30) -> None:
     """Downloads `url` to `path` by way of `path`.part, from where it broke off if it did, and checks its MD5 sum.
 
     Raises OSError where the transfer fails (what came stays in the .part file; call again to go on) and ValueError
     where the sum is wrong (the .part file is removed). A file that is already there and right is left alone.
     """
-    part = path.with_name(path.name + ".part")
+    from rich.progress import wrap_file
+
     if path.exists():
         if _md5(path) == md5:
             return
         raise ValueError(f"{path} is there but its MD5 sum is not {md5}; move it away and fetch again")
     path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
-            _receive(answer, part, have if answer.status == 206 else 0, progress)  # else it sends the whole file again
+            whole = answer.status != 206  # it sends the file from its beginning
+            length = int(answer.headers.get("Content-Length") or 0)
+            bar = wrap_file(answer, length, description=path.name, disable=not progress)
+            with open(part, "wb" if whole else "ab") as file, bar as source:
+                shutil.copyfileobj(source, file, 1 << 20)
+        if length and part.stat().st_size != length + (0 if whole else have):
+            raise OSError(f"the connection ended after {part.stat().st_size} bytes")
+    except http.client.HTTPException as error:
+        raise OSError(f"the connection broke: {error}") from error
     except urllib.error.HTTPError as error:
         if error.code != 416:  # 416: nothing is left to send, the .part file is whole
             raise
@@ -236,54 +252,5 @@ def fetch(url: str, path: Path, md5: str, progress: bool = True, timeout: float 
     part.replace(path)
 
 
-def _receive(answer: http.client.HTTPResponse, part: Path, have: int, progress: bool) -> None:
-    """Writes an answer to `part`, behind the first `have` bytes of it; OSError where it ends too early."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    length = answer.headers.get("Content-Length")
-    total = have + int(length) if length else None
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with (
-        Progress("{task.description}", *columns, disable=not progress) as bar,
-        open(part, "ab" if have else "wb") as file,
-    ):
-        task = bar.add_task(part.stem, total=total, completed=have)
-        try:
-            while block := answer.read(1 << 20):
-                file.write(block)
-                bar.advance(task, len(block))
-        except http.client.HTTPException as error:
-            raise OSError(f"the connection broke: {error}") from error
-    if total is not None and part.stat().st_size != total:
-        raise OSError(f"the connection ended after {part.stat().st_size} of {total} bytes")
-
-
 def _md5(path: Path) -> str:
-    md5 = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            md5.update(block)
-    return md5.hexdigest()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    from training import shell
-
-    parser = shell.parser("training.data", "Fetches BloodMNIST.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("fetch", help="download BloodMNIST (CC BY 4.0) from Zenodo")
-    command.add_argument("--size", type=int, choices=FILES, default=224, help="side of the images (default 224)")
-    command.add_argument("--out", type=Path, default=Path("data"), help="folder to put it in (default data)")
-    options = parser.parse_args(arguments)
-    name, md5 = FILES[options.size]
-    try:
-        fetch(f"{RECORD}/{name}", options.out / name, md5)
-    except ValueError as error:
-        sys.exit(str(error))
-    except (OSError, urllib.error.URLError) as error:
-        sys.exit(f"{RECORD}/{name} could not be fetched: {error}. What came is kept; run the command again to go on")
-    print(f"{options.out / name}: {(options.out / name).stat().st_size:,} bytes, MD5 {md5}")
-
-
-if __name__ == "__main__":
-    main()
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

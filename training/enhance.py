@@ -1,10 +1,9 @@
-"""Preprocessing of microscope images: I = S(C(L(I))), illumination, contrast and segmentation; and a bilateral filter.
+"""Preprocessing of microscope images: illumination, contrast and segmentation, I = S(C(L(I))); and a bilateral filter.
 
     image = apply(image, ("illumination", "clahe", "segment"))
 
-Each step is a pure function of one image, (96, 96, 3) uint8 RGB -> the same shape and type, and any other height and
-width will do as well. NumPy and OpenCV only, and nothing else of this package: a submission whose network was trained
-on such images carries this very file, so that it is graded on what it was trained on.
+Each step takes one image (height, width, 3) uint8 RGB and returns a new one of the same shape and type. NumPy and
+OpenCV only: a submission whose network was trained on such images carries this very file.
 """
 
 from collections.abc import Sequence
@@ -14,16 +13,13 @@ import numpy as np
 
 
 def illumination(image: np.ndarray, cell: int = 65, blur: float = 16.0) -> np.ndarray:
-    """Divides by the light behind the cell, estimated by a morphological opening and a Gaussian blur.
+    """Divides by the light behind the cell (Gonzalez and Woods, Digital Image Processing, 4th ed., 9.6 and 2.6).
 
-    Cells are dark on a bright field, so it is the negative of the brightness that is opened, by a square of `cell`
-    pixels, wider than any cell: what is left is the field alone. It is blurred by `blur` pixels and divided out; its
-    mean stays. One gain for the three channels: colours keep their ratios (Gonzalez and Woods, Digital Image
-    Processing, 4th ed., 9.6 and 2.6).
+    The light is the brightness, closed by a square of `cell` pixels, wider than any cell, and blurred by `blur` pixels.
+    Its mean stays. One gain for the three channels: colours keep their ratios.
     """
-    negative = 255 - cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    square = cv2.getStructuringElement(cv2.MORPH_RECT, (cell, cell))
-    field = 255 - cv2.morphologyEx(negative, cv2.MORPH_OPEN, square, borderType=cv2.BORDER_REFLECT).astype(np.float32)
+    grey, square = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.getStructuringElement(cv2.MORPH_RECT, (cell, cell))
+    field = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, square, borderType=cv2.BORDER_REFLECT).astype(np.float32)
     field = np.maximum(cv2.GaussianBlur(field, (0, 0), blur, borderType=cv2.BORDER_REFLECT), 1)
     return _to_uint8(image * (field.mean() / field)[..., None])
 
@@ -41,9 +37,7 @@ def clahe(image: np.ndarray, limit: float = 2.0, tiles: int = 8) -> np.ndarray:
 def segment(image: np.ndarray, fill: int | None = None) -> np.ndarray:
     """The cell as it is, what lies behind it in one colour: `fill` (0-255) in each channel, or the background's mean.
 
-    Otsu's threshold (1979) of the green channel, which haemoglobin and the stain absorb, blurred a little; then an
-    opening against specks and a closing against gaps; of the regions left, those that reach into the central third.
-    An image without such a region stays as it is. Pale cytoplasm counts as background now and then.
+    An image in which no cell is found stays as it is. Pale cytoplasm counts as background now and then.
     """
     mask = cell_mask(image)
     if not mask.any() or mask.all():
@@ -53,7 +47,11 @@ def segment(image: np.ndarray, fill: int | None = None) -> np.ndarray:
 
 
 def cell_mask(image: np.ndarray) -> np.ndarray:
-    """(height, width) bool: where the cell in the middle is, as `segment` finds it."""
+    """(height, width) bool: where the cell in the middle is.
+
+    Otsu's threshold (1979) of the green channel, which haemoglobin and the stain absorb, blurred a little; then an
+    opening against specks and a closing against gaps; of the regions left, those that reach into the central third.
+    """
     green = cv2.GaussianBlur(np.ascontiguousarray(image[..., 1]), (0, 0), 1.5)
     _, mask = cv2.threshold(green, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
@@ -65,10 +63,7 @@ def cell_mask(image: np.ndarray) -> np.ndarray:
 
 
 def bilateral(image: np.ndarray, diameter: int = 9, colour: float = 30.0, space: float = 3.0) -> np.ndarray:
-    """Smooths noise and keeps edges: bilateral filter (Tomasi and Manduchi 1998).
-
-    diameter: of the neighbourhood, pixels. colour, space: standard deviations, in grey levels and in pixels.
-    """
+    """Bilateral filter (Tomasi and Manduchi 1998); colour, space: standard deviations, in grey levels and in pixels."""
     return cv2.bilateralFilter(image, diameter, colour, space)
 
 
@@ -92,4 +87,4 @@ def apply(image: np.ndarray, steps: Sequence[str]) -> np.ndarray:
     image = np.ascontiguousarray(image)
     for step in steps:
         image = STEPS[step](image)
-    return image.copy() if not steps else image
+    return image if steps else image.copy()

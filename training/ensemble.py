@@ -1,15 +1,9 @@
-"""Make one submission of several training runs: the average of their probabilities.
-
-    python -m training.ensemble runs/a runs/b --out runs/both
-
-The runs may be of any networks. At inference an ensemble costs the sum of its members.
-"""
+"""One submission of several training runs: the average of their probabilities. The runs may be of any networks."""
 
 import shutil
 from pathlib import Path
 
 import model
-from training import shell
 from training.files import new_folder, write_json
 
 FILES = ("model.weights.h5", "manifest.json")
@@ -36,17 +30,3 @@ def combine(runs: list[Path], out: Path) -> None:
             for name in FILES:
                 shutil.copyfile(run / name, folder / member / name)
         write_json(folder / "manifest.json", {"members": members})
-
-
-def main() -> None:
-    parser = shell.parser("training.ensemble", __doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of training runs")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    args = parser.parse_args()
-    with shell.plain_errors():
-        combine(args.runs, args.out)
-    print(f"{args.out}: an ensemble of {len(args.runs)}")
-
-
-if __name__ == "__main__":
-    main()

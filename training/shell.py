@@ -16,8 +16,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(module: str, doc: str, **more) -> Parser:
-    """A parser for `python -m MODULE`, described by the first line of the module's docstring."""
-    return Parser(prog=f"python -m {module}", description=doc.split("\n")[0], **more)
+    """A parser for `python -m MODULE`, described by its docstring's first line and the commands that stand there."""
+    first, *rest = doc.split("\n")
+    commands = [line for line in rest if line.startswith("    python")]
+    form = argparse.RawDescriptionHelpFormatter
+    return Parser(f"python -m {module}", description="\n".join([first, "", *commands]), formatter_class=form, **more)
 
 
 def new_file(text: str) -> Path:

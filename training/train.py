@@ -1,11 +1,10 @@
-"""Train a network: cells in, weights and manifest out.
+"""Train a network: cells in, weights and manifest out; or join trained ones.
 
     python -m training.train --out runs/ours                        the recipe that ships, on data/training_set.npz
     python -m training.train --out runs/ours --resume               after a kill or Ctrl-C
     python -m training.train --out runs/trial --limit 400 --epochs 3 --set mixup=0.3
+    python -m training.train --out runs/both --ensemble runs/a runs/b
 
-The head is trained first on a frozen backbone, then what the recipe unfreezes. ImageNet weights are read from
-data/pretrained/<backbone>_notop.weights.h5. Runs on any Keras backend (KERAS_BACKEND=tensorflow, jax, torch).
 After every epoch the folder holds model.weights.h5 and manifest.json (what model.py reads from weights/), run.json
 (settings and history) and a checkpoint that --resume goes on from. audit.json says which images were left out.
 """
@@ -25,7 +24,7 @@ import keras
 import numpy as np
 
 import model
-from training import augment, clean, data, networks, shell
+from training import augment, clean, data, ensemble, networks, shell
 from training.batches import Batches
 from training.files import ROOT, write_json
 from training.optimization import Average, check_memory, compile_for, freeze, hasten_batch_norm, reseed
@@ -46,7 +45,7 @@ def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, 
     Raises ValueError where a class has no cells, or none is left to validate.
     """
     print(f"audit of {len(cells):,} images: copies, contradictory labels, pictures that repeat", flush=True)
-    audit = clean.audit(cells, progress=sys.stdout.isatty())
+    audit = clean.audit(cells)
     kept = audit.kept
     train, validation = data.split(cells.labels[kept], audit.groups[kept], recipe.validation, recipe.seed)
     missing = np.setdiff1d(np.arange(len(data.CLASSES)), cells.labels[kept[train]])
@@ -57,6 +56,12 @@ def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, 
         raise ValueError(f"no cells are left to validate on, of {len(kept)}: use more, or a larger validation")
     print(f"{len(kept):,} kept: {len(train):,} to train on, {len(validation):,} to validate", flush=True)
     return cells.take(kept[train]), cells.take(kept[validation]), audit.report()
+
+
+def augmented(cells: data.Cells, recipe: Recipe) -> data.Cells:
+    """The cells, each augmented once."""
+    rng, policy = np.random.default_rng((recipe.seed, 2)), augment.POLICIES[recipe.policy]
+    return data.Cells(np.stack([augment.apply(policy, image, rng) for image in cells.images]), cells.labels)
 
 
 def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
@@ -103,9 +108,9 @@ class Run:
     out: Path
     settings: dict
     provenance: dict
-    batches: Batches
     parts: dict[str, data.Cells]  # validation cells, clean and augmented
-    history: list[dict] = dataclasses.field(default_factory=list)
+    history: list[dict]
+    batches: Batches | None = None
     network: keras.Model | None = None
     shipped: keras.Model | None = None  # the same network with the averaged weights
     average: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -115,6 +120,22 @@ class Run:
         tuned = epoch - self.recipe.head_epochs
         share = max(0, tuned + 1) / max(1, self.recipe.epochs) - 1e-9
         return "head" if tuned < 0 else "all", [p for start, p in self.recipe.sizes if start <= max(0, share)][-1]
+
+    def finish(self, training: data.Cells, workers: int) -> None:
+        """Train the epochs that are left."""
+        keras.config.set_dtype_policy(self.settings["precision"])
+        keras.utils.set_random_seed(self.recipe.seed)
+        self.batches = Batches(training, self.recipe, workers)
+        try:
+            while not is_over(self.history, self.recipe):
+                epoch = len(self.history)
+                if self.network is None or self.stage(epoch) != self.stage(epoch - 1):
+                    self.enter(epoch, max(self.out.glob("checkpoint-*"), default=None) if epoch else None)
+                self.train_epoch(epoch)
+                print(self.line(), flush=True)
+        finally:
+            self.batches.close()
+            keras.config.set_dtype_policy("float32")
 
     def enter(self, epoch: int, checkpoint: Path | None) -> None:
         """Build the network of an epoch's stage and take up weights and optimizer where the last epoch left them."""
@@ -126,29 +147,28 @@ class Run:
             hasten_batch_norm(self.network)
         freeze(self.network, recipe, stage)
         check_memory(self.network, self.batches.size)
-        same = bool(checkpoint) and self.stage(epoch - 1)[0] == stage
-        if checkpoint and not same:  # the weights alone: the optimizer starts anew
+        same = self.stage(epoch - 1)[0] == stage  # else the weights alone are taken up: the optimizer starts anew
+        if checkpoint and not same:
             self.network.load_weights(checkpoint / "live.weights.h5")
         compile_for(self.network, recipe, stage, self.batches.steps)
-        if same:
+        if checkpoint and same:
             self.network.load_weights(checkpoint / "live.weights.h5")
         self.average = self.network.get_weights()
         if checkpoint:
             with np.load(checkpoint / "average.npz") as file:
                 self.average = [file[f"arr_{i}"] for i in range(len(file.files))]
 
-    def train_epoch(self, epoch: int) -> dict:
-        """Train for one epoch, write everything, and return the epoch's entry in the history."""
+    def train_epoch(self, epoch: int) -> None:
+        """Train for one epoch, score it, write everything."""
         started, (stage, pixels), steps = time.monotonic(), self.stage(epoch), self.batches.steps
         reseed(self.network, self.recipe.seed, epoch)
-        callbacks = []
-        if self.recipe.average_epochs:
-            callbacks = [Average(self.average, self.recipe.average_epochs * steps, steps)]
+        horizon = self.recipe.average_epochs * steps
+        callbacks = [Average(self.average, horizon, steps)] if horizon else []
         fit = self.network.fit(
             as_dataset(self.batches, epoch), steps_per_epoch=steps, initial_epoch=epoch, epochs=epoch + 1,
             shuffle=False, callbacks=callbacks, verbose=1 if sys.stdout.isatty() else 0,
         )  # fmt: skip
-        if stage == "head" or not self.recipe.average_epochs:  # in the first, an average would only lag behind
+        if stage == "head" or not horizon:  # in the first, an average would only lag behind
             self.average[:] = self.network.get_weights()
         self.shipped.set_weights(self.average)
         entry = {"epoch": epoch, "stage": stage, "size": pixels}
@@ -159,19 +179,18 @@ class Run:
         entry["seconds"] = round(time.monotonic() - started, 1)
         self.history.append(entry)
         self.write(epoch)
-        return entry
 
     def write(self, epoch: int) -> None:
         """Write weights and manifest, where they are the best so far; run.json; the checkpoint."""
         if best_epoch(self.history, self.recipe) == epoch:
             self.ship()
         if is_over(self.history, self.recipe):
-            self.calibrate()
+            self.set_temperature()
         size = {"parameters": networks.parameters(self.network), "flops": networks.flops(self.shipped, data.IMAGE_SIZE)}
         keys = ("recipe", "network", "weights", "precision")
         run = {key: self.settings[key] for key in keys} | size | {"commit": self.provenance["commit"]}
         run["file_mb"] = round((self.out / "model.weights.h5").stat().st_size / 1e6, 2)
-        run["seconds"] = round(sum(entry["seconds"] for entry in self.history), 1)
+        run["seconds"] = round(self.seconds(), 1)
         write_json(self.out / "run.json", run | {"settings": self.settings, "history": self.history})
         self.save_checkpoint()
 
@@ -192,20 +211,12 @@ class Run:
         """What model.py reads, and where the weights come from. model.py refuses weights of another SHA-256."""
         last = self.history[-1]
         return {
-            "sha256": model.sha256(weights),
-            "network": self.recipe.network,
-            "pixels": last["size"],
-            "enhance": list(self.recipe.enhance),
-            "views": self.recipe.views,
-            "temperature": 1.0,
-            "recipe": self.settings["recipe"],
-            "seed": self.recipe.seed,
-            "epochs": len(self.history),
-            "hours": round(sum(entry["seconds"] for entry in self.history) / 3600, 2),
-            **self.provenance,
-            "scores": {name: last[name] for name in self.parts},
-            "settings": self.settings,
-        }
+            "sha256": model.sha256(weights), "network": self.recipe.network, "pixels": last["size"],
+            "enhance": list(self.recipe.enhance), "views": self.recipe.views, "temperature": 1.0,
+            "recipe": self.settings["recipe"], "seed": self.recipe.seed, "epochs": len(self.history),
+            "hours": round(self.seconds() / 3600, 2), **self.provenance,
+            "scores": {name: last[name] for name in self.parts}, "settings": self.settings,
+        }  # fmt: skip
 
     def save_checkpoint(self) -> None:
         """Write checkpoint-NNN: live weights with the optimizer's state, the average, settings and history."""
@@ -221,16 +232,20 @@ class Run:
             if old != final:
                 shutil.rmtree(old)
 
-    def calibrate(self) -> None:
+    def set_temperature(self) -> None:
         """Fit the temperature on the validation cells, clean and augmented, as model.py names them; rescore them."""
         keras.config.set_dtype_policy("float32")
         predictor = model.Model(self.out)
         parts = self.parts.values()
         answers = np.concatenate([predictor.predict_proba(part.images) for part in parts])
-        temperature = fit_temperature(answers, np.concatenate([part.labels for part in parts]))
-        predictor.temperature = temperature
+        labels = np.concatenate([part.labels for part in parts])
+        predictor.temperature = temperature = fit_temperature(answers, labels)
         scores = {name: score(predictor.predict_proba(part.images), part.labels) for name, part in self.parts.items()}
         write_json(self.out / "manifest.json", predictor.manifest | {"temperature": temperature, "scores": scores})
+
+    def seconds(self) -> float:
+        """What the run took so far."""
+        return sum(entry["seconds"] for entry in self.history)
 
     def seconds_left(self) -> float:
         """Forecast at the pace so far; the head's epochs cost a third, small pictures more than their pixels say."""
@@ -240,8 +255,7 @@ class Run:
             return pixels**1.4 * (1 / 3 if stage == "head" else 1)
 
         done, total = len(self.history), self.recipe.head_epochs + self.recipe.epochs
-        pace = sum(entry["seconds"] for entry in self.history) / sum(map(cost, range(done)))
-        return pace * sum(map(cost, range(done, total)))
+        return self.seconds() / sum(map(cost, range(done))) * sum(map(cost, range(done, total)))
 
     def line(self) -> str:
         """The last epoch for a person to read."""
@@ -255,17 +269,8 @@ class Run:
         )
 
 
-def train(
-    recipe: Recipe,
-    name: str,
-    cells: data.Cells,
-    out: Path,
-    *,
-    limit: int | None = None,
-    resume: bool = False,
-    precision: str = "float32",
-    workers: int = 2,
-) -> dict:
+def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int | None = None, resume: bool = False,
+          precision: str = "float32", workers: int = 2) -> dict:  # fmt: skip
     """Run a recipe in folder `out`; returns the manifest.
 
     limit: use at most so many cells. precision: one of PRECISIONS; the weights stay float32.
@@ -275,10 +280,10 @@ def train(
     settings = {"recipe": name, **dataclasses.asdict(recipe), "limit": limit, "precision": precision}
     settings = json.loads(json.dumps(settings))  # as it comes back from a file
     checkpoint = find_checkpoint(out, settings, resume)
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8")) if checkpoint else {}
-    if is_over(state.get("history", []), recipe):
+    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8")) if checkpoint else {"history": []}
+    if is_over(state["history"], recipe):
         print(f"{out} is finished: {len(state['history'])} epochs")
-        return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        return model.read_manifest(out)
     probe = networks.build(recipe.network, dropout=recipe.dropout)  # what is wrong is found before the audit
     freeze(probe, recipe, "all" if recipe.epochs else "head")
     check_space(out, probe)
@@ -290,27 +295,11 @@ def train(
     if recipe.batch_size > len(training):
         recipe = dataclasses.replace(recipe, batch_size=len(training), accumulate=1)
         print(f"a batch holds {len(training)} cells: there are no more")
-    rng, policy = np.random.default_rng((recipe.seed, 2)), augment.POLICIES[recipe.policy]
-    augmented = data.Cells(np.stack([augment.apply(policy, i, rng) for i in validation.images]), validation.labels)
+    parts = {"validation": validation, "augmented_validation": augmented(validation, recipe)}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "audit.json", audit)
-    keras.config.set_dtype_policy(precision)
-    keras.utils.set_random_seed(recipe.seed)
-    source = Batches(training, recipe, workers)
-    parts = {"validation": validation, "augmented_validation": augmented}
-    run = Run(recipe, out, settings, state.get("provenance", known), source, parts, state.get("history", []))
-    try:
-        for epoch in range(len(run.history), recipe.head_epochs + recipe.epochs):
-            if run.network is None or run.stage(epoch) != run.stage(epoch - 1):
-                run.enter(epoch, max(out.glob("checkpoint-*"), default=None) if run.history else None)
-            run.train_epoch(epoch)
-            print(run.line(), flush=True)
-            if is_over(run.history, recipe):
-                break
-    finally:
-        source.close()
-        keras.config.set_dtype_policy("float32")
-    return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    Run(recipe, out, settings, state.get("provenance", known), parts, state["history"]).finish(training, workers)
+    return model.read_manifest(out)
 
 
 def check_space(out: Path, network) -> None:
@@ -344,23 +333,37 @@ def parse() -> argparse.Namespace:
     knobs = "\n".join(f"  {f.name:20} {f.default!r}" for f in dataclasses.fields(Recipe))
     parser = shell.parser(
         "training.train",
-        "Train a network: cells in, weights and manifest out.",
+        __doc__,
         epilog=f"recipes:\n  {textwrap.fill(', '.join(RECIPES), 100, subsequent_indent='  ')}\n\n"
         f"knobs for --set, with their defaults (training/recipes.py explains them):\n{knobs}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add("--recipe", default="ours", metavar="NAME", help="default: ours")
-    add("--data", type=Path, default=ROOT / "data" / "training_set.npz", help="default: data/training_set.npz")
-    add("--out", type=Path, required=True, help="folder of the run")
-    add("--epochs", type=int, help="how many in all, in place of the recipe's")
-    add("--weights", help="at the start: imagenet, a file, or none, which trains all at once")
-    add("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob of the recipe")
-    add("--limit", type=int, help="use at most so many cells, for a trial")
+    add, default = parser.add_argument, ROOT / "data" / "training_set.npz"
+    add("--out", type=Path, required=True, metavar="FOLDER", help="of the run: weights, manifest, checkpoints")
+    add("--recipe", default="ours", metavar="NAME", help="what to train, of the recipes below (default: ours)")
+    add("--data", type=Path, default=default, metavar="CELLS", help="npz or a folder per class"
+        " (default: data/training_set.npz)")  # fmt: skip
+    add("--epochs", type=int, metavar="N", help="passes over the cells, in all (default: the recipe's)")
+    add("--weights", help="to start from: imagenet, a file, or none, which trains all at once (default: the recipe's)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KNOB=VALUE",
+        help="change a knob of the recipe; as often as needed",
+    )
+    add("--limit", type=int, metavar="N", help="use at most so many cells, for a trial (default: all)")
     add("--resume", action="store_true", help="go on where the run in --out stopped")
-    add("--precision", choices=PRECISIONS, default="float32", help="default: float32; mixed_* for GPUs")
-    workers = min(16, os.cpu_count() or 1)
-    add("--workers", type=shell.positive, default=workers, help=f"processes that augment; default here: {workers}")
+    add("--precision", choices=PRECISIONS, default="float32", help="mixed_* is for GPUs (default: float32)")
+    cpus = min(16, os.cpu_count() or 1)
+    add(
+        "--workers",
+        type=shell.positive,
+        default=cpus,
+        metavar="N",
+        help=f"processes that augment (default here: {cpus})",
+    )
+    add("--ensemble", type=Path, nargs="+", metavar="RUN", help="train nothing: join these finished runs in --out,"
+        " whose probabilities are averaged; to name a cell takes the sum of their time")  # fmt: skip
     return parser.parse_args()
 
 
@@ -368,6 +371,9 @@ def main() -> None:
     args = parse()
     rest = [argument for argument in sys.argv[1:] if argument != "--resume"]
     with shell.plain_errors(f"\nstopped; go on with: python -m training.train {shlex.join(rest)} --resume"):
+        if args.ensemble:
+            ensemble.combine(args.ensemble, args.out)
+            return print(f"{args.out}: an ensemble of {len(args.ensemble)}")
         if args.recipe not in RECIPES:
             raise ValueError(f"there is no recipe {args.recipe!r}; choose from {', '.join(RECIPES)}")
         recipe = RECIPES[args.recipe]
@@ -376,9 +382,8 @@ def main() -> None:
         elif args.weights is not None:
             recipe = dataclasses.replace(recipe, weights=args.weights)
         recipe = shortened(override(recipe, args.set), args.epochs)
-        cells = data.read(args.data)
         options = {"limit": args.limit, "resume": args.resume, "precision": args.precision, "workers": args.workers}
-        train(recipe, args.recipe, cells, args.out, **options)
+        train(recipe, args.recipe, data.read(args.data), args.out, **options)
 
 
 if __name__ == "__main__":
