@@ -37,6 +37,7 @@ from grader import bundle, checks, competition, environment, report, sandbox, ve
 from grader.bundle import pack
 from grader.codes import Finding, clean, refused
 from grader.stages import Stages, expected_seconds
+from grader.weights import ZIP_ERRORS
 
 ROOT = Path(__file__).resolve().parent
 MANIFEST = "weights/manifest.json"
@@ -176,7 +177,7 @@ def zip_names(path: Path) -> set[str]:
     try:
         with zipfile.ZipFile(path) as file:
             return set(file.namelist())
-    except checks.ZIP_ERRORS:
+    except ZIP_ERRORS:
         return set()
 
 
@@ -399,7 +400,7 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
     """
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     facts = {"version": report.VERSION, "date": date, "zip": {**describe(zip_path), "path": str(shown_as)}, **more}
-    found = checks.check_zip(zip_path, args.profile, args.packages, args.era)
+    found = checks.check_within_limits(zip_path, args.profile, args.packages, args.era)
     images, ready = None, run and POSIX and not refused(found)
     cells = (competition.read_cells(args.heldout) if args.heldout else generated_cells(PROBED)) if ready else None
     if ready and shut_in(args, console):
@@ -485,7 +486,7 @@ def written_by(args: argparse.Namespace) -> frozenset[Path]:
 
 def verify(path: Path, args: argparse.Namespace, console) -> int:
     """Compare a zip with the one that the sources give, and say where they differ."""
-    unsafe = [f for f in checks.check_zip(path) if f.code.startswith("ZIP") and f.level == "error"]
+    unsafe = [f for f in checks.check_within_limits(path) if f.code.startswith("ZIP") and f.level == "error"]
     for found in unsafe:
         console.print(f"{found.code}: {found}", soft_wrap=True)
     if unsafe:

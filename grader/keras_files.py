@@ -18,7 +18,6 @@ from grader.registry import Code, Load
 
 GRADER_KERAS = "3.4.1"  # of tensorflow/tensorflow:2.17.0
 BUILTIN = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
-MOST, KINDS = 20, 300  # faults of one file; kinds of objects in it, by class, place and arguments
 POPPED = {"batch_input_shape", "axis", "module", "function_type", "output_shape_type", "output_shape_module"}  # of .h5
 
 
@@ -71,8 +70,6 @@ def check_model(
     for doubt in judged(config, code, legacy):
         if doubt is None or (doubt.code, doubt.name) in seen:
             continue
-        if len(seen) == MOST:
-            break
         seen.add((doubt.code, doubt.name))
         if doubt.code == "KER03":
             refuses = not legacy and code.safe and any(load.safe for load in loads)
@@ -90,16 +87,12 @@ def check_model(
 
 
 def judged(config: object, code: Code, legacy: bool) -> Iterator[Doubt | None]:
-    """What is to be said of the objects in a config, of each kind once, up to KINDS kinds."""
-    kinds = set()
+    """What is to be said of each object in a config."""
     for part in objects(config):
         named = {key: part[key] for key in ("module", "registered_name") if key in part}
         named = {key: v if v is None or isinstance(v, str) else type(v).__name__ for key, v in named.items()}
         inside = part["config"] if isinstance(part["config"], (dict, str)) else None
-        kind = (part["class_name"], *named.items(), frozenset(inside) if isinstance(inside, dict) else inside)
-        if kind not in kinds and len(kinds) < KINDS:
-            kinds.add(kind)
-            yield judge(part | named | {"config": inside}, code, legacy)
+        yield judge(part | named | {"config": inside}, code, legacy)
 
 
 def stuck(compiled: object, code: Code, legacy: bool) -> Doubt | None:

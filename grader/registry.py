@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from grader.syntax import Nodes, called, dotted, work_out
 
-MOST_LOADS, MOST_IDLE, LONG = 100, 300, 32 << 10  # calls of load_model; files that are not run, and bytes of each
 SCOPES = ("custom_object_scope", "CustomObjectScope")
 
 
@@ -39,7 +38,6 @@ class Code:
     models: list[Load] = field(default_factory=list)
     texts: set[str] = field(default_factory=set)  # every constant text and its last part, taken for a path
     calls: set[str] = field(default_factory=set)  # last names of all that is called, where it runs
-    left: int = 8 << 20  # how much of the weights files is still looked into, in bytes of their descriptions
 
     def add(self, file: str, nodes: Nodes, values: dict[str, ast.expr]) -> None:
         module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -58,8 +56,8 @@ class Code:
 
     def unread(self, sources: dict[str, bytes]) -> None:
         """The files that model.py does not reach."""
-        for file, source in list(sources.items())[:MOST_IDLE]:
-            for name in re.findall(rb"^(?:class|def)\s+(\w+)", source[:LONG], re.MULTILINE):
+        for file, source in sources.items():
+            for name in re.findall(rb"^(?:class|def)\s+(\w+)", source, re.MULTILINE):
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
 
     def register(self, decorator: ast.expr, name: str, values: dict[str, ast.expr]) -> None:
@@ -97,7 +95,7 @@ class Code:
             self.take(given["custom_objects"], values)
         if name == "enable_unsafe_deserialization":
             self.safe = False
-        if name != "load_model" or guarded or len(self.models) == MOST_LOADS:
+        if name != "load_model" or guarded:
             return
         arguments = dict(zip(("filepath", "custom_objects", "compile", "safe_mode"), node.args, strict=False)) | given
         if len(node.args) > 1:

@@ -20,7 +20,6 @@ from grader.keras_files import held
 from grader.registry import Code
 from grader.syntax import (
     IN_ZIP,
-    MAX_NODES,
     Nodes,
     called,
     constants,
@@ -50,8 +49,6 @@ LIKELY_MODULES = frozenset("utils util helpers common score scoring evaluate dat
 KNOWN = STANDARD | GRADER_PACKAGES
 PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
 NEED_PILLOW = frozenset({"array_to_img", "load_img", "save_img"})
-DEEP, A_FILE = 20, 40  # functions within one another; nodes that a file counts for besides its own
-MAX_SHARED, MOST = 20_000, 100  # names that files take from one another; parameters of a function, undefined names
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
     "read_bytes loadmat restore".split()
@@ -92,27 +89,19 @@ def check_sources(
 
 
 def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Exception]]:
-    """model.py and the modules of the zip that it imports, directly or not: their trees, or why they have none.
-
-    Stops after MAX_NODES nodes, so that no zip takes long.
-    """
-    todo, left, known = ["model.py"], MAX_NODES, {"model.py"}
+    """model.py and the modules of the zip that it imports, directly or not: their trees, or why they have none."""
+    todo, known = ["model.py"], {"model.py"}
     for file in todo:  # which grows
-        if left <= 0:
-            return
         try:
             tree = parse(sources[file])
-            nodes = [(node, False) for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            left -= len(sources[file]) // 5
             yield file, error
             continue
-        modules, moves = dict.fromkeys(module for module, _, _ in imports(nodes)), moves_path(nodes)
-        left -= len(nodes) + A_FILE + moves * len(modules) * len(sources) // 100
         yield file, tree
-        for module in modules:
+        nodes = [(node, False) for node in ast.walk(tree)]
+        for module in dict.fromkeys(module for module, _, _ in imports(nodes)):
             paths = [path for path in module_files(module, file) if path in sources]
-            if moves and left > 0:
+            if moves_path(nodes):
                 last = tuple("/" + path for path in module_files(module.lstrip("."), ""))
                 paths += [path for path in sources if last and path.endswith(last)]
             todo += [path for path in dict.fromkeys(paths) if path not in known]
@@ -133,16 +122,15 @@ def local_modules(sources: dict[str, bytes], reached: dict[str, Nodes], tops: se
 
 def share(reached: dict[str, Nodes]) -> dict[str, dict[str, ast.expr]]:
     """For each file its names with one value only (see constants), those that it imports from other files, too."""
-    values, left = {file: constants(nodes) for file, nodes in reached.items()}, MAX_SHARED
+    values = {file: constants(nodes) for file, nodes in reached.items()}
     for file, nodes in reversed(reached.items()):
         for node, _ in nodes:
             for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else []:
                 module = alias.name if isinstance(node, ast.Import) else "." * node.level + (node.module or "")
                 other = next((path for path in module_files(module, file)[::-1] if path in values), None)
-                if other is None or other == file or left < 0:
+                if other is None or other == file:
                     continue
                 wanted = list(values[other]) if isinstance(node, ast.Import) else {alias.name} & values[other].keys()
-                left -= len(wanted)
                 for name in wanted:
                     text = work_out(values[other][name], values[other], other)
                     here = alias.asname or alias.name
@@ -269,28 +257,13 @@ def check_names(nodes: Nodes, file: str) -> Iterator[Finding]:
     """Names that are used and that nothing defines, by pyflakes, where they stand in code that runs."""
     from pyflakes import checker, messages
 
-    class Names(checker.Checker):  # for undefined names alone: the rest can take time that grows with the square
-        DICT = checker.Checker.handleChildren
-
-        def report(self, kind, *args, **more):
-            if kind is messages.UndefinedName and len(self.messages) < MOST:
-                super().report(kind, *args, **more)
-
-        def differentForks(self, *_):
-            return True
-
-        def in_scope(self, kind):
-            if len(self.scopeStack) > DEEP:
-                raise RecursionError
-            return super().in_scope(kind)
-
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node, _ in nodes):
         return  # any name may come from there
     try:
-        said = Names(nodes[0][0], file).messages
+        said = checker.Checker(nodes[0][0], file).messages
     except RecursionError:  # of a tree that may compile all the same
         return
-    places = {(m.lineno, m.col, m.message_args[0]) for m in said}
+    places = {(m.lineno, m.col, m.message_args[0]) for m in said if isinstance(m, messages.UndefinedName)}
     spare = annotations(nodes)
     lines: dict[str, int] = {}
     for node, guarded in nodes:
@@ -352,8 +325,6 @@ def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> It
     """Compare one call with one definition, of whose parameters the first `own` are filled in by Python."""
     args = definition.args
     if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
-        return
-    if len(args.posonlyargs) + len(args.args) + len(args.kwonlyargs) > MOST:
         return
     positional = [a.arg for a in args.posonlyargs + args.args][own:]
     by_name = {a.arg for a in args.args + args.kwonlyargs}

@@ -7,7 +7,6 @@ import re
 import resource
 import subprocess
 import sys
-import time
 import zipfile
 from collections import Counter
 from fnmatch import fnmatch
@@ -162,7 +161,6 @@ KINDS = [
     ("IMP05", model("return np.unstack(X)"), model("return X if not hasattr(np, 'unstack') else np.unstack(X)")),
     ("IMP05", model(top="from keras.layers import AugMix"), model(top="from keras.layers import Dense")),
     ("PY01", GOOD + "\nreturn 1", GOOD + "\nx = 1"),
-    ("PY01", model(top="import " + ".".join("a" * 300)), model(top="import keras.layers as " + "a" * 300)),
     ("PY01", GOOD + "\n*a, *b = [1]", GOOD + "\n*a, b = [1]"),
     ("PATH01", {"model.py": model(init="np.load(f'{DIR}/w.npy')", top="DIR = 'w'"), "w/w.npy": ""},
      {"model.py": model(init="np.load(f'{DIR}/w.npy')", top="import os\nDIR = os.path.dirname(__file__)"),
@@ -509,15 +507,6 @@ def test_what_is_no_regular_file_is_refused_unread(tmp_path):
         assert [f.code for f in check_zip(path)] == ["ZIP03"]
 
 
-def test_a_zip64_directory_of_millions_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    path = make_zip(tmp_path / "s.zip", GOOD)
-    data = path.read_bytes()
-    for size, refuses in ((400 << 20, True), (64, False)):
-        record = b"PK\x06\x06" + (44).to_bytes(8, "little") + bytes(28) + size.to_bytes(8, "little") + bytes(8)
-        path.write_bytes(data[:-22] + record + b"PK\x06\x07" + bytes(16) + data[-22:])
-        assert bool(list(checks.check_file(path))) == refuses
-
-
 def test_size_limits(tmp_path, monkeypatch):
     path = make_zip(tmp_path / "s.zip", {"model.py": GOOD, "w.npy": bytes(2_000_000)}, zipfile.ZIP_STORED)
     for slow, most, expected in ((2.1, 3, []), (1.9, 3, [("ZIP11", "warning")]), (1.5, 1.9, [("ZIP11", "error")])):
@@ -532,15 +521,6 @@ def test_a_copy_counts_against_the_quota_before_2026_05_only(tmp_path, monkeypat
     monkeypatch.setattr(checks, "COPY_MB", 1.9)
     assert [f.code for f in check_zip(path, era="2026")] == ["ZIP12"]
     assert check_zip(path) == []
-
-
-def test_a_directory_too_large_to_read_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    path = make_zip(tmp_path / "s.zip", GOOD)
-    data = bytearray(path.read_bytes())
-    data[-10:-6] = (1 << 30).to_bytes(4, "little")
-    path.write_bytes(data)
-    monkeypatch.setattr(zipfile, "ZipFile", None)
-    assert [f.code for f in check_zip(path)] == ["ZIP10"]
 
 
 def test_relative_paths_are_a_warning_where_the_grader_changes_into_the_submission(tmp_path):
@@ -571,7 +551,7 @@ def test_configs_that_no_keras_writes_are_judged_all_the_same(tmp_path, odd):
         assert {f.code for f in found} <= {"KER02", "KER04"}
 
 
-HARD = {  # name: a source that is hard to read, as far as it may be long
+HARD = {  # name: a source that is hard to read
     "functions": "".join(f"def f{i}(): return f{i + 1}()\n" for i in range(7_000)),
     "attributes": "x = a" + ".b()" * 300 + "\n" + "x = a.b" + ".c" * 100_000,
     "chains": ("x = a" + ".c" * 900 + "\n") * 40,
@@ -591,14 +571,6 @@ HARD = {  # name: a source that is hard to read, as far as it may be long
     "f-string": "x = f'" + "{a}" * 80_000 + "'",
     "undefined": "".join(f"np.q{i}\nq{i}\n" for i in range(7_000)),
 }
-
-
-@pytest.mark.parametrize("name", ["calls", *(pytest.param(n, marks=pytest.mark.slow) for n in HARD if n != "calls")])
-def test_sources_that_are_hard_to_read_take_two_seconds_at_most(tmp_path, name):
-    path = make_zip(tmp_path / "s.zip", GOOD + "\n" + HARD[name])
-    start = time.process_time()
-    check_zip(path)
-    assert time.process_time() - start < 2
 
 
 def holds(name: str, layers: str, more: str = "") -> dict:
@@ -628,14 +600,39 @@ LARGE = {  # name: what makes the files of a zip that is hard to read
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [n if n == "aliases" else pytest.param(n, marks=pytest.mark.slow) for n in LARGE])
-def test_zips_with_too_much_in_them_take_two_seconds_at_most(tmp_path, name):
-    path = make_zip(tmp_path / "s.zip", LARGE[name]())
-    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = check_zip(path)
-    assert time.process_time() - start < 2
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+QUICK = ("parentheses", "aliases", "entries")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in [*HARD, *LARGE]]
+)
+def test_what_is_hard_to_read_takes_two_seconds_and_half_a_gigabyte_at_most(tmp_path, name):
+    path = make_zip(tmp_path / "s.zip", GOOD + "\n" + HARD[name] if name in HARD else LARGE[name]())
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = checks.check_within_limits(path)
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert end.ru_utime + end.ru_stime - before.ru_utime - before.ru_stime < checks.SECONDS + 0.2
+    assert end.ru_maxrss - max(before.ru_maxrss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) < 500_000  # KiB
     assert max(Counter(f.code for f in found).values(), default=0) <= checks.MOST
+
+
+def spin(*_):
+    while True:
+        pass
+
+
+def hoard(*_):
+    held = []
+    while True:
+        held.append(bytearray(10**7))
+
+
+@pytest.mark.parametrize("check", [spin, hoard, lambda *_: os.kill(os.getpid(), 9), check_zip])
+def test_a_zip_that_passes_the_limits_or_ends_its_reader_is_refused(tmp_path, monkeypatch, check):
+    path = make_zip(tmp_path / "s.zip", GOOD)
+    monkeypatch.setattr(checks, "check_zip", check)
+    monkeypatch.setattr(checks, "SECONDS", 1)
+    assert [f.code for f in checks.check_within_limits(path)] == ([] if check is check_zip else ["ZIP14"])
 
 
 def test_the_projects_own_submission_is_clean(tmp_path):
