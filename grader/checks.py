@@ -294,5 +294,5 @@ def check_metadata(entries: dict[str, Entry], era: str) -> Iterator[Finding]:
         if has_command(entries[name].head):
             yield finding("MET01", name=name)
     size = sum(entry.size for entry in entries.values()) / 1e6
-    if not named and size > COPY_MB and ERAS[era].copied_to_output:
+    if not named and size > COPY_MB and not ERAS[era].over_predictions:
         yield finding("ZIP12", size=f"{size:.0f}")

@@ -2,7 +2,7 @@
 
     check_model(config, "net.keras", code, loads)     one whole model's config; `code` says what the sources register
 
-The table keras_table.json is made from the grader's Keras by keras_table.py.
+The table keras_table.json is made from the grader's Keras by tests/keras_table.py.
 """
 
 from __future__ import annotations

@@ -201,6 +201,7 @@ def watch(root: Path, limits: Limits, tick: Callable[[float], None] | None) -> J
     job.peak_memory = max(job.peak_memory, said.get("peak", 0))
     job.stopped = job.stopped or ("disk" if said.get("disk") else None)
     job.seconds = time.monotonic() - start
+    sandbox.unlock(root / "app/output")
     job.exit_code = 137 if job.stopped else process.returncode
     job.stdout, job.stderr = out.text(), err.text()
     return job

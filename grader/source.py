@@ -9,7 +9,7 @@ source counts as run says syntax.py.
 from __future__ import annotations
 
 import ast
-import bisect
+import inspect
 import posixpath
 import re
 import sys
@@ -29,7 +29,6 @@ from grader.syntax import (
     fallbacks,
     imports,
     module_files,
-    parameters,
     parse,
     required,
     walk,
@@ -234,19 +233,14 @@ def check_model(tree: ast.Module) -> Iterator[Finding]:
         return
     methods = {node.name: node for node in definitions(model.body) if isinstance(node, ast.FunctionDef)}
     inherits = any(getattr(base, "id", "") != "object" for base in model.bases)
-    if "__init__" in methods:
-        needed = required(methods["__init__"])[1:]
-        if needed:
-            yield finding("PY03", names=", ".join(needed))
+    if "__init__" in methods and (needed := required(methods["__init__"])[1:]):
+        yield finding("PY03", names=", ".join(needed))
     if "predict" in methods:
-        predict = methods["predict"]
-        own = 0 if "staticmethod" in decorators(predict) else 1
-        takes = len(predict.args.posonlyargs + predict.args.args)
-        needed = required(predict)
-        if takes < own + 1 and not predict.args.vararg:
-            yield finding("PY04", how=f"has a predict({', '.join(parameters(predict))}) that takes no images")
-        elif len(needed) > own + 1:
-            yield finding("PY04", how=f"has a predict that needs more than X ({', '.join(needed[own + 1 :])})")
+        own = [] if "staticmethod" in decorators(methods["predict"]) else ["self"]
+        try:
+            signature(methods["predict"]).bind(*own, "X")
+        except TypeError as error:
+            yield finding("PY04", how=f"has a predict that cannot be called with images alone ({error})")
     elif any(isinstance(node, ast.AsyncFunctionDef) and node.name == "predict" for node in model.body):
         yield finding("PY04", how="has an async predict, which returns no labels when called")
     elif not inherits and "predict" not in {n.id for n in ast.walk(model) if isinstance(n, ast.Name)}:
@@ -291,107 +285,103 @@ def rebindings(nodes: Nodes) -> set[str]:
 
 def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
     """Calls of the file's own functions, and of self's own methods, that do not fit the definition."""
-    every = [node for node, _ in nodes]
-    module = every[0]
+    module = nodes[0][0]
     functions = {n.name: n for n in module.body if isinstance(n, ast.FunctionDef) and not n.decorator_list}
     rebound = rebindings(nodes) | {  # as a function within another one, or defined under a condition
         inner.name
-        for n in every
+        for n, _ in nodes
         if not isinstance(n, (ast.Module, ast.ClassDef))
         for inner in ast.iter_child_nodes(n)
         if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
-    calls = [node for node, guarded in nodes if isinstance(node, ast.Call) and not guarded]
-    for call in calls:
-        if isinstance(call.func, ast.Name) and call.func.id in functions and call.func.id not in rebound:
-            yield from fits(call, functions[call.func.id], 0, file)
-    methods = {}  # of each call, by the innermost class around it
-    todo = [(module, {})]
+    run = {node for node, guarded in nodes if isinstance(node, ast.Call) and not guarded}
+    todo: list[tuple[ast.AST, dict]] = [(module, {})]  # with the methods of the innermost class around it
     while todo:
-        node, inside = todo.pop()
+        node, methods = todo.pop()
         if isinstance(node, ast.ClassDef):
-            inside = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
-        methods[node] = inside
-        todo += [(child, inside) for child in ast.iter_child_nodes(node)]
-    for call in calls:
-        method = methods[call].get(called(call))
-        if method and dotted(call.func) == f"self.{method.name}":
+            methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
+        todo += [(child, methods) for child in ast.iter_child_nodes(node)]
+        name = dotted(node.func) if node in run else ""
+        if name in functions and name not in rebound:
+            yield from fits(node, functions[name], 0, file)
+        elif name.startswith("self.") and (method := methods.get(name[5:])):
             own = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(tuple(decorators(method)))
             if own is not None:
-                yield from fits(call, method, own, file)
+                yield from fits(node, method, own, file)
 
 
 def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> Iterator[Finding]:
     """Compare one call with one definition, of whose parameters the first `own` are filled in by Python."""
-    args = definition.args
-    if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
-        return
-    positional = [a.arg for a in args.posonlyargs + args.args][own:]
-    by_name = {a.arg for a in args.args + args.kwonlyargs}
-    faults = [
-        f"the keyword {keyword.arg}, which it does not take"
-        for keyword in call.keywords
-        if keyword.arg not in by_name and not args.kwarg
-    ]
-    if len(call.args) > len(positional) and not args.vararg:
-        faults.append(f"{len(call.args)} arguments, but it takes {len(positional)}")
-    given = set(positional[: len(call.args)]) | {k.arg for k in call.keywords}
-    missing = [name for name in required(definition)[own:] if name not in given]
-    if missing:
-        faults.append(f"no value for {', '.join(missing)}, which it needs")
-    for how in faults:
-        yield finding("PY06", file=file, line=call.lineno, name=definition.name, how=how)
+    if not any(isinstance(a, ast.Starred) for a in call.args) and all(k.arg for k in call.keywords):
+        try:
+            signature(definition).bind(*[None] * own, *call.args, **{k.arg: k.value for k in call.keywords})
+        except TypeError as error:
+            yield finding("PY06", file=file, line=call.lineno, name=definition.name, how=str(error))
 
 
-def following(names: list[str], start: str) -> str:
-    """The first of sorted names that does not come before `start`; "" if there is none."""
-    at = bisect.bisect_left(names, start)
-    return names[at] if at < len(names) else ""
+def signature(definition: ast.FunctionDef) -> inspect.Signature:
+    args, needed, parameter = definition.args, required(definition), inspect.Parameter
+    kinds = {
+        parameter.POSITIONAL_ONLY: args.posonlyargs,
+        parameter.POSITIONAL_OR_KEYWORD: args.args,
+        parameter.VAR_POSITIONAL: [args.vararg] if args.vararg else [],
+        parameter.KEYWORD_ONLY: args.kwonlyargs,
+        parameter.VAR_KEYWORD: [args.kwarg] if args.kwarg else [],
+    }
+    every = [(arg.arg, kind) for kind, group in kinds.items() for arg in group]
+    open_ = (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return inspect.Signature(
+        [parameter(n, k, default=parameter.empty if n in needed or k in open_ else None) for n, k in every]
+    )
 
 
 def check_paths(
     nodes: Nodes, values: dict[str, ast.expr], file: str, names: list[str], profile: str
 ) -> Iterator[Finding]:
     """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip."""
-
-    def within(path: str) -> bool:  # a checkpoint is named by what its files' names begin with
-        ends = ("/", ".") if called(node) == "restore" else ("/",)
-        return following(names, path) == path or any(following(names, path + e).startswith(path + e) for e in ends)
-
     own = {n.name for n, _ in nodes if isinstance(n, ast.FunctionDef)}
     moves = any(isinstance(n, ast.Call) and called(n) == "chdir" for n, _ in nodes)
-    for node, guarded in nodes:
-        if not isinstance(node, ast.Call) or guarded:
-            continue
-        keywords = {k.arg: k.value for k in node.keywords}
-        weights = keywords.get("weights")
-        applications = "applications" in dotted(node.func).split(".")
-        if getattr(weights, "value", None) == "imagenet" or (applications and weights is None and not node.args):
-            if called(node) not in ("preprocess_input", "decode_predictions"):
-                yield finding("NET01", file=file, line=node.lineno)
+    for node in (n for n, guarded in nodes if isinstance(n, ast.Call) and not guarded):
+        if fetches(node):
+            yield finding("NET01", file=file, line=node.lineno)
         if called(node) not in LOADERS or dotted(node.func).removeprefix("self.") in own:
             continue
-        first = [*node.args[:1], *(keywords[k] for k in ("file", "filepath", "filename", "path") if k in keywords)]
-        if isinstance(node.func, ast.Attribute) and called(node) in ("open", "read_text", "read_bytes"):
-            method_of = work_out(node.func.value, values, file)  # Path(...).open()
-        else:
-            method_of = None
-        path = method_of if method_of is not None else first and work_out(first[0], values, file)
-        given = [*(node.args[1:2] if method_of is None else node.args[:1]), keywords.get("mode")]
-        modes = [a.value for a in given if isinstance(getattr(a, "value", None), str)]
-        if not path or "\0" in path or re.search("[wax]", "".join(modes) if called(node) == "open" else ""):
+        path = opened(node, values, file)
+        said = {"file": file, "at": f" line {node.lineno}", "name": path}
+        if not path or "\0" in path or re.match(r"\w+://", path):
             continue
-        line = node.lineno
-        if path.startswith(IN_ZIP):
-            path = posixpath.normpath(path[len(IN_ZIP) :])
-            if not within(path):
-                yield finding("PATH03", file=file, at=f" line {line}", name=path)
-        elif path.startswith(("/", "~")) or re.match(r"[A-Za-z]:[\\/]", path):
+        if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:[\\/]", path):
             if not path.startswith(ELSEWHERE):
-                yield finding("PATH02", file=file, at=f" line {line}", name=path)
-        elif not re.match(r"\w+://", path):
-            if not within(posixpath.normpath(path)):
-                yield finding("PATH03", file=file, at=f" line {line}", name=path)
-            elif not moves:
-                level = "error" if profile == "strict" else "warning"
-                yield finding("PATH01", level, file=file, at=f" line {line}", name=path)
+                yield finding("PATH02", **said)
+            continue
+        inside = posixpath.normpath(path.removeprefix(IN_ZIP))
+        if not within(inside, names, ("/", ".") if called(node) == "restore" else ("/",)):
+            yield finding("PATH03", **said | ({"name": inside} if path.startswith(IN_ZIP) else {}))
+        elif not path.startswith(IN_ZIP) and not moves:
+            yield finding("PATH01", "error" if profile == "strict" else "warning", **said)
+
+
+def fetches(call: ast.Call) -> bool:
+    """Whether a call loads pretrained weights from the internet."""
+    weights = next((k.value for k in call.keywords if k.arg == "weights"), None)
+    network = "applications" in dotted(call.func).split(".") and weights is None and not call.args
+    wanted = getattr(weights, "value", None) == "imagenet" or network
+    return wanted and called(call) not in ("preprocess_input", "decode_predictions")
+
+
+def opened(call: ast.Call, values: dict[str, ast.expr], file: str) -> str | None:
+    """The path of the file that a call of one of LOADERS reads; None where it is open, or written."""
+    keywords = {k.arg: k.value for k in call.keywords}
+    first = [*call.args[:1], *(keywords[k] for k in ("file", "filepath", "filename", "path") if k in keywords)]
+    path, given = first and work_out(first[0], values, file), call.args[1:2]
+    if isinstance(call.func, ast.Attribute) and called(call) in ("open", "read_text", "read_bytes"):
+        method_of = work_out(call.func.value, values, file)  # Path(...).open()
+        path, given = (path, given) if method_of is None else (method_of, call.args[:1])
+    modes = [getattr(a, "value", None) for a in (*given, keywords.get("mode"))]
+    written = called(call) == "open" and any(isinstance(m, str) and re.search("[wax]", m) for m in modes)
+    return None if written else path or None
+
+
+def within(path: str, names: list[str], ends: tuple[str, ...]) -> bool:
+    """Whether the zip has this file, or files whose names begin with it and one of `ends`."""
+    return path in names or any(name.startswith(tuple(path + end for end in ends)) for name in names)

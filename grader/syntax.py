@@ -147,10 +147,6 @@ def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from definitions(getattr(node, field, []))
 
 
-def parameters(node: ast.FunctionDef) -> list[str]:
-    return [a.arg for a in node.args.posonlyargs + node.args.args + node.args.kwonlyargs]
-
-
 def required(node: ast.FunctionDef) -> list[str]:
     """Names of the parameters without a default, `self` included."""
     args = node.args

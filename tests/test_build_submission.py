@@ -6,6 +6,7 @@ import html
 import io
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -18,10 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import build_submission
 from grader import competition, environment, report, runner, sandbox, verdict, worker
 from grader.codes import CODES, finding
+from grader.stages import Stages, expected_seconds
 from tests import digests
 from tests.submissions import GOOD, RIGHT, cells, hdf5, make_zip, model, npz
 
@@ -95,8 +98,7 @@ def test_a_good_submission_is_built_scored_and_reported(command, source, tmp_pat
     ):
         assert words in out
     assert max(map(len, out.splitlines())) <= 80
-    documented = re.findall(r"^    (\w+)  ", report.__doc__, re.MULTILINE)
-    assert set(made) <= set(documented)
+    assert set(made) <= set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/CHECKING.md").read_text(), re.MULTILINE))
     assert not list(Path().glob("*.part"))
 
 
@@ -226,18 +228,17 @@ def test_two_that_write_one_file_leave_it_whole(tmp_path):
 
 def test_folders_of_killed_rehearsals_go_and_those_of_living_ones_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for name in ("killed", "living", "fresh"):
-        (tmp_path / f"{build_submission.PREFIX}{name}" / "app").mkdir(parents=True)
-        age = 0 if name == "fresh" else 2 * build_submission.FRESH
-        os.utime(tmp_path / f"{build_submission.PREFIX}{name}", (time.time() - age,) * 2)
-    (tmp_path / "another").mkdir()
-    os.utime(tmp_path / "another", (0, 0))
-    (tmp_path / f"{build_submission.PREFIX}link").symlink_to(tmp_path / "another")
-    with build_submission.locked(tmp_path / f"{build_submission.PREFIX}living"):
-        with build_submission.workplace() as folder:
-            assert folder.is_dir()
-    left = {path.name.removeprefix(build_submission.PREFIX) for path in tmp_path.iterdir()}
-    assert left == {"living", "fresh", "another", "link"} and not folder.exists()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = f"{build_submission.PREFIX}{platform.node()}"
+    killed = tmp_path / f"{here}-{ended.pid}-a"
+    kept = [f"{here}-{os.getppid()}-a", f"{build_submission.PREFIX}elsewhere-{ended.pid}-a", f"{here}-x", "another"]
+    for name in (killed, *kept):
+        (tmp_path / name / "app").mkdir(parents=True)
+    (tmp_path / f"{here}-{ended.pid}-b").symlink_to(tmp_path / "another")
+    with build_submission.workplace() as folder:
+        assert folder.is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, f"{here}-{ended.pid}-b"}
 
 
 @pytest.mark.slow
@@ -273,7 +274,8 @@ NOISY = "noise = {}.normal(0, 12, {})\nreturn np.clip((X[:, 0, 0, 0] + noise) //
 HOLD = "held = np.ones({}_000_000)\nwhile held.sum() > 5e7: pass\n" + RIGHT
 AND_THEN = "labels = " + LABELS + "\n{}\nreturn labels"
 REHEARSED = [
-    ("RUN01", model("return {}['labels']"), GOOD, []),
+    ("RUN01", model("return cv2.resize(X, (9, 9))", top="try:\n    import cv2\nexcept ImportError:\n    cv2 = None"),
+     GOOD, []),
     ("RUN02", model("os._exit(0)", top="import os"), GOOD, []),
     ("IMP01", model(COMPUTED.format("keras_cv") + "importlib.import_module(name)\n" + RIGHT, top="import importlib"),
      model(COMPUTED.format("json") + "importlib.import_module(name)\n" + RIGHT, top="import importlib"), []),
@@ -311,9 +313,14 @@ def rehearse(command, path, source, options=()):
     )
 
 
-@pytest.mark.parametrize(
-    "code, faulty, options", [(c, f, o) for c, f, _, o in REHEARSED], ids=[r[0] for r in REHEARSED]
-)
+QUICK = {"RUN01", "RUN02", "OUT01", "LIM01", "LIM02", "LIM06", "PRO01", "PRO02", "PRO05", "PRO09"}
+FAULTS = [  # what is not among the quick ones is judged below without a run
+    pytest.param(code, faulty, options, id=code, marks=[pytest.mark.slow] * (code not in QUICK))
+    for code, faulty, _, options in REHEARSED
+]
+
+
+@pytest.mark.parametrize("code, faulty, options", FAULTS)
 def test_each_fault_of_a_rehearsal_has_its_code(command, tmp_path, code, faulty, options):
     status, out, made = rehearse(command, tmp_path, faulty, options)
     found = {f["code"]: f for f in made["findings"]}
@@ -321,6 +328,56 @@ def test_each_fault_of_a_rehearsal_has_its_code(command, tmp_path, code, faulty,
     assert status == (1 if CODES[code].level != "warning" else 0)
     assert f"{code} {found[code]['level']}" in out
     assert re.fullmatch(r"[^\n]+; on the platform, [^\n]+; [^\n]+\.", found[code]["message"])
+    assert code != "RUN01" or "before that it did not find cv2, which the grader lacks" in found[code]["message"]
+
+
+@pytest.mark.parametrize("labels, code", [
+    (np.eye(8), "OUT01"), (np.zeros((8, 1), int), "OUT02"), (np.zeros(7, int), "OUT02"), (np.zeros(8), "OUT03"),
+    (np.zeros(8, bool), "OUT03"), (np.arange(8) + 1, "OUT04"), (np.arange(8) - 1, "OUT04"),
+    (np.array([None] * 8), "OUT05"), (np.arange(8).astype(np.int8), None), (np.arange(8).astype(np.uint64), None),
+])  # fmt: skip
+def test_labels_that_break_the_contract(tmp_path, labels, code):
+    np.save(tmp_path / "p.npy", labels)
+    if code is None:
+        assert verdict.read_labels(tmp_path / "p.npy", 8, 8).tolist() == list(range(8))
+    else:
+        with pytest.raises(ValueError) as error:
+            verdict.read_labels(tmp_path / "p.npy", 8, 8)
+        assert error.value.args[0].code == code
+
+
+@pytest.mark.parametrize("status, error, message, code, level", [
+    (1, "KeyError", "'labels'", "RUN01", "error"), (0, "", "", "RUN02", "error"), (135, "", "", "LIM08", "error"),
+    (1, "ModuleNotFoundError", "No module named 'keras_cv.layers'", "IMP01", "error"),
+    (1, "ModuleNotFoundError", "No module named 'keras'", "RUN01", "error"),
+    (1, "FileNotFoundError", "[Errno 2] No such file or directory: 'w.npy'", "PATH01", "error"),
+    (1, "ValueError", "File not found: filepath=w.keras. Please ensure", "PATH01", "error"),
+    (1, "FileNotFoundError", "[Errno 2] No such file or directory: '/content/w.npy'", "PATH02", "error"),
+    (1, "FileNotFoundError", "[Errno 2] No such file or directory: '/app/ingested_program/w.npy'", "RUN01", "error"),
+    (1, "OSError", "[Errno 28] No space left on device", "LIM03", "error"),
+    (1, "URLError", "<urlopen error [Errno -3] Temporary failure in name resolution>", "NET02", "warning"),
+])  # fmt: skip
+def test_why_a_run_left_no_labels(status, error, message, code, level):
+    job = worker.Job(exit_code=status, notes={"stage": "Model()", "error": error, "message": message})
+    found = verdict.judge_crash(job, worker.Limits())
+    assert (found.code, found.level) == (code, level)
+
+
+def test_what_probe_scoring_and_forecast_say_becomes_findings(tmp_path):
+    labels, limits = np.arange(64) % 8, worker.Limits()
+    for name, size in (("half", 32), ("again", 64), ("once_more", 64), ("shuffled", 64), ("float64", 32),
+                       ("float32", 64)):  # fmt: skip
+        np.save(tmp_path / f"{name}.npy", labels[:size])
+    job = worker.Job(notes={"stage": "done", "errors": {"changed": "half", "alone": "TypeError: x", "scaled": "y"}})
+    found = verdict.judge_probes(job, tmp_path, labels, None, limits, 8)
+    assert [f.code for f in found] == ["PRO04", "PRO07"] and "a single image: TypeError: x" in found[1].wrong
+    np.save(tmp_path / "float32.npy", 7 - labels)
+    assert [f.code for f in verdict.judge_probes(job, tmp_path, labels, None, limits, 8)] == ["PRO04", "PRO07", "PRO03"]
+    run = worker.Run(status="Failed", detail="Error, the output directory already contains a metadata file")
+    assert [f.code for f in verdict.judge_run(run, 8, limits)] == ["OUT06"]
+    for seconds, codes in ((299, []), (301, ["LIM05"])):
+        expected = {"images": 9, "seconds": seconds, "memory_mb": 9, "memory_mb_per_image": 0.1}
+        assert [f.code for f in verdict.judge_forecast(expected, limits)] == codes
 
 
 TWINS = [pytest.param(twin, options, id=code) for code, _, twin, options in REHEARSED if twin is not GOOD]
@@ -370,12 +427,12 @@ def test_random_augmentation_that_changes_few_labels_is_found(command, tmp_path)
     assert status == 1 and "PRO01" in {f["code"] for f in made["findings"]}
 
 
-@pytest.mark.parametrize("said, codes", [(1.0, []), (1.1, ["PRO06"])])
-def test_accuracy_far_below_the_manifests_is_a_warning(command, source, tmp_path, said, codes):
-    manifest = source / "weights/manifest.json"
-    manifest.write_text(manifest.read_text().replace("0.99", f'{{"accuracy": {said}}}'))
-    status, _, made = command("--source", source, "--heldout", npz(tmp_path / "cells.npz"))
-    assert (status, [f["code"] for f in made["findings"]]) == (0, codes)
+@pytest.mark.parametrize("said, codes", [('{"accuracy": 1}', []), ('{"accuracy": 1.1}', ["PRO06"]), ("1.1", ["PRO06"]),
+                                         ("null", [])])  # fmt: skip
+def test_accuracy_far_below_the_manifests_is_a_warning(said, codes):
+    manifest = f'{{"scores": {{"validation": {said}}}}}'.encode()
+    found = verdict.judge_accuracy(np.diag([8] * 8), NAMES, manifest)
+    assert [(f.code, f.level) for f in found] == [(code, "warning") for code in codes]
 
 
 def test_every_code_is_provoked_by_a_test():
@@ -421,22 +478,26 @@ def test_a_constant_answer_to_images_in_0_to_1_says_nothing_of_the_scale(tmp_pat
         assert [f.code for f in found] == codes
 
 
-def test_a_forecast_is_a_straight_line_through_two_calls():
+def test_a_forecast_is_a_straight_line():
     notes = {
         "images": 100,
-        "seconds": {"load": 10.0, "half": 1.0, "again": 2.0},
-        "memory": {"half": 10**5, "again": 2 * 10**5},
+        "seconds": {"once_more": 2.0, "twice": 3.5},
+        "memory": {"again": 10**5, "once_more": 1.1 * 10**5, "twice": 3.1 * 10**5},
     }
-    made = verdict.forecast(worker.Job(notes=notes), 1000)
-    assert made["seconds"] == pytest.approx(10 + 1000 * 0.02)
-    assert made["memory_mb_per_image"] == pytest.approx(10**5 * 1024 / 50 / 1e6)
-    assert made["memory_mb"] == pytest.approx(204.8 + 900 * 2.048)
-    longer = verdict.forecast(worker.Job(notes=notes), 1000, (500, 25.0, 244_800_000))  # says more
-    assert longer["memory_mb"] == pytest.approx(244.8 + 500 * 0.1)
-    assert longer["seconds"] == pytest.approx(25 + 500 * 15 / 500) and longer["seconds_per_image"] == 15 / 500
+    probe = worker.Job(notes=notes)
+    made = verdict.forecast(probe, 1000, worker.Job(seconds=6.0, peak_memory=10**8), 100)
+    assert made["seconds_per_image"] == pytest.approx(0.015) and made["seconds_load"] == pytest.approx(4.5)
+    assert made["seconds"] == pytest.approx(4.5 + 1000 * 0.015)
+    each = 1.9 * 10**5 * 1024 / 100 / 1e6  # less the 10,000 KiB that an equal call took
+    assert made["memory_mb_per_image"] == pytest.approx(each) and made["memory_mb"] == pytest.approx(100 + 900 * each)
+    job = worker.Job(notes={"seconds": {"predict": 15.0}}, seconds=20.0, peak_memory=347_440_000)
+    longer = verdict.forecast(probe, 1000, job, 500)  # says more
+    assert longer["seconds"] == pytest.approx(20 + 500 * 0.03) and longer["seconds_load"] == 5
     assert longer["memory_mb_per_image"] == pytest.approx(0.1)
-    assert verdict.forecast(worker.Job(notes=notes), 1000, (200, 99.0, 10**9)) == made
-    assert verdict.forecast(worker.Job(notes={"images": "many"}), 1000) == {}
+    assert longer["memory_mb"] == pytest.approx(347.44 + 500 * 0.1)
+    notes["memory"]["twice"] = notes["memory"]["once_more"]
+    assert verdict.forecast(probe, 1000, worker.Job(seconds=6.0), 100)["memory_mb_per_image"] == 0
+    assert verdict.forecast(worker.Job(notes={"images": "many"}), 1000, job, 500) == {}
 
 
 def test_mistakes_are_shown_on_a_page_that_needs_nothing_else(command, tmp_path):
@@ -461,23 +522,25 @@ SURE = """
     def predict_proba(self, X):
         chances = np.zeros((len(X), 8))
         chances[:, 5] = 1 - np.arange(len(X))[::-1] / 10
-        return {}
+        return chances
 """
 
 
-@pytest.mark.parametrize(
-    "given", ["chances", "[object()] * 8", "chances * 2", "chances[:, :3]", "chances + float('nan')"]
-)
-def test_mistakes_have_the_models_confidence_the_surest_first(command, tmp_path, given):
-    flawed = model(f"labels = {LABELS}\nlabels[labels == 3] = 5\nreturn labels") + SURE.format(given)
+def test_mistakes_have_the_models_confidence_the_surest_first(command, tmp_path):
+    flawed = model(f"labels = {LABELS}\nlabels[labels == 3] = 5\nreturn labels") + SURE
     path, heldout = make_zip(tmp_path / "s.zip", flawed), npz(tmp_path / "cells.npz")
     _, out, made = command("--check", path, "--rehearse", "--without-isolation", "--heldout", heldout)
+    assert made["confidences"] == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], out
     page = Path("report.html").read_text()
-    if given == "chances":
-        assert made["confidences"] == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], out
-        assert re.findall(r"([\d.]+)% sure", page) == ["99.9", "90.0", "80.0", "70.0", "60.0", "50.0", "40.0"]
-    else:
-        assert made["confidences"] == [] and "% sure" not in page
+    assert re.findall(r"([\d.]+)% sure", page) == ["99.9", "90.0", "80.0", "70.0", "60.0", "50.0", "40.0"]
+
+
+def test_confidences_are_probabilities_of_all_classes_or_none(tmp_path):
+    chances, labels = np.full((3, 8), 0.125), np.array([7, 0, 3])
+    for given, read in ((chances, [0.125] * 3), (chances * 9, []), (chances[:, :3], []), (chances + np.nan, []),
+                        (np.array([object()] * 3), [])):  # fmt: skip
+        np.save(tmp_path / "c.npy", given)
+        assert verdict.read_confidences(tmp_path / "c.npy", labels) == read
 
 
 def test_few_images_say_nothing_of_many(command, tmp_path):
@@ -487,18 +550,19 @@ def test_few_images_say_nothing_of_many(command, tmp_path):
     assert made["findings"] == [] and "the memory cannot be told from 64" in " ".join(out.split())
 
 
-def test_seconds_are_expected_by_the_last_report_on_this_zip(command, tmp_path):
-    zip_path, heldout = make_zip(tmp_path / "s.zip", GOOD), npz(tmp_path / "cells.npz")
-    made = command("--check", zip_path, "--rehearse", "--without-isolation", "--heldout", heldout)[2]
-    made["forecast"] |= {"seconds_load": 8, "seconds_per_image": 0.5}
-    made["rehearsal"]["jobs"]["probe"]["seconds"] = 70
-    Path("old.json").write_text(json.dumps(made))
-    arguments = ["--rehearse", "--without-isolation", "--heldout", heldout, "--report", "old.json"]
-    _, out, _ = command("--check", zip_path, *arguments)
-    assert "64 pictures, about 40 s" in out and "other ways, about 70 s" in out
-    Path("old.json").write_text(json.dumps(made))
-    _, out, _ = command("--check", make_zip(tmp_path / "other.zip", GOOD), *arguments)
-    assert "64 pictures\n" in out and "other ways\n" in out
+def test_seconds_are_expected_by_the_last_report_on_this_zip(tmp_path):
+    made = {"zip": {"path": "s.zip"}, "forecast": {"seconds_load": 8, "seconds_per_image": 0.5},
+            "rehearsal": {"jobs": {"probe": {"seconds": 70}}}}  # fmt: skip
+    (tmp_path / "r.json").write_text(json.dumps(made))
+    (tmp_path / "odd.json").write_text('{"forecast": []}')
+    reports = [tmp_path / name for name in ("none.json", "odd.json", "r.json")]
+    assert expected_seconds(reports, "s.zip", 64) == [40, 70] and expected_seconds(reports, "other.zip", 64) == []
+    console = Console(record=True, width=80)
+    stages = Stages(console, console.status(""), [40, 70])
+    for what in ("labelling", "asking"):
+        stages.begin(what)
+    lines = [line.partition(": ")[2] for line in console.export_text().splitlines()]
+    assert lines == ["labelling, about 40 s", "asking, about 70 s"]
 
 
 def test_foreign_text_is_escaped_on_the_page(command, tmp_path):
@@ -581,7 +645,7 @@ def interrupt(*_):
     ],
 )
 def test_the_verdict_claims_no_more_than_was_seen(codes, asked, ran, scored, words):
-    details = dict.fromkeys("here there each total n found name always stage error shape".split(), "x")
+    details = dict.fromkeys("here there each total n found name always stage error missing shape".split(), "x")
     key, said = verdict.conclude([finding(code, **details) for code in codes], asked, ran, scored)
     assert said == words and (key == "good") == (words == "GOOD")
     assert key in report.COLOURS

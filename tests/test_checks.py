@@ -11,12 +11,13 @@ import zipfile
 from collections import Counter
 from fnmatch import fnmatch
 from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import build_submission
-from grader import checks, worker
+from grader import checks, keras_files, worker
 from grader.checks import check_zip
 from grader.codes import CODES, refused
 from tests.submissions import GOOD, hdf5, keras_file, layer, make_zip, model, whole_h5
@@ -653,6 +654,14 @@ def test_static_checks_import_neither_tensorflow_nor_numpy(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_table_is_what_the_graders_keras_takes():
+    if metadata.version("keras") != keras_files.GRADER_KERAS:
+        pytest.skip(f"needs Keras {keras_files.GRADER_KERAS}")
+    made = subprocess.run([sys.executable, ROOT / "tests/keras_table.py"], capture_output=True, text=True)
+    assert json.loads(made.stdout) == keras_files.table(), "python tests/keras_table.py > grader/keras_table.json"
 
 
 @pytest.mark.slow

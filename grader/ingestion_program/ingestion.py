@@ -18,6 +18,20 @@ import traceback
 import numpy as np
 
 
+class Missing(list):
+    """Names of modules that the submission sought and did not find, whether or not it goes on without them."""
+
+    def __init__(self, submission: str):
+        self.submission = submission
+
+    def find_spec(self, name, *_) -> None:
+        frame = sys._getframe(1)
+        while frame and "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        if frame and frame.f_code.co_filename.startswith(self.submission):
+            self.append(name)
+
+
 def main() -> int:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python3 ingestion.py", description=__doc__, formatter_class=form)
@@ -26,8 +40,8 @@ def main() -> int:
     parser.add_argument("submission")
     parser.add_argument("output")
     args = parser.parse_args()
-    output = os.path.abspath(args.output)
-    progress = {"stage": "start", "seconds": {}}
+    output, submission = os.path.abspath(args.output), os.path.abspath(args.submission)
+    progress = {"stage": "start", "seconds": {}, "missing": Missing(submission)}
 
     def reach(stage: str, **more) -> None:
         """Note the stage that begins now, on disk: a process that dies says no more than this."""
@@ -43,9 +57,10 @@ def main() -> int:
         if os.path.lexists(os.path.join(output, name)):
             os.remove(os.path.join(output, name))
     images = np.load(os.path.join(args.input, "images.npy"))
-    sys.path.append(os.path.abspath(args.submission))
+    sys.path.append(submission)
+    sys.meta_path.append(progress["missing"])  # asked last, when nothing else has found a module
     if args.profile == "an2dl":
-        os.chdir(args.submission)
+        os.chdir(submission)
     try:
         reach("import model.py", images=len(images))
         from model import Model
