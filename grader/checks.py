@@ -19,8 +19,9 @@ import stat
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from grader.codes import Finding, finding, refused
 from grader.source import KNOWN, check_sources
@@ -47,8 +48,7 @@ JUNK = re.compile(
 )
 
 
-@dataclass
-class Entry:
+class Entry(NamedTuple):
     """What one pass over a file in the zip leaves: its first bytes (of sources and JSON all), size and SHA-256."""
 
     head: bytes
@@ -120,7 +120,7 @@ def check_zip(
 
 # What strikes first: the unpacking, the import of model.py (its syntax, what it imports), Model(), predict.
 ORDER = ("ZIP", "MET", "PY01", "IMP04", "IMP01", "IMP02", "IMP05", "PY02", "PY03", "PATH", "KER08", "KER05", "KER01",
-         "KER", "PY05", "PY06", "PY04", "NET", "IMP03")  # fmt: skip
+         "KER", "PY05", "PY06", "PY04", "NET", "IMP03", "")  # fmt: skip
 
 
 def in_order(found: list[Finding]) -> list[Finding]:
@@ -133,8 +133,7 @@ def in_order(found: list[Finding]) -> list[Finding]:
     once = [f if kinds[k] == 1 else replace(f, wrong=f"{f.wrong} ({kinds[k]} times)") for k, f in first.items()]
 
     def rank(f: Finding) -> int:
-        exact = [i for i, start in enumerate(ORDER) if f.code == start]
-        return (exact or [i for i, start in enumerate(ORDER) if f.code.startswith(start)] or [len(ORDER)])[0]
+        return ORDER.index(max((start for start in ORDER if f.code.startswith(start)), key=len))
 
     kept: dict[tuple[str, str], list[Finding]] = {}
     for f in once:
@@ -148,9 +147,7 @@ def in_order(found: list[Finding]) -> list[Finding]:
 def check_file(path: Path) -> Iterator[Finding]:
     size = path.stat().st_size
     if len(path.name) > MAX_FILE_NAME:
-        yield finding(
-            "ZIP06", name=path.name, how=f"has {len(path.name)} characters, at most {MAX_FILE_NAME} are allowed"
-        )
+        yield finding("ZIP06", name=path.name, how=f"has {len(path.name)} characters, more than {MAX_FILE_NAME}")
     if path.suffix != ".zip":
         yield finding("ZIP06", name=path.name, how="does not end in .zip")
     if size > SLOW_MB * 1e6:

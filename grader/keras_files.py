@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from grader.codes import Finding, finding
 from grader.registry import Code, Load
@@ -53,8 +53,7 @@ def functions() -> frozenset[str]:
     return frozenset(parts[-1] for parts in places if parts[1] in BUILTIN)
 
 
-@dataclass
-class Doubt:
+class Doubt(NamedTuple):
     """Why one object of a config does not come to life: a code and the words for it."""
 
     code: str
@@ -66,24 +65,18 @@ def check_model(
     name: str, config: dict, compiled: object, code: Code, loads: list[Load], legacy: bool
 ) -> Iterator[Finding]:
     """Findings on a whole model: its network `config` and what it was compiled with. legacy: of an .h5 file."""
-    seen = set()
-    for doubt in judged(config, code, legacy):
-        if doubt is None or (doubt.code, doubt.name) in seen:
-            continue
-        seen.add((doubt.code, doubt.name))
+    every = {(doubt.code, doubt.name): doubt for doubt in judged(config, code, legacy) if doubt}
+    for doubt in every.values():
         if doubt.code == "KER03":
             refuses = not legacy and code.safe and any(load.safe for load in loads)
             yield finding("KER03", "error" if refuses else "warning", file=name)
         else:
             yield finding(doubt.code, file=name, name=doubt.name, how=doubt.how)
-    if any(load.compiles for load in loads):
-        doubts = judged(compiled, code, legacy)
-        doubt = next((d for d in doubts if d and d.code != "KER03"), None) or stuck(compiled, code, legacy)
-        if doubt:
-            how = doubt.how
-            if doubt.code == "KER07":
-                how = f"the grader's Keras does not take as it stands there ({how})"
-            yield finding("KER04", file=name, name=doubt.name, how=how)
+    doubts = judged(compiled, code, legacy) if any(load.compiles for load in loads) else None
+    doubt = doubts and (next((d for d in doubts if d and d.code != "KER03"), None) or stuck(compiled, code, legacy))
+    if doubt:
+        taken = f"the grader's Keras does not take as it stands there ({doubt.how})"
+        yield finding("KER04", file=name, name=doubt.name, how=taken if doubt.code == "KER07" else doubt.how)
 
 
 def judged(config: object, code: Code, legacy: bool) -> Iterator[Doubt | None]:

@@ -11,7 +11,7 @@ import ast
 import re
 from dataclasses import dataclass, field
 
-from grader.syntax import Nodes, called, dotted, work_out
+from grader.syntax import Nodes, called, definitions, dotted, work_out
 
 SCOPES = ("custom_object_scope", "CustomObjectScope")
 
@@ -91,19 +91,15 @@ class Code:
             self.take(node.args[0] if node.args else None, values)
         if name in SCOPES and node.args:
             self.take(node.args[0], values)
-        if "custom_objects" in given:
-            self.take(given["custom_objects"], values)
         if name == "enable_unsafe_deserialization":
             self.safe = False
-        if name != "load_model" or guarded:
-            return
-        arguments = dict(zip(("filepath", "custom_objects", "compile", "safe_mode"), node.args, strict=False)) | given
-        if len(node.args) > 1:
-            self.take(node.args[1], values)
-        path = arguments.get("filepath")
-        self.models.append(Load(
-            path and work_out(path, values, file), node.lineno, file,
-            is_true(arguments.get("compile"), values), is_true(arguments.get("safe_mode"), values)))  # fmt: skip
+        if name == "load_model":
+            given = dict(zip(("filepath", "custom_objects", "compile", "safe_mode"), node.args, strict=False)) | given
+        if "custom_objects" in given:
+            self.take(given["custom_objects"], values)
+        if name == "load_model" and not guarded:
+            path, options = given.get("filepath"), [is_true(given.get(key), values) for key in ("compile", "safe_mode")]
+            self.models.append(Load(path and work_out(path, values, file), node.lineno, file, *options))
 
     def take(self, given: ast.expr | None, values: dict[str, ast.expr]) -> None:
         """Custom objects, as a dict that can be read here or as anything else."""
@@ -137,18 +133,15 @@ def same(path: str, file: str) -> bool:
 
 
 def top_names(body: list[ast.stmt]) -> set[str]:
-    """Names that a module has once it is imported, those under if, try and with too."""
+    """Names that a module has once it is imported."""
     found = set()
-    for node in body:
+    for node in definitions(body):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             found.add(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
         elif isinstance(node, ast.Assign):
             found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        for part in ("body", "orelse", "finalbody", "handlers"):
-            if isinstance(node, (ast.If, ast.Try, ast.With, ast.ExceptHandler)):
-                found |= top_names(getattr(node, part, []))
     return found
 
 

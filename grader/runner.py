@@ -74,17 +74,11 @@ def read_command(program: Path) -> str | None:
 
 def substitute(word: str, app: str, scoring: bool) -> str:
     """Replace the legacy placeholders in a word of a command, in the platform's own order; `app`: where /app is."""
-    for name, path in [
-        ("$input", "input" if scoring else "input_data"),
-        ("$output", "output"),
-        ("$program", "program"),
-        ("$ingestion_program", "program"),
-        ("$hidden", "input/ref"),
-        ("$shared", "shared"),
-        ("$submission_program", "ingested_program"),
-        ("$tmp", "output"),
-        ("$predictions", "input/res" if scoring else "output"),
-    ]:
+    paths = {"$input": "input" if scoring else "input_data", "$output": "output", "$program": "program",
+             "$ingestion_program": "program", "$hidden": "input/ref", "$shared": "shared",
+             "$submission_program": "ingested_program", "$tmp": "output",
+             "$predictions": "input/res" if scoring else "output"}  # fmt: skip
+    for name, path in paths.items():
         word = word.replace(name, f"{app}/{path}")
     return word
 

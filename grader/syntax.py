@@ -142,8 +142,8 @@ def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """Statements at the level of the module, those under `if`, `try` and `with` too."""
     for node in body:
         yield node
-        for field in ("body", "orelse", "finalbody"):
-            if isinstance(node, (ast.If, ast.Try, ast.With)):
+        if isinstance(node, (ast.If, ast.Try, ast.With, ast.ExceptHandler)):
+            for field in ("body", "orelse", "finalbody", "handlers"):
                 yield from definitions(getattr(node, field, []))
 
 
