@@ -36,7 +36,7 @@ def modules(stream: BinaryIO) -> set[str]:
                 elif opcode.name == "STACK_GLOBAL" and strings[0]:
                     found.add(renamed(strings[0], protocol))
                 strings = [strings[-1], None]
-    except (ValueError, IndexError, OverflowError, UnicodeError, MemoryError):
+    except (ValueError, IndexError, OverflowError, UnicodeError, MemoryError, EOFError, OSError):
         pass  # what was read so far counts
     return found
 
@@ -46,10 +46,9 @@ def renamed(module: str, protocol: int) -> str:
     return _compat_pickle.IMPORT_MAPPING.get(module, module) if protocol < 3 else module
 
 
-def pickled(head: bytes) -> int | None:
-    """Where the pickle begins in a .npy file of objects, by the file's first bytes; None for any other array."""
-    if not head.startswith(b"\x93NUMPY") or len(head) < 12:
-        return None
-    size, start = (2, 10) if head[6] == 1 else (4, 12)
-    header = start + int.from_bytes(head[8 : 8 + size], "little")
-    return header if b"'|O'" in head[start:header] else None
+def modules_of_array(stream: BinaryIO) -> set[str]:
+    """`modules` of a .npy file, which holds a pickle where its array is of objects."""
+    head = stream.read(12)
+    size = 2 if head[6:7] == b"\1" else 4
+    header = head[8 + size :] + stream.read(int.from_bytes(head[8 : 8 + size], "little") - (4 - size))
+    return modules(stream) if head.startswith(b"\x93NUMPY") and b"'|O'" in header else set()

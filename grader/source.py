@@ -29,6 +29,7 @@ from grader.syntax import (
     fallbacks,
     imports,
     module_files,
+    own_nodes,
     parse,
     required,
     walk,
@@ -47,6 +48,7 @@ GRADER_MODULES = frozenset({"ingestion"})  # beside the ingestion program, hence
 LIKELY_MODULES = frozenset("utils util helpers common score scoring evaluate data_io data_manager libscores".split())
 KNOWN = STANDARD | GRADER_PACKAGES
 PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
+DYNAMIC = {"globals", "locals", "vars", "exec", "eval", "setattr", "__getattr__", "__path__", "*"}  # may bind any name
 NEED_PILLOW = frozenset({"array_to_img", "load_img", "save_img"})
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
@@ -76,6 +78,7 @@ def check_sources(
     known = KNOWN | local_modules(sources, reached, tops) | set(packages)
     for file, nodes in reached.items():
         found += check_imports(nodes, file, known, packages, tops)
+        found += check_own(nodes, file, names, reached)
         found += check_attributes(nodes, file, imported, packages)
         if file == "model.py":
             found += check_model(nodes[0][0])
@@ -154,6 +157,49 @@ def check_imports(
             yield finding("IMP01", file=file, at=f" line {line}", name=".".join([root, *inner[:1]]) if lacks else root)
         elif root in local:
             yield from check_shadow(root)
+
+
+def check_own(nodes: Nodes, file: str, names: set[str], reached: dict[str, Nodes]) -> Iterator[Finding]:
+    """Imports of what a package or a module of the zip does not have. names: all files in the zip.
+
+    A zip that changes sys.path or sys.modules is left alone.
+    """
+    if any(dotted(node) in ("sys.path", "sys.modules") for part in reached.values() for node, _ in part):
+        return
+    there = {name[:at] for name in names for at, letter in enumerate(name) if letter in "/."}  # folders, files' stems
+
+    def lacks(module: str) -> bool:
+        parts = module.split(".")
+        return parts[0] in there - KNOWN and "/".join(parts) not in there
+
+    for node, guarded in nodes:
+        wanted = []
+        if isinstance(node, ast.Import):
+            wanted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (file != "model.py" or not node.level):
+            base = posixpath.dirname(file).split("/")[: -node.level + 1 or None] if node.level else []
+            module = ".".join(filter(None, [*base, node.module]))
+            given = [alias.name for alias in node.names]
+            wanted = [module] if lacks(module) else missing_names(module, given, names, reached)
+        for name in filter(lacks, wanted if not guarded else ()):
+            yield finding("IMP01", file=file, at=f" line {node.lineno}", name=name)
+
+
+def missing_names(module: str, given: list[str], names: set[str], reached: dict[str, Nodes]) -> list[str]:
+    """Of names imported from a module of the zip those that none of its code binds, as dotted names."""
+    path = module.replace(".", "/")
+    nodes = next((reached[file] for file in (f"{path}/__init__.py", f"{path}.py") if file in reached), None)
+    if nodes is None:  # a folder of modules, or what was not read
+        unread = any(name.startswith((f"{path}.", f"{path}/__init__.")) for name in names)
+        return [] if unread else [f"{module}.{name}" for name in given if name != "*"]
+    bound = rebindings(nodes)
+    for node, _ in nodes:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Call):
+            bound |= {called(node)} & DYNAMIC
+        bound.add(getattr(node, "name", None))
+    return [] if bound & DYNAMIC else [f"{module}.{name}" for name in given if name not in bound and name != "*"]
 
 
 def check_attributes(nodes: Nodes, file: str, imported: set[str], packages: tuple[str, ...]) -> Iterator[Finding]:
@@ -241,6 +287,8 @@ def check_model(tree: ast.Module) -> Iterator[Finding]:
             signature(methods["predict"]).bind(*own, "X")
         except TypeError as error:
             yield finding("PY04", how=f"has a predict that cannot be called with images alone ({error})")
+        if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in own_nodes(methods["predict"])):
+            yield finding("PY04", how="has a predict that yields, which returns no labels when called")
     elif any(isinstance(node, ast.AsyncFunctionDef) and node.name == "predict" for node in model.body):
         yield finding("PY04", how="has an async predict, which returns no labels when called")
     elif not inherits and "predict" not in {n.id for n in ast.walk(model) if isinstance(n, ast.Name)}:

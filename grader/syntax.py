@@ -101,6 +101,19 @@ def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
         elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__") and node.args:
             if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
                 yield node.args[0].value, node.lineno, guarded
+        elif backend := set_backend(node):
+            yield backend, node.lineno, guarded
+
+
+def set_backend(node: ast.AST) -> str | None:
+    """The package that a statement makes Keras import, by the environment variable KERAS_BACKEND, or None."""
+    pair = ()
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+        pair = (node.targets[0].slice, node.value)
+    elif isinstance(node, ast.Call) and called(node) in ("setdefault", "putenv"):
+        pair = node.args
+    key, value = ([getattr(part, "value", None) for part in pair] + [None, None])[:2]
+    return value if key == "KERAS_BACKEND" and isinstance(value, str) else None
 
 
 def fallbacks(nodes: Nodes, known: set[str]) -> set[ast.AST]:
@@ -136,6 +149,16 @@ def dotted(node: ast.AST) -> str:
 def called(node: ast.Call) -> str:
     """The last name of what is called: load_model of keras.models.load_model(...)."""
     return getattr(node.func, "attr", getattr(node.func, "id", ""))
+
+
+def own_nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
+    """What stands in a function, but not in those inside it."""
+    todo = list(function.body)
+    while todo:
+        node = todo.pop()
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            todo += ast.iter_child_nodes(node)
 
 
 def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:

@@ -5,8 +5,11 @@ check_weights(file, entries, code, known)     file: the open zip; code: what its
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import posixpath
 import struct
 import tempfile
@@ -20,12 +23,14 @@ from grader.codes import Finding, finding
 from grader.registry import Code, Load
 
 MAX_RATIO, SMALL = 200, 10 << 20  # how tightly a file may be packed; bytes below which it may be any
-PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill", ".npy")
+PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill")
 UNPICKLE = {"load", "Unpickler", "loads", "read_pickle"}
+PROTOCOLS = [bytes((0x80, number)) for number in range(2, 6)]  # with which a pickle begins
+PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 MODELS = (".keras", ".h5", ".hdf5")
 # Everything that zipfile and zlib are known to raise on bytes that are not a healthy zip.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError, struct.error,
-              NotImplementedError, RuntimeError, IndexError)  # fmt: skip
+              NotImplementedError, RuntimeError, IndexError, lzma.LZMAError)  # fmt: skip
 
 
 def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: frozenset[str]) -> Iterator[Finding]:
@@ -41,7 +46,7 @@ def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: froze
             elif not why and name.endswith(".keras"):
                 with copied(file, name) as stream:
                     yield from check_keras(stream, name, code)
-            elif not why and name.endswith(PICKLES) and code.calls & UNPICKLE and code.speaks_of(name):
+            elif not why and code.calls & UNPICKLE and code.speaks_of(name):
                 yield from check_pickle(file, name, entry.head, known)
         except ZIP_ERRORS as error:
             why = str(error) or type(error).__name__
@@ -151,13 +156,19 @@ def as_text(value) -> str:
 
 
 def check_pickle(file: zipfile.ZipFile, name: str, head: bytes, known: frozenset[str]) -> Iterator[Finding]:
-    start = pickles.pickled(head) if name.endswith(".npy") else 0
-    if start is None:
+    """Modules that a file's pickles need: a pickle, a packed one, or arrays of objects in .npy and .npz files."""
+    opened = next((way for magic, way in PACKED.items() if head.startswith(magic)), None)
+    if name.endswith(".npz"):
+        with copied(file, name) as stream, zipfile.ZipFile(stream) as arrays:
+            needs = set().union(*(pickles.modules_of_array(arrays.open(member)) for member in arrays.namelist()))
+    elif name.endswith(PICKLES) or opened or head.startswith((b"\x93NUMPY", *PROTOCOLS)):
+        with file.open(name) as stream:
+            array = head.startswith(b"\x93NUMPY")
+            needs = pickles.modules_of_array(stream) if array else pickles.modules(opened(stream) if opened else stream)
+    else:
         return
-    with file.open(name) as stream:
-        stream.read(start)
-        needs = {module.split(".")[0] for module in pickles.modules(stream)}
-    yield from (finding("KER09", file=name, name=module) for module in sorted(needs - known))
+    roots = {module.split(".")[0] for module in needs}
+    yield from (finding("KER09", file=name, name=module) for module in sorted(roots - known))
 
 
 def check_loads(names: set[str], code: Code) -> Iterator[Finding]:

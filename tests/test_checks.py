@@ -1,5 +1,6 @@
 """Static checks: each fault with its code, each fault's near-twin without it, and a thousand broken zips."""
 
+import gzip
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import build_submission
@@ -101,6 +103,25 @@ UNPICKLES = f"with open({HERE.format('c.pkl')}, 'rb') as f:\n    self.c = pickle
 PICKLE = b"\x80\x04\x8c\x0bsklearn.svm\x94\x8c\x03SVC\x94\x93\x94."
 
 
+def reads(name: str, data: bytes) -> dict:
+    """A zip whose model.py gives a file to `load`."""
+    return {"model.py": model(init=UNPICKLES.replace("c.pkl", name), top=READS), name: data}
+
+
+def objects(module: bytes) -> bytes:
+    """A .npy file of one object of a module."""
+    file = io.BytesIO()
+    np.save(file, np.array([None]), allow_pickle=True)
+    return file.getvalue()[:128] + PICKLE.replace(b"\x0bsklearn.svm", bytes([len(module)]) + module)
+
+
+def npz(array: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.npy", array)
+    return file.getvalue()
+
+
 def stored(source: str, **files) -> dict:
     """A zip of model.py that loads n.keras, after these lines, with `files` under their names with _ for a dot."""
     return {"model.py": source, **{name.replace("_", "."): data for name, data in files.items()}}
@@ -152,6 +173,19 @@ KINDS = [
      stored(loads("n.keras"), n_keras=SAVED)),
     ("KER09", stored(model(init=UNPICKLES, top=READS), c_pkl=PICKLE),
      stored(model(init=UNPICKLES, top=READS), c_pkl=PICKLE.replace(b"\x0bsklearn.svm", b"\x0bcollections"))),
+    *(("KER09", reads(name, pack(objects(b"sklearn.svm"))), reads(name, pack(objects(b"collections"))))
+      for name, pack in (("c.npy", bytes), ("c.npz", npz))),
+    ("KER09", reads("c.gz", gzip.compress(PICKLE)), reads("c.gz", gzip.compress(b"label,count"))),
+    ("KER09", reads("c.bin", PICKLE), reads("c.bin", PICKLE[1:])),
+    ("PY04", model("yield X"), model("return list(i for i in (lambda: (yield))())")),
+    ("IMP01", {"model.py": model(top="from a.c import x"), "a/b.py": "x = 1"},
+     {"model.py": model(top="from a.b import x"), "a/b.py": "x = 1"}),
+    ("IMP01", {"model.py": model(top="from a.b import y"), "a/b.py": "x = 1"},
+     {"model.py": model(top="from a.b import y"), "a/b.py": "def __getattr__(name): return 1"}),
+    ("IMP01", {"model.py": model(top="import a.b"), "a/b.py": "from . import c"},
+     {"model.py": model(top="import a.b"), "a/b.py": "from . import c", "a/c.py": ""}),
+    *(("IMP01", model(top=f"import os\n{how}" % "jax"), model(top=f"import os\n{how}" % "tensorflow"))
+      for how in ("os.environ['KERAS_BACKEND'] = '%s'", "os.environ.setdefault('KERAS_BACKEND', '%s')")),
     ("IMP01", model(top="import google.colab"), model(top="import google.protobuf")),
     ("IMP01", model("return keras.utils.array_to_img(X)", top="import keras"),
      model("return keras.utils.img_to_array(X)", top="import keras")),
