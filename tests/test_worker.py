@@ -642,10 +642,11 @@ def test_paths_too_long_to_copy_do_not_cost_the_predictions(rehearse):
     assert (run.status, codes(run)) == ("Finished", set())
 
 
-def test_deep_and_locked_folders_are_cleared_away(rehearse, tmp_path):
-    dig = """
+@pytest.mark.parametrize("depth", [50, pytest.param(1100, marks=pytest.mark.slow)])
+def test_deep_and_locked_folders_are_cleared_away(rehearse, tmp_path, depth):
+    dig = f"""
         os.chdir(sys.argv[-1])
-        for _ in range(1100):
+        for _ in range({depth}):
             os.mkdir("d")
             os.chdir("d")
         os.chmod(sys.argv[-1] + "/d", 0)
