@@ -562,7 +562,7 @@ def test_seconds_are_expected_by_the_last_report_on_this_zip(tmp_path):
     reports = [tmp_path / name for name in ("none.json", "odd.json", "r.json")]
     assert expected_seconds(reports, "s.zip", 64) == [40, 70] and expected_seconds(reports, "other.zip", 64) == []
     console = Console(record=True, width=80)
-    stages = Stages(console, console.status(""), [40, 70])
+    stages = Stages(console, [40, 70])
     for what in ("labelling", "asking"):
         stages.begin(what)
     lines = [line.partition(": ")[2] for line in console.export_text().splitlines()]
