@@ -48,7 +48,7 @@ FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden 
 PACKED = 2e9  # bytes: a zip is made in memory
 QUOTA = 15e9  # bytes that a Codabench user may store
 HASHED = 4 << 30  # bytes of a file up to which its SHA-256 is worked out
-PREFIX = "an2dl-rehearsal-"  # of a rehearsal's folder; then the machine's name and the process's number
+PREFIX = "an2dl-judge-"  # of a rehearsal's folder; then the machine's name and the process's number
 JUDGED = {"packages", "profile", "era"}  # options that every judgement of a zip needs
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
 EFFECTIVE = {
@@ -266,9 +266,7 @@ def rehearse(
                            packages=args.packages)  # fmt: skip
     with workplace() as folder:
         stages.begin(f"labelling and scoring {len(cells.images):,} pictures")
-        run = worker.run_submission(
-            zip_path, *cells[:2], folder, args.profile, args.era, limits, tick=stages.tick, classes=cells.classes
-        )
+        run = worker.run_submission(zip_path, *cells[:2], folder, args.profile, args.era, limits, classes=cells.classes)
         found, probe = verdict.judge_run(run, len(cells.images), limits), None
         worker.save_logs(run, args.logs)
         if run.status == "Finished" and not refused(found):
@@ -292,9 +290,7 @@ def ask_again(folder, zip_path, cells, run, measured, limits, args, facts, stage
     wrong = np.flatnonzero(predicted != labels)
     shown = wrong[: report.SHOWN * measured]
     stages.begin(f"asking {len(sample)} of them again in other ways")
-    probe = worker.probe(
-        folder / "probe", zip_path, images[sample], images[shown], args.profile, args.era, limits, stages.tick
-    )
+    probe = worker.probe(folder / "probe", zip_path, images[sample], images[shown], args.profile, args.era, limits)
     (args.logs / "probe.txt").write_text(probe.stdout + probe.stderr, encoding="utf-8")
     answers, truth = folder / "probe/app/output", labels[sample] if measured else None
     found = verdict.judge_probes(probe, answers, predicted[sample], truth, limits, len(classes))
@@ -365,10 +361,10 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
         if args.heldout:
             facts["heldout"] = {**describe(args.heldout), "images": len(cells.images)}
         images = cells.images
-        with console.status("", spinner="line") as status:
-            # of the project's own zip the report in results/, made on two cores, stands in for an earlier one
-            reports = [args.report, *[ROOT / "results/report.json"] * (args.source == ROOT)]
-            stages = Stages(console, status, expected_seconds(reports, str(shown_as), len(images)))
+        # of the project's own zip the report in results/, made on two cores, stands in for an earlier one
+        reports = [args.report, *[ROOT / "results/report.json"] * (args.source == ROOT)]
+        stages = Stages(console, expected_seconds(reports, str(shown_as), len(images)))
+        with stages.shown:
             found += rehearse(zip_path, cells, bool(args.heldout), args, facts, stages)
         found += verdict.judge_environment(versions)
     facts["findings"] = [f.as_json() for f in found]

@@ -153,8 +153,9 @@ def unzip(zip_path: Path, app: Path) -> None:
         file.extractall(app / "ingested_program")
 
 
-def predict(root: Path, zip_path: Path, images, profile: str, era: Era, limits: Limits, program: Path = INGESTION,
-            tick=None) -> Job:  # fmt: skip
+def predict(
+    root: Path, zip_path: Path, images, profile: str, era: Era, limits: Limits, program: Path = INGESTION
+) -> Job:
     """The prediction job in the fresh folder `root`: unzip, lay out, run. `images` is the array for images.npy."""
     import numpy as np
 
@@ -167,13 +168,13 @@ def predict(root: Path, zip_path: Path, images, profile: str, era: Era, limits: 
         copy_files(app / "ingested_program", app / "output")
     (app / "input_data").mkdir()
     np.save(app / "input_data/images.npy", images)
-    job = run_program(root, False, limits, () if era.over_predictions else ("ingested_program",), tick)
+    job = run_program(root, False, limits, () if era.over_predictions else ("ingested_program",))
     notes = read_json(app / "output/progress.json")
     job.notes = notes if isinstance(notes, dict) else {}
     return job
 
 
-def probe(root: Path, zip_path: Path, images, mistakes, profile: str, era: str, limits: Limits, tick=None) -> Job:
+def probe(root: Path, zip_path: Path, images, mistakes, profile: str, era: str, limits: Limits) -> Job:
     """The probe job in the new folder `root`, laid out as a prediction job; it also asks how sure `mistakes` are."""
     import numpy as np
 
@@ -181,11 +182,11 @@ def probe(root: Path, zip_path: Path, images, mistakes, profile: str, era: str, 
     copy_files(PROBE, program)
     source = (program / "ingestion.py").read_text()
     (program / "ingestion.py").write_text(source.replace("MISTAKES = 0", f"MISTAKES = {len(mistakes)}"))
-    return predict(root, zip_path, np.concatenate([images, mistakes]), profile, ERAS[era], limits, program, tick)
+    return predict(root, zip_path, np.concatenate([images, mistakes]), profile, ERAS[era], limits, program)
 
 
 def score(root: Path, zip_path: Path, predictions: Path, labels, classes: list[str], era: Era, limits: Limits,
-          program: Path = SCORING, tick=None) -> Job:  # fmt: skip
+          program: Path = SCORING) -> Job:  # fmt: skip
     """The scoring job in the fresh folder `root`; predictions: the output folder of the prediction job.
 
     Raises OSError where the submission and its predictions cannot lie in one folder.
@@ -201,12 +202,12 @@ def score(root: Path, zip_path: Path, predictions: Path, labels, classes: list[s
     (app / "input/ref").mkdir()
     np.save(app / "input/ref/labels.npy", np.asarray(labels).reshape(-1).astype(np.int64))
     np.save(app / "input/ref/classes.npy", np.array(classes))
-    return run_program(root, True, limits, ("shared",), tick)
+    return run_program(root, True, limits, ("shared",))
 
 
 def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = "an2dl", era: str = NEWEST,
                    limits: Limits | None = None, ingestion: Path = INGESTION, scoring: Path = SCORING,
-                   tick=None, classes: list[str] | None = None) -> Run:  # fmt: skip
+                   classes: list[str] | None = None) -> Run:  # fmt: skip
     """Predict and score one submission, as the platform would.
 
     images: (n, height, width, 3) array, labels: (n,) integers, classes: their names (default competition.yaml's);
@@ -220,7 +221,7 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     second.mkdir()
     for status in rules.statuses:
         run.become(status)
-    job = run.prediction = predict(first, zip_path, images, profile, rules, limits, ingestion, tick)
+    job = run.prediction = predict(first, zip_path, images, profile, rules, limits, ingestion)
     run.logs["prediction_ingestion_stdout"], run.logs["prediction_ingestion_stderr"] = job.stdout, job.stderr
     if not failed_by_limit(run, job, limits, "prediction_ingestion_stderr"):
         try:
@@ -234,8 +235,7 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     run.become("Scoring")
     run.become("Running")
     try:
-        job = run.scoring = score(second, zip_path, first / "app/output", labels, run.classes, rules, limits, scoring,
-                                  tick)  # fmt: skip
+        job = run.scoring = score(second, zip_path, first / "app/output", labels, run.classes, rules, limits, scoring)
         run.logs["scoring_stdout"], run.logs["scoring_stderr"] = job.stdout, job.stderr
         if not failed_by_limit(run, job, limits, "scoring_stderr"):
             finish(run, second / "app/output", rules)
