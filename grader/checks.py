@@ -18,7 +18,7 @@ import re
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -57,17 +57,23 @@ class Entry(NamedTuple):
 
 
 def check_within_limits(path: str | Path, *how) -> list[Finding]:
-    """check_zip in a process of its own: ZIP14 where it takes more than the limits, or ends it."""
+    """check_zip in a process of its own, under limits of computing and memory.
+
+    ZIP14 where it takes more or is ended: an error for the container, a warning for the sources and weights in it.
+    """
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.Process(target=check_and_send, args=(send, path, *how))
     process.start()
     send.close()
-    try:
-        return receive.recv()
-    except EOFError:
-        return [finding("ZIP14", seconds=seconds(path), memory=MEMORY // 10**6)]
-    finally:
-        process.join()
+    limits = {"seconds": seconds(path), "memory": MEMORY // 10**6}
+    found = [finding("ZIP14", **limits)]
+    with contextlib.suppress(EOFError):
+        whole, found = receive.recv()
+        if not whole:
+            found = [*found, finding("ZIP14", "warning", **limits)]
+            whole, found = receive.recv()
+    process.join()
+    return found
 
 
 def seconds(path: str | Path) -> int:
@@ -84,15 +90,20 @@ def check_and_send(send, path: str | Path, *how) -> None:
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY, held + MEMORY))
     with contextlib.suppress(MemoryError):
-        send.send(check_zip(path, *how))
+        send.send((True, check_zip(path, *how, then=lambda found: send.send((False, found)))))
 
 
 def check_zip(
-    path: str | Path, profile: str = "an2dl", packages: tuple[str, ...] = (), era: str = NEWEST
+    path: str | Path,
+    profile: str = "an2dl",
+    packages: tuple[str, ...] = (),
+    era: str = NEWEST,
+    then: Callable[[list[Finding]], None] = lambda found: None,
 ) -> list[Finding]:
     """Findings of every kind, in the order in which they would strike, each once; empty for a healthy zip.
 
-    profile, era: as in worker.py. packages: more modules that the grader has.
+    profile, era: as in worker.py. packages: more modules that the grader has. then: called with what the container
+    gave, before sources and weights are read.
     """
     path = Path(path)
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever, reading a device, too
@@ -107,6 +118,7 @@ def check_zip(
                 return in_order(found)  # reading on could be unsafe
             entries = {info.filename: read_entry(file, info) for info in file.infolist() if not info.is_dir()}
             found += check_metadata(entries, era)
+            then(found)
             if "model.py" in entries:
                 sources = {name: entry.head for name, entry in entries.items() if name.endswith(".py")}
                 said, code = check_sources(sources, set(entries), profile, packages)

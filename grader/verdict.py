@@ -315,6 +315,8 @@ def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tupl
         return "refused", ("FAILS HERE" if here else "REFUSED") + suffix
     if "NET02" in by_code:
         return "unknown", "NOT KNOWN: it needs the network, which the rehearsal does not have"
+    if not ran and "ZIP14" in by_code:
+        return "unknown", "NOT KNOWN: it takes too much to read"
     if not ran:
         return "unknown", f"NO FAULT FOUND ({'it cannot be run on this system' if asked else 'not run'})"
     if not scored:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import build_submission
-from grader import checks, keras_files, worker
+from grader import checks, keras_files, verdict, worker
 from grader.checks import check_zip
 from grader.codes import CODES, refused
 from tests.submissions import GOOD, hdf5, keras_file, layer, make_zip, model, whole_h5
@@ -523,23 +523,33 @@ def test_what_is_hard_to_read_takes_two_seconds_and_half_a_gigabyte_at_most(tmp_
     assert max(Counter(f.code for f in found).values(), default=0) <= checks.MOST
 
 
-def spin(*_):
+def spin(*_, **__):
     while True:
         pass
 
 
-def hoard(*_):
+def hoard(*_, **__):
     held = []
     while True:
         held.append(bytearray(10**7))
 
 
-@pytest.mark.parametrize("check", [spin, hoard, lambda *_: os.kill(os.getpid(), 9), check_zip])
+@pytest.mark.parametrize("check", [spin, hoard, lambda *_, **__: os.kill(os.getpid(), 9), check_zip])
 def test_a_zip_that_passes_the_limits_or_ends_its_reader_is_refused(tmp_path, monkeypatch, check):
     path = make_zip(tmp_path / "s.zip", GOOD)
     monkeypatch.setattr(checks, "check_zip", check)
     monkeypatch.setattr(checks, "SECONDS", 1)
     assert [f.code for f in checks.check_within_limits(path)] == ([] if check is check_zip else ["ZIP14"])
+
+
+def test_sources_that_pass_the_limits_are_no_error(tmp_path, monkeypatch):
+    path = make_zip(tmp_path / "s.zip", {"model.py": GOOD, "__MACOSX/a": "x"})
+    monkeypatch.setattr(checks, "check_sources", spin)
+    monkeypatch.setattr(checks, "SECONDS", 1)
+    found = checks.check_within_limits(path)
+    assert [(f.code, f.level) for f in found] == [("ZIP05", "warning"), ("ZIP14", "warning")]
+    assert verdict.conclude(found, asked=False, ran=False, scored=False)[1].startswith("NOT KNOWN")
+    assert verdict.conclude(found, asked=True, ran=True, scored=True)[1] == "GOOD"
 
 
 def test_the_projects_own_submission_is_clean(tmp_path):
