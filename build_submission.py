@@ -8,10 +8,8 @@
     python build_submission.py --bundle OUT.zip       pack a competition for Codabench: see docs/ORGANISERS.md
 
 Needs data/heldout.npz, or --heldout NPZ, to measure an accuracy; without it the contract is rehearsed on generated
-images. The rehearsal runs the competition's own programs (grader/) as Codabench's worker does, without the packages
-that the grader lacks. A submission is foreign code: the report says how far it was shut in. Each finding has a code,
-explained in grader/CODES.md. GOOD is said only of what ran under the grader's versions, was scored on true labels and
-beat guessing. Exit status: 0 not refused, 1 refused or failed, 2 wrong usage.
+images. The report says how far a submission, which is foreign code, was shut in. Each finding has a code, explained in
+grader/CODES.md. Exit status: 0 not refused, 1 refused or failed, 2 wrong usage.
 
 Of a folder of your own all goes into the zip but hidden files, caches, virtual environments, notebooks, datasets
 (an .npz of images and labels, a folder of over 100 pictures), older submissions and what this command writes.
@@ -21,15 +19,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import glob
 import hashlib
-import io
 import json
 import os
+import platform
 import signal
 import sys
 import tempfile
-import time
 import zipfile
+import zlib
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from grader import bundle, checks, competition, environment, report, sandbox, ve
 from grader.bundle import pack
 from grader.codes import Finding, clean, refused
 from grader.stages import Stages, expected_seconds
+from grader.weights import ZIP_ERRORS
 
 ROOT = Path(__file__).resolve().parent
 MANIFEST = "weights/manifest.json"
@@ -47,7 +48,7 @@ FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden 
 PACKED = 2e9  # bytes: a zip is made in memory
 QUOTA = 15e9  # bytes that a Codabench user may store
 HASHED = 4 << 30  # bytes of a file up to which its SHA-256 is worked out
-PREFIX, FRESH = "an2dl-rehearsal-", 60  # of a rehearsal's folder; seconds in which it may yet have no lock
+PREFIX = "an2dl-judge-"  # of a rehearsal's folder; then the machine's name and the process's number
 JUDGED = {"packages", "profile", "era"}  # options that every judgement of a zip needs
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
 EFFECTIVE = {
@@ -64,16 +65,13 @@ class Refused(Exception):
     """Nothing can be built; the message says why and what to do."""
 
 
-def submission(folder: Path, metadata: str | None = None, written: frozenset[Path] = frozenset()) -> bytes:
-    """The submission zip of a folder: what `collect` gives, and a description in a file named metadata, if any.
-
-    metadata: with one, the platform does not copy the whole submission into the result of its prediction job, where
-    it would count against the quota once more.
-    """
-    return pack(collect(folder, written)[0] | description(metadata))
+def submission(folder: Path, metadata: str | None = None) -> bytes:
+    """The submission zip of a folder: what `collect` gives, and a description in a file named metadata, if any."""
+    return pack(collect(folder)[0] | description(metadata))
 
 
 def description(metadata: str | None) -> dict[str, bytes]:
+    """With one, the platform did not copy the whole submission into the result of its prediction job until 2026."""
     return {} if metadata is None else {"metadata": f"description: {json.dumps(metadata)}\n".encode()}
 
 
@@ -131,22 +129,19 @@ def plain_files(folder: Path, written: frozenset[Path], left: dict[str, str]) ->
     """Names of all files below a folder that may belong into a zip; fills in `left`, the others and why."""
     if not (folder / "model.py").is_file():
         raise Refused(f"{folder} holds no model.py: name the folder that does")
-    names, sizes = [], {}
+    sizes = {}
     for top, folders, files in os.walk(folder):
-        for name in sorted([*folders, *files]):
-            path = Path(top, name)
+        for path in (Path(top, name) for name in sorted([*folders, *files])):
             shown = path.relative_to(folder).as_posix()
-            why = "written by this command" if path.resolve() in written else unwanted(path)
-            if why:
-                left[shown + "/" * (name in folders)] = why
-                folders[:] = [kept for kept in folders if kept != name]
-            elif name in files:
-                names.append(shown)
+            if why := "written by this command" if path.resolve() in written else unwanted(path):
+                left[shown + "/" * (path.name in folders)] = why
+                folders[:] = [kept for kept in folders if kept != path.name]
+            elif path.name in files:
                 sizes[shown] = path.stat().st_size
     if sum(sizes.values()) > PACKED:
         largest = ", ".join(sorted(sizes, key=sizes.get, reverse=True)[:3])
         raise Refused(f"{folder} holds more than {PACKED / 1e6:.0f} MB: move what is not needed ({largest})")
-    return names
+    return list(sizes)
 
 
 def unwanted(path: Path) -> str | None:
@@ -166,18 +161,13 @@ def unwanted(path: Path) -> str | None:
         return "not a plain file"
     if path.suffix == ".ipynb":
         return "a notebook"
-    held = zip_names(path) if path.suffix in (".zip", ".npz") else set()
+    held = set()
+    if path.suffix in (".zip", ".npz"):
+        with contextlib.suppress(*ZIP_ERRORS), zipfile.ZipFile(path) as file:
+            held = set(file.namelist())
     if {"images.npy", "labels.npy"} <= held:
         return "a dataset"
     return "a submission" if path.suffix == ".zip" and any(Path(name).name == "model.py" for name in held) else None
-
-
-def zip_names(path: Path) -> set[str]:
-    try:
-        with zipfile.ZipFile(path) as file:
-            return set(file.namelist())
-    except checks.ZIP_ERRORS:
-        return set()
 
 
 def write(path: Path, data: bytes) -> None:
@@ -205,8 +195,7 @@ def unwritable(path: Path) -> str | None:
             return f"{path.parent} is no folder: make it first"
         if path.exists() and not path.is_file():
             return "it is no regular file"
-        temporary = beside(path)
-        temporary.touch()
+        (temporary := beside(path)).touch()
         temporary.unlink()
     except OSError as error:
         return error.strerror
@@ -220,35 +209,25 @@ def inside(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def workplace():
-    """A new folder for a rehearsal, removed at the end; those of killed ones, on which no lock is held, go first."""
-    for old in Path(tempfile.gettempdir()).glob(PREFIX + "*") if POSIX else ():
-        with contextlib.suppress(OSError):
-            info = old.lstat()
-            if info.st_uid == os.getuid() and time.time() - info.st_mtime > FRESH:
-                with locked(old):
-                    worker.remove(old)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    """A new folder for a rehearsal, removed at the end; those of this machine's processes that are gone go first."""
+    prefix = f"{PREFIX}{platform.node()}-"
+    for old in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*") if POSIX else ():
+        pid = old.name.removeprefix(prefix).partition("-")[0]
+        if pid.isdigit() and not old.is_symlink() and old.stat().st_uid == os.getuid() and gone(int(pid)):
+            worker.remove(old)
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
     try:
-        with locked(folder):
-            yield folder
+        yield folder
     finally:
         worker.remove(folder)
 
 
-@contextlib.contextmanager
-def locked(folder: Path):
-    """Hold the lock on a folder; OSError where another process does, or it is no folder."""
-    if not POSIX:
-        yield
-        return
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def gone(pid: int) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.ESRCH
+    return False
 
 
 def generated_cells(n: int) -> competition.Cells:
@@ -283,69 +262,49 @@ def rehearse(
 
     `measured`: the labels are true ones, so that the scores mean something.
     """
-    import numpy as np
-
-    images, labels, classes = cells
     limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
                            packages=args.packages)  # fmt: skip
-    probe = None
     with workplace() as folder:
-        stages.begin(f"labelling and scoring {len(images):,} pictures")
-        run = worker.run_submission(
-            zip_path, images, labels, folder, args.profile, args.era, limits, tick=stages.tick, classes=classes
-        )
-        found = verdict.judge_run(run, len(images), limits)
+        stages.begin(f"labelling and scoring {len(cells.images):,} pictures")
+        run = worker.run_submission(zip_path, *cells[:2], folder, args.profile, args.era, limits, classes=cells.classes)
+        found, probe = verdict.judge_run(run, len(cells.images), limits), None
         worker.save_logs(run, args.logs)
         if run.status == "Finished" and not refused(found):
-            predicted = verdict.read_labels(run.predictions, len(images), len(classes))
-            sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
-            wrong = np.flatnonzero(predicted != labels)[: report.SHOWN * measured]
-            stages.begin(f"asking {len(sample)} of them again in other ways")
-            probe = ask_again(folder, zip_path, images[sample], images[wrong], args, limits, stages.tick)
-            (args.logs / "probe.txt").write_text(probe.stdout + probe.stderr, encoding="utf-8")
-            truth = labels[sample] if measured else None
-            answers = folder / "probe/app/output"
-            found += verdict.judge_probes(probe, answers, predicted[sample], truth, limits, len(classes))
-            whole = (len(images), run.prediction.seconds, run.prediction.peak_memory)
-            expected = verdict.forecast(probe, args.forecast, whole)
-            facts["forecast"] = expected and {**expected, "from_images": len(images)}
-            if len(sample) == PROBED:  # of fewer, what one call takes more than another is chance
-                found += verdict.judge_forecast(expected, limits, images[0].nbytes)
-            if measured:
-                found += compare(run.scores, cells, predicted, read_manifest(zip_path), facts)
-                facts["confidences"] = verdict.read_confidences(answers / "chances.npy", predicted[wrong])
+            probe, more = ask_again(folder, zip_path, cells, run, measured, limits, args, facts, stages)
+            found += more
     facts["rehearsal"] = describe_run(run, probe, refused(found) or run.status == "Failed", limits, args)
     upload = facts["zip"]["bytes"] + run.output_bytes
     facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
     return found
 
 
-def compare(scores: dict, cells: competition.Cells, predicted, manifest: bytes | None, facts: dict) -> list[Finding]:
-    """Findings on the predictions beside the true labels; fills in `facts`."""
+def ask_again(folder, zip_path, cells, run, measured, limits, args, facts, stages) -> tuple[worker.Job, list[Finding]]:
+    """The probe of a submission whose run came to its end, and the findings on both; arguments as of `rehearse`."""
     import numpy as np
 
-    from grader.scoring_program import scoring
+    from grader.scoring_program.scoring import confusion
 
-    labels, classes = cells.labels, cells.classes
-    matrix = scoring.confusion(labels, predicted, len(classes))
-    wrong = np.flatnonzero(predicted != labels).tolist()
-    facts["scores"], facts["confusion"], facts["classes"] = scores, matrix.tolist(), classes
-    facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong]
-    return verdict.judge_accuracy(matrix, classes, manifest)
-
-
-def ask_again(
-    folder: Path, zip_path: Path, images, mistakes, args: argparse.Namespace, limits: worker.Limits, tick
-) -> worker.Job:
-    """The probe job on `images` in folder/probe; it also asks how sure the model is of its `mistakes`."""
-    import numpy as np
-
-    program = folder / "probe_program"
-    worker.copy_files(worker.PROBE, program)
-    np.save(program / "mistakes.npy", mistakes)
-    (folder / "probe").mkdir()
-    platform = worker.ERAS[args.era]
-    return worker.predict(folder / "probe", zip_path, images, args.profile, platform, limits, program, tick)
+    images, labels, classes = cells
+    predicted = verdict.read_labels(run.predictions, len(images), len(classes))
+    sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
+    wrong = np.flatnonzero(predicted != labels)
+    shown = wrong[: report.SHOWN * measured]
+    stages.begin(f"asking {len(sample)} of them again in other ways")
+    probe = worker.probe(folder / "probe", zip_path, images[sample], images[shown], args.profile, args.era, limits)
+    (args.logs / "probe.txt").write_text(probe.stdout + probe.stderr, encoding="utf-8")
+    answers, truth = folder / "probe/app/output", labels[sample] if measured else None
+    found = verdict.judge_probes(probe, answers, predicted[sample], truth, limits, len(classes))
+    expected = verdict.forecast(probe, args.forecast, run.prediction, len(images))
+    facts["forecast"] = expected and {**expected, "from_images": len(images)}
+    if len(sample) == PROBED:  # of fewer, what one call takes more than another is chance
+        found += verdict.judge_forecast(expected, limits, images[0].nbytes)
+    if measured:
+        matrix = confusion(labels, predicted, len(classes))
+        facts["scores"], facts["confusion"], facts["classes"] = run.scores, matrix.tolist(), classes
+        facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong.tolist()]
+        facts["confidences"] = verdict.read_confidences(answers / "chances.npy", predicted[shown])
+        found += verdict.judge_accuracy(matrix, classes, read_manifest(zip_path))
+    return probe, found
 
 
 def describe_run(
@@ -353,37 +312,28 @@ def describe_run(
 ) -> dict:
     """The report's part on a rehearsal; `failed`: it did not come to its end, so the end of a log is worth showing."""
     jobs = {"prediction": run.prediction, "scoring": run.scoring} | ({"probe": probe} if probe else {})
+    described = {
+        name: {"exit_code": job.exit_code, "seconds": round(job.seconds, 2),
+               "peak_memory_mb": round(job.peak_memory / 1e6), "stopped_by": job.stopped}
+        for name, job in jobs.items() if job.exit_code is not None
+    }  # fmt: skip
     return {
+        **{name: getattr(run, name) for name in ("isolation", "status", "history", "detail")},
         "profile": args.profile,
         "era": args.era,
-        "isolation": run.isolation,
-        "status": run.status,
-        "history": run.history,
-        "detail": run.detail,
         "time_limit_s": limits.seconds,
-        "jobs": {name: describe_job(job) for name, job in jobs.items() if job.exit_code is not None},
+        "jobs": described,
         "logs": str(args.logs),
         "log_end": telling_lines(run, probe) if failed else [],
-    }
-
-
-def describe_job(job: worker.Job) -> dict:
-    return {
-        "exit_code": job.exit_code,
-        "seconds": round(job.seconds, 2),
-        "peak_memory_mb": round(job.peak_memory / 1e6),
-        "stopped_by": job.stopped,
     }
 
 
 def telling_lines(run: worker.Run, probe: worker.Job | None, n: int = 12) -> list[str]:
     """The end of the log that says why a run failed: that of the first job that did."""
     if probe:
-        failed = probe.notes.get("errors") or probe.notes.get("stage") != "done"
-        log = probe.stderr if failed else ""
+        log = probe.stderr if probe.notes.get("errors") or probe.notes.get("stage") != "done" else ""
     else:
-        predicted = run.prediction.exit_code == 0
-        log = run.logs["scoring_stderr" if predicted else "prediction_ingestion_stderr"]
+        log = run.logs["scoring_stderr" if run.prediction.exit_code == 0 else "prediction_ingestion_stderr"]
     return [clean(line) for line in log.strip().splitlines()[-n:]]
 
 
@@ -399,7 +349,7 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
     """
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     facts = {"version": report.VERSION, "date": date, "zip": {**describe(zip_path), "path": str(shown_as)}, **more}
-    found = checks.check_zip(zip_path, args.profile, args.packages, args.era)
+    found = checks.check_within_limits(zip_path, args.profile, args.packages, args.era)
     images, ready = None, run and POSIX and not refused(found)
     cells = (competition.read_cells(args.heldout) if args.heldout else generated_cells(PROBED)) if ready else None
     if ready and shut_in(args, console):
@@ -411,10 +361,10 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
         if args.heldout:
             facts["heldout"] = {**describe(args.heldout), "images": len(cells.images)}
         images = cells.images
-        with console.status("", spinner="line") as status:
-            # of the project's own zip the report in results/, made on two cores, stands in for an earlier one
-            reports = [args.report, *[ROOT / "results/report.json"] * (args.source == ROOT)]
-            stages = Stages(console, status, expected_seconds(reports, str(shown_as), len(images)))
+        # of the project's own zip the report in results/, made on two cores, stands in for an earlier one
+        reports = [args.report, *[ROOT / "results/report.json"] * (args.source == ROOT)]
+        stages = Stages(console, expected_seconds(reports, str(shown_as), len(images)))
+        with stages.shown:
             found += rehearse(zip_path, cells, bool(args.heldout), args, facts, stages)
         found += verdict.judge_environment(versions)
     facts["findings"] = [f.as_json() for f in found]
@@ -438,10 +388,10 @@ def shut_in(args: argparse.Namespace, console) -> bool:
     isolated, why = sandbox.permitted(args.python)
     if not isolated:
         console.print(f"This machine cannot shut a submission in ({why}): it runs as a plain process.")
-    if not isolated and args.check and not args.without_isolation:
-        console.print("It is not run. If you trust this zip as your own programs, say --without-isolation.")
-        return False
-    return True
+    if isolated or not args.check or args.without_isolation:
+        return True
+    console.print("It is not run. If you trust this zip as your own programs, say --without-isolation.")
+    return False
 
 
 def build(args: argparse.Namespace, console) -> int:
@@ -485,28 +435,26 @@ def written_by(args: argparse.Namespace) -> frozenset[Path]:
 
 def verify(path: Path, args: argparse.Namespace, console) -> int:
     """Compare a zip with the one that the sources give, and say where they differ."""
-    unsafe = [f for f in checks.check_zip(path) if f.code.startswith("ZIP") and f.level == "error"]
+    unsafe = [f for f in checks.check_within_limits(path) if f.code.startswith("ZIP") and f.level == "error"]
     for found in unsafe:
         console.print(f"{found.code}: {found}", soft_wrap=True)
     if unsafe:
         return 1
     with zipfile.ZipFile(path) as file:
         held = {info.filename: info.CRC for info in file.infolist()}
-        note = file.read("metadata").decode("utf-8", "replace") if "metadata" in held else ""
-    try:
-        text = json.loads(note.removeprefix("description: "))
-    except (ValueError, RecursionError):
-        text = None
-    expected = submission(args.source, text if isinstance(text, str) else None, written_by(args))
+        given, note = file.read("metadata") if "metadata" in held else b"", None
+    with contextlib.suppress(ValueError, RecursionError):
+        note = json.loads(given.removeprefix(b"description: "))
+    contents = collect(args.source, written_by(args))[0] | description(note if isinstance(note, str) else None)
     console.print(f"sha256 {describe(path)['sha256']}", soft_wrap=True)
-    if path.read_bytes() == expected:
+    if path.read_bytes() == pack(contents):
         console.print(f"{path} is what {args.source} gives.", soft_wrap=True)
         return 0
-    with zipfile.ZipFile(io.BytesIO(expected)) as file:
-        wanted = {info.filename: info.CRC for info in file.infolist()}
-    lines = [f"{name} is missing" for name in wanted.keys() - held.keys()]
-    lines += [f"{name} does not belong there" for name in held.keys() - wanted.keys()]
-    lines += [f"{name} has other contents" for name in wanted if name in held and wanted[name] != held[name]]
+    lines = [f"{name} is missing" for name in contents.keys() - held.keys()]
+    lines += [f"{name} does not belong there" for name in held.keys() - contents.keys()]
+    lines += [
+        f"{name} has other contents" for name in contents if held.get(name) not in (None, zlib.crc32(contents[name]))
+    ]
     for line in sorted(lines) or ["the contents agree, but not how they are packed: another tool made this zip"]:
         console.print(f"differs: {line}", soft_wrap=True)
     return 1

@@ -1,31 +1,31 @@
 """Static checks of a submission zip: nothing in it is run, nothing is unpacked to disk, TensorFlow is not needed.
 
-    from grader.checks import check_zip
-    for finding in check_zip("submission.zip"): print(finding.code, finding)
+    from grader.checks import check_within_limits
+    for finding in check_within_limits("submission.zip"): print(finding.code, finding)
 
 Three rooms: the container (names, sizes, compression; here), the Python sources (source.py, by their syntax trees) and
-the weights (weights.py: what is inside, whether they are whole). The codes are in codes.py.
+the weights (weights.py: what is inside, whether they are whole). A zip may be made to take for ever, or to break what
+reads it: the check runs in a process of its own, under the kernel's limits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
+import multiprocessing
 import os
 import re
 import stat
-import struct
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from grader.codes import Finding, finding, refused
 from grader.source import KNOWN, check_sources
-from grader.syntax import MAX_SOURCE
-from grader.weights import MAX_DIRECTORY, WHOLE_RATIO, WHOLE_SMALL, check_weights, directory, inner_zip, packed_tightly
+from grader.weights import ZIP_ERRORS, check_weights, packed_tightly
 from grader.worker import ERAS, NEWEST
 
 MAX_MB = 15_000  # the quota of a user; 4.4 GB is known to have passed
@@ -34,18 +34,13 @@ COPY_MB = 100  # above this, a second copy of the submission in its own result i
 PREDICTIONS = ("predictions.npy", "progress.json")  # what the ingestion program writes
 MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_PART_NAME, MAX_ENTRIES = 64, 200, 100, 10_000
 MAX_UNPACKED = 15 * 10**9  # bytes
-MAX_PYTHON = 16 << 20  # bytes of all sources together
-MAX_YAML = 32 << 10  # bytes
+WHOLE_RATIO, WHOLE_SMALL = 20, 100 << 20  # how tightly a zip may be packed; bytes below which it may be any
+SECONDS, PACE, MEMORY = 2, 20_000_000, 500_000_000  # of computing, and one more for so many bytes of the zip; bytes
 MOST = 20  # findings of one code
-MAX_INNER = 64 << 20  # bytes of a zip inside that is looked into
 DESCRIBED = "weights/model.weights.h5"  # by weights/manifest.json
 READ = ("weights/manifest.json", "metadata", "metadata.yaml")
 SHOWN = 5  # names of leftovers
 SHORT = 4096  # bytes kept of files that are not judged by their text
-
-# Everything that zipfile and zlib are known to raise on bytes that are not a healthy zip.
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError, struct.error,
-              NotImplementedError, RuntimeError, IndexError)  # fmt: skip
 JUNK = re.compile(
     r"(^|/)(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(/|$)"
     r"|(^|/)(\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]*)$|\.py[co]$",
@@ -53,8 +48,7 @@ JUNK = re.compile(
 )
 
 
-@dataclass
-class Entry:
+class Entry(NamedTuple):
     """What one pass over a file in the zip leaves: its first bytes (of sources and JSON all), size and SHA-256."""
 
     head: bytes
@@ -62,19 +56,60 @@ class Entry:
     sha256: str | None  # of DESCRIBED alone
 
 
+def check_within_limits(path: str | Path, *how) -> list[Finding]:
+    """check_zip in a process of its own, under limits of computing and memory.
+
+    ZIP14 where it takes more or is ended: an error for the container, a warning for the sources and weights in it.
+    """
+    receive, send = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=check_and_send, args=(send, path, *how))
+    process.start()
+    send.close()
+    limits = {"seconds": seconds(path), "memory": MEMORY // 10**6}
+    found = [finding("ZIP14", **limits)]
+    with contextlib.suppress(EOFError):
+        whole, found = receive.recv()
+        if not whole:
+            found = [*found, finding("ZIP14", "warning", **limits)]
+            whole, found = receive.recv()
+    process.join()
+    return found
+
+
+def seconds(path: str | Path) -> int:
+    """Seconds of computing that a zip may take."""
+    return SECONDS + os.stat(path).st_size // PACE
+
+
+def check_and_send(send, path: str | Path, *how) -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):  # what of it the system has
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds(path), seconds(path)))
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of numpy, under h5py: each thread would take from the memory
+        held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY, held + MEMORY))
+    with contextlib.suppress(MemoryError):
+        send.send((True, check_zip(path, *how, then=lambda found: send.send((False, found)))))
+
+
 def check_zip(
-    path: str | Path, profile: str = "an2dl", packages: tuple[str, ...] = (), era: str = NEWEST
+    path: str | Path,
+    profile: str = "an2dl",
+    packages: tuple[str, ...] = (),
+    era: str = NEWEST,
+    then: Callable[[list[Finding]], None] = lambda found: None,
 ) -> list[Finding]:
     """Findings of every kind, in the order in which they would strike, each once; empty for a healthy zip.
 
-    profile, era: as in worker.py. packages: more modules that the grader has. Raises OSError where the file itself
-    cannot be opened, never for what is inside.
+    profile, era: as in worker.py. packages: more modules that the grader has. then: called with what the container
+    gave, before sources and weights are read.
     """
     path = Path(path)
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever, reading a device, too
         return [finding("ZIP03", why="it is no regular file")]
     found = list(check_file(path))
-    if refused([f for f in found if f.code in ("ZIP10", "ZIP11")]):
+    if refused([f for f in found if f.code == "ZIP11"]):
         return found
     try:
         with zipfile.ZipFile(path) as file:
@@ -83,6 +118,7 @@ def check_zip(
                 return in_order(found)  # reading on could be unsafe
             entries = {info.filename: read_entry(file, info) for info in file.infolist() if not info.is_dir()}
             found += check_metadata(entries, era)
+            then(found)
             if "model.py" in entries:
                 sources = {name: entry.head for name, entry in entries.items() if name.endswith(".py")}
                 said, code = check_sources(sources, set(entries), profile, packages)
@@ -96,7 +132,7 @@ def check_zip(
 
 # What strikes first: the unpacking, the import of model.py (its syntax, what it imports), Model(), predict.
 ORDER = ("ZIP", "MET", "PY01", "IMP04", "IMP01", "IMP02", "IMP05", "PY02", "PY03", "PATH", "KER08", "KER05", "KER01",
-         "KER", "PY05", "PY06", "PY04", "NET", "IMP03")  # fmt: skip
+         "KER", "PY05", "PY06", "PY04", "NET", "IMP03", "")  # fmt: skip
 
 
 def in_order(found: list[Finding]) -> list[Finding]:
@@ -109,8 +145,7 @@ def in_order(found: list[Finding]) -> list[Finding]:
     once = [f if kinds[k] == 1 else replace(f, wrong=f"{f.wrong} ({kinds[k]} times)") for k, f in first.items()]
 
     def rank(f: Finding) -> int:
-        exact = [i for i, start in enumerate(ORDER) if f.code == start]
-        return (exact or [i for i, start in enumerate(ORDER) if f.code.startswith(start)] or [len(ORDER)])[0]
+        return ORDER.index(max((start for start in ORDER if f.code.startswith(start)), key=len))
 
     kept: dict[tuple[str, str], list[Finding]] = {}
     for f in once:
@@ -122,18 +157,13 @@ def in_order(found: list[Finding]) -> list[Finding]:
 
 
 def check_file(path: Path) -> Iterator[Finding]:
-    with open(path, "rb") as file:
-        size, listed = file.seek(0, io.SEEK_END), directory(file)
+    size = path.stat().st_size
     if len(path.name) > MAX_FILE_NAME:
-        yield finding(
-            "ZIP06", name=path.name, how=f"has {len(path.name)} characters, at most {MAX_FILE_NAME} are allowed"
-        )
+        yield finding("ZIP06", name=path.name, how=f"has {len(path.name)} characters, more than {MAX_FILE_NAME}")
     if path.suffix != ".zip":
         yield finding("ZIP06", name=path.name, how="does not end in .zip")
     if size > SLOW_MB * 1e6:
         yield finding("ZIP11", "error" if size > MAX_MB * 1e6 else "warning", size=f"{size / 1e6:.0f}")
-    if listed > MAX_DIRECTORY:
-        yield finding("ZIP10", name="the zip", claim=f"a directory of {listed / 1e6:.0f} MB")
 
 
 def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
@@ -145,9 +175,6 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
     unpacked = sum(info.file_size for info in infos)
     if unpacked > MAX_UNPACKED or (unpacked > WHOLE_SMALL and unpacked > WHOLE_RATIO * size):
         yield finding("ZIP10", name="the zip", claim=f"{unpacked / 1e9:.1f} GB once unpacked, from {size / 1e6:.1f} MB")
-    python = sum(info.file_size for info in infos if info.filename.endswith(".py"))
-    if python > MAX_PYTHON:
-        yield finding("ZIP10", name="the zip", claim=f"{python / 1e6:.0f} MB of Python sources")
     seen: dict[str, str] = {}
     for info in infos:
         name = info.filename
@@ -214,9 +241,9 @@ def leftover_pattern(name: str) -> str:
 
 def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
     """Where model.py lies in a zip inside the zip, in words; empty if in none."""
-    for info in [i for i in infos if i.filename.lower().endswith(".zip") and i.file_size <= MAX_INNER][:3]:
+    for info in [i for i in infos if i.filename.lower().endswith(".zip")][:3]:
         try:
-            with inner_zip(io.BytesIO(file.read(info))) as inner:
+            with file.open(info) as stream, zipfile.ZipFile(stream) as inner:
                 names = [name for name in inner.namelist() if name.split("/")[-1] == "model.py"]
         except ZIP_ERRORS:
             continue
@@ -244,7 +271,7 @@ def odd_name(info: zipfile.ZipInfo) -> str | None:
 def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     """Read one file to its end, so that its CRC is checked; never more than it claims, and in small pieces."""
     digest, head, size = hashlib.sha256() if info.filename == DESCRIBED else None, b"", 0
-    keep = MAX_SOURCE + 1 if info.filename.endswith(".py") or info.filename in READ else SHORT
+    keep = info.file_size if info.filename.endswith(".py") or info.filename in READ else SHORT
     with file.open(info) as stream:
         while chunk := stream.read(1 << 20):
             size += len(chunk)
@@ -263,7 +290,7 @@ def has_command(metadata: bytes) -> bool:
     import yaml  # here, so that a zip can be built by a Python that has the standard library alone
 
     try:  # as nodes: aliases and tags are not worked out, which could take memory and time without end
-        root = yaml.compose(metadata[:MAX_YAML].decode("utf-8-sig", errors="ignore"), Loader=yaml.SafeLoader)
+        root = yaml.compose(metadata.decode("utf-8-sig", errors="ignore"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return False
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
@@ -276,5 +303,5 @@ def check_metadata(entries: dict[str, Entry], era: str) -> Iterator[Finding]:
         if has_command(entries[name].head):
             yield finding("MET01", name=name)
     size = sum(entry.size for entry in entries.values()) / 1e6
-    if not named and size > COPY_MB and ERAS[era].copied_to_output:
+    if not named and size > COPY_MB and not ERAS[era].over_predictions:
         yield finding("ZIP12", size=f"{size:.0f}")

@@ -2,7 +2,7 @@
 
     check_model(config, "net.keras", code, loads)     one whole model's config; `code` says what the sources register
 
-The table keras_table.json is made from the grader's Keras by keras_table.py.
+The table keras_table.json is made from the grader's Keras by tests/keras_table.py.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from grader.codes import Finding, finding
 from grader.registry import Code, Load
 
 GRADER_KERAS = "3.4.1"  # of tensorflow/tensorflow:2.17.0
 BUILTIN = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
-MOST, KINDS = 20, 300  # faults of one file; kinds of objects in it, by class, place and arguments
 POPPED = {"batch_input_shape", "axis", "module", "function_type", "output_shape_type", "output_shape_module"}  # of .h5
 
 
@@ -54,8 +53,7 @@ def functions() -> frozenset[str]:
     return frozenset(parts[-1] for parts in places if parts[1] in BUILTIN)
 
 
-@dataclass
-class Doubt:
+class Doubt(NamedTuple):
     """Why one object of a config does not come to life: a code and the words for it."""
 
     code: str
@@ -67,39 +65,27 @@ def check_model(
     name: str, config: dict, compiled: object, code: Code, loads: list[Load], legacy: bool
 ) -> Iterator[Finding]:
     """Findings on a whole model: its network `config` and what it was compiled with. legacy: of an .h5 file."""
-    seen = set()
-    for doubt in judged(config, code, legacy):
-        if doubt is None or (doubt.code, doubt.name) in seen:
-            continue
-        if len(seen) == MOST:
-            break
-        seen.add((doubt.code, doubt.name))
+    every = {(doubt.code, doubt.name): doubt for doubt in judged(config, code, legacy) if doubt}
+    for doubt in every.values():
         if doubt.code == "KER03":
             refuses = not legacy and code.safe and any(load.safe for load in loads)
             yield finding("KER03", "error" if refuses else "warning", file=name)
         else:
             yield finding(doubt.code, file=name, name=doubt.name, how=doubt.how)
-    if any(load.compiles for load in loads):
-        doubts = judged(compiled, code, legacy)
-        doubt = next((d for d in doubts if d and d.code != "KER03"), None) or stuck(compiled, code, legacy)
-        if doubt:
-            how = doubt.how
-            if doubt.code == "KER07":
-                how = f"the grader's Keras does not take as it stands there ({how})"
-            yield finding("KER04", file=name, name=doubt.name, how=how)
+    doubts = judged(compiled, code, legacy) if any(load.compiles for load in loads) else None
+    doubt = doubts and (next((d for d in doubts if d and d.code != "KER03"), None) or stuck(compiled, code, legacy))
+    if doubt:
+        taken = f"the grader's Keras does not take as it stands there ({doubt.how})"
+        yield finding("KER04", file=name, name=doubt.name, how=taken if doubt.code == "KER07" else doubt.how)
 
 
 def judged(config: object, code: Code, legacy: bool) -> Iterator[Doubt | None]:
-    """What is to be said of the objects in a config, of each kind once, up to KINDS kinds."""
-    kinds = set()
+    """What is to be said of each object in a config."""
     for part in objects(config):
         named = {key: part[key] for key in ("module", "registered_name") if key in part}
         named = {key: v if v is None or isinstance(v, str) else type(v).__name__ for key, v in named.items()}
         inside = part["config"] if isinstance(part["config"], (dict, str)) else None
-        kind = (part["class_name"], *named.items(), frozenset(inside) if isinstance(inside, dict) else inside)
-        if kind not in kinds and len(kinds) < KINDS:
-            kinds.add(kind)
-            yield judge(part | named | {"config": inside}, code, legacy)
+        yield judge(part | named | {"config": inside}, code, legacy)
 
 
 def stuck(compiled: object, code: Code, legacy: bool) -> Doubt | None:

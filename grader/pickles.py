@@ -1,24 +1,25 @@
 """The modules that a pickle would import, read from its opcodes: nothing in it is run.
 
-modules(stream) -> ({"sklearn.linear_model._logistic", ...}, opcodes read)
+modules(stream) -> {"sklearn.linear_model._logistic", ...}
 """
 
 from __future__ import annotations
 
 import _compat_pickle
 import pickletools
+from itertools import islice
 from typing import BinaryIO
 
-MAX_OPCODES = 200_000
+MAX_OPCODES = 20_000  # of one pickle; modules are named where the first object of theirs stands
 STRINGS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 PUTS, GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
 
 
-def modules(stream: BinaryIO, most: int = MAX_OPCODES) -> tuple[set[str], int]:
-    """Names of modules in the first pickle of a stream, as far as it can be read and up to `most` opcodes; how many."""
-    found, memo, strings, protocol, count = set(), {}, [None, None], 0, 0
+def modules(stream: BinaryIO) -> set[str]:
+    """Names of modules in the first pickle of a stream, as far as it can be read and up to MAX_OPCODES opcodes."""
+    found, memo, strings, protocol = set(), {}, [None, None], 0
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        for opcode, argument, _ in islice(pickletools.genops(stream), MAX_OPCODES):
             if opcode.name in STRINGS:
                 strings = [strings[-1], argument]
             elif opcode.name in GETS:
@@ -35,11 +36,9 @@ def modules(stream: BinaryIO, most: int = MAX_OPCODES) -> tuple[set[str], int]:
                 elif opcode.name == "STACK_GLOBAL" and strings[0]:
                     found.add(renamed(strings[0], protocol))
                 strings = [strings[-1], None]
-            if count >= most:
-                break
-    except (ValueError, IndexError, OverflowError, UnicodeError, MemoryError):
+    except (ValueError, IndexError, OverflowError, UnicodeError, MemoryError, EOFError, OSError):
         pass  # what was read so far counts
-    return found, count
+    return found
 
 
 def renamed(module: str, protocol: int) -> str:
@@ -47,10 +46,9 @@ def renamed(module: str, protocol: int) -> str:
     return _compat_pickle.IMPORT_MAPPING.get(module, module) if protocol < 3 else module
 
 
-def pickled(head: bytes) -> int | None:
-    """Where the pickle begins in a .npy file of objects, by the file's first bytes; None for any other array."""
-    if not head.startswith(b"\x93NUMPY") or len(head) < 12:
-        return None
-    size, start = (2, 10) if head[6] == 1 else (4, 12)
-    header = start + int.from_bytes(head[8 : 8 + size], "little")
-    return header if b"'|O'" in head[start:header] else None
+def modules_of_array(stream: BinaryIO) -> set[str]:
+    """`modules` of a .npy file, which holds a pickle where its array is of objects."""
+    head = stream.read(12)
+    size = 2 if head[6:7] == b"\1" else 4
+    header = head[8 + size :] + stream.read(int.from_bytes(head[8 : 8 + size], "little") - (4 - size))
+    return modules(stream) if head.startswith(b"\x93NUMPY") and b"'|O'" in header else set()

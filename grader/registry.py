@@ -11,9 +11,8 @@ import ast
 import re
 from dataclasses import dataclass, field
 
-from grader.syntax import Nodes, called, dotted, work_out
+from grader.syntax import Nodes, called, definitions, dotted, work_out
 
-MOST_LOADS, MOST_IDLE, LONG = 100, 300, 32 << 10  # calls of load_model; files that are not run, and bytes of each
 SCOPES = ("custom_object_scope", "CustomObjectScope")
 
 
@@ -39,7 +38,6 @@ class Code:
     models: list[Load] = field(default_factory=list)
     texts: set[str] = field(default_factory=set)  # every constant text and its last part, taken for a path
     calls: set[str] = field(default_factory=set)  # last names of all that is called, where it runs
-    left: int = 8 << 20  # how much of the weights files is still looked into, in bytes of their descriptions
 
     def add(self, file: str, nodes: Nodes, values: dict[str, ast.expr]) -> None:
         module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -58,8 +56,8 @@ class Code:
 
     def unread(self, sources: dict[str, bytes]) -> None:
         """The files that model.py does not reach."""
-        for file, source in list(sources.items())[:MOST_IDLE]:
-            for name in re.findall(rb"^(?:class|def)\s+(\w+)", source[:LONG], re.MULTILINE):
+        for file, source in sources.items():
+            for name in re.findall(rb"^(?:class|def)\s+(\w+)", source, re.MULTILINE):
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
 
     def register(self, decorator: ast.expr, name: str, values: dict[str, ast.expr]) -> None:
@@ -93,19 +91,15 @@ class Code:
             self.take(node.args[0] if node.args else None, values)
         if name in SCOPES and node.args:
             self.take(node.args[0], values)
-        if "custom_objects" in given:
-            self.take(given["custom_objects"], values)
         if name == "enable_unsafe_deserialization":
             self.safe = False
-        if name != "load_model" or guarded or len(self.models) == MOST_LOADS:
-            return
-        arguments = dict(zip(("filepath", "custom_objects", "compile", "safe_mode"), node.args, strict=False)) | given
-        if len(node.args) > 1:
-            self.take(node.args[1], values)
-        path = arguments.get("filepath")
-        self.models.append(Load(
-            path and work_out(path, values, file), node.lineno, file,
-            is_true(arguments.get("compile"), values), is_true(arguments.get("safe_mode"), values)))  # fmt: skip
+        if name == "load_model":
+            given = dict(zip(("filepath", "custom_objects", "compile", "safe_mode"), node.args, strict=False)) | given
+        if "custom_objects" in given:
+            self.take(given["custom_objects"], values)
+        if name == "load_model" and not guarded:
+            path, options = given.get("filepath"), [is_true(given.get(key), values) for key in ("compile", "safe_mode")]
+            self.models.append(Load(path and work_out(path, values, file), node.lineno, file, *options))
 
     def take(self, given: ast.expr | None, values: dict[str, ast.expr]) -> None:
         """Custom objects, as a dict that can be read here or as anything else."""
@@ -139,18 +133,15 @@ def same(path: str, file: str) -> bool:
 
 
 def top_names(body: list[ast.stmt]) -> set[str]:
-    """Names that a module has once it is imported, those under if, try and with too."""
+    """Names that a module has once it is imported."""
     found = set()
-    for node in body:
+    for node in definitions(body):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             found.add(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
         elif isinstance(node, ast.Assign):
             found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        for part in ("body", "orelse", "finalbody", "handlers"):
-            if isinstance(node, (ast.If, ast.Try, ast.With, ast.ExceptHandler)):
-                found |= top_names(getattr(node, part, []))
     return found
 
 

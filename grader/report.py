@@ -1,29 +1,6 @@
 """Shows what build_submission.py found: in the terminal, and as one HTML page that needs nothing from elsewhere.
 
-report.json, which both are made from, has these keys; those of a rehearsal are absent where there was none:
-
-    version     2; changes when a key goes or changes its meaning, not when one is added
-    date        when the report was made, UTC, such as 2026-01-31T09:00:00
-    verdict     "good", "runs", "unknown" (not run) or "refused"
-    words       the verdict in words, as the terminal shows it
-    zip         path, bytes, sha256 (null above 4 GB)
-    files       {name: bytes} of what went into the zip, where this command made it; with it:
-    left_out    {name: why} of what did not
-    environment  python, tensorflow, keras, numpy (versions, null: not there), differs (names of those that are not the
-                grader's), hidden (modules that are installed, and that the grader lacks)
-    findings    [{code, level ("error" or "warning"), wrong, platform, change, message}], see CODES.md
-    rehearsal   profile, era, isolation, status, history (of statuses), detail, time_limit_s, logs (folder), log_end
-                (last lines, if refused), jobs {prediction, scoring, probe: {exit_code, seconds, peak_memory_mb,
-                stopped_by: null, "time", "memory", "disk" or "processes"}}
-    forecast    images, from_images (how many it was measured on), seconds, seconds_load, seconds_per_image, memory_mb,
-                memory_mb_per_image
-    quota       bytes_per_upload, quota_bytes, uploads_that_fit
-    heldout     path, bytes, sha256, images; with it:
-    scores      {accuracy, balanced_accuracy, macro_precision, macro_recall, macro_f1}, each 0-1
-    classes     names of the classes, in the order of their labels
-    confusion   a row for each class (true) of counts (predicted)
-    mistakes    [[row in the held-out file, true label, predicted label]]
-    confidences  of the first mistakes, the probability (0-1) of the predicted label; absent without predict_proba
+Both are made from report.json, whose keys docs/CHECKING.md explains.
 """
 
 from __future__ import annotations
@@ -32,10 +9,9 @@ import base64
 import html as markup
 import json
 import re
-import struct
-import zlib
 from datetime import datetime
 from itertools import zip_longest
+from pathlib import Path
 
 from grader.environment import GRADER_VERSIONS, phrase
 
@@ -175,15 +151,9 @@ def terminal(report: dict, console) -> None:
 
 def png(image) -> str:
     """A data: URI with an RGB image (h, w, 3) uint8 as PNG."""
-    height, width, _ = image.shape
-    rows = b"".join(b"\0" + image[y].tobytes() for y in range(height))
+    import cv2
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
-    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + data).decode()
+    return "data:image/png;base64," + base64.b64encode(cv2.imencode(".png", image[..., ::-1])[1]).decode()
 
 
 def mistaken(report: dict, images) -> list[str]:
@@ -234,7 +204,7 @@ def heading(report: dict) -> str:
 
 def html(report: dict, images=None) -> str:
     """The report as one page; `images` (n, height, width, 3) uint8 are the held-out cells, to show the mistakes."""
-    from grader.scoring_program.scoring import HEAD
+    from grader.scoring_program.scoring import HEAD, style
 
     text, parts = markup.escape, [heading(report)]
     for found in report["findings"]:
@@ -249,29 +219,5 @@ def html(report: dict, images=None) -> str:
     parts.append("<h2>The run</h2><dl>")
     for name, value in facts(report):
         parts.append(f"<dt>{text(name)}<dd>{text(value)}<br><span class=soft>{text(EXPLAINED[name])}</span>")
-    return f"{HEAD}<title>Submission report</title><style>{style()}</style>{''.join(parts)}</dl></html>\n"
-
-
-def style() -> str:
-    """What the page adds to the style of the scoring program's."""
-    from grader.scoring_program.scoring import STYLE
-
-    return (
-        STYLE
-        + """
-:root { --good: #15703a; --refused: #a50f15; --runs: #8a5a00; --ground: #f4f4f4 }
-@media (prefers-color-scheme: dark) {
-  :root { --good: #5fce8a; --refused: #ff8a86; --runs: #e8b455; --ground: #2a2a2a }
-}
-h1 { line-height: 1.25; margin-bottom: .2em } h1 + p { margin-top: 0 }
-.good { color: var(--good) } .refused { color: var(--refused) } .runs, .unknown { color: var(--runs) }
-p.error, p.warning { border-left: 4px solid var(--refused); padding-left: .8em; overflow-wrap: anywhere }
-p.warning { border-color: var(--runs) }
-pre { background: var(--ground); padding: 1em; overflow: auto }
-.cells { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 14px }
-figure { margin: 0; font-size: 13px; line-height: 1.35 } img { width: 96px; height: 96px }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .5em 1.2em } dt { font-weight: 600 }
-dd { margin: 0; min-width: 0; overflow-wrap: anywhere }
-@media (max-width: 600px) { dl { display: block } dd { margin-bottom: .7em } }
-"""
-    )
+    css = style() + Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    return f"{HEAD}<title>Submission report</title><style>{css}</style>{''.join(parts)}</dl></html>\n"

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,17 +73,11 @@ def read_command(program: Path) -> str | None:
 
 def substitute(word: str, app: str, scoring: bool) -> str:
     """Replace the legacy placeholders in a word of a command, in the platform's own order; `app`: where /app is."""
-    for name, path in [
-        ("$input", "input" if scoring else "input_data"),
-        ("$output", "output"),
-        ("$program", "program"),
-        ("$ingestion_program", "program"),
-        ("$hidden", "input/ref"),
-        ("$shared", "shared"),
-        ("$submission_program", "ingested_program"),
-        ("$tmp", "output"),
-        ("$predictions", "input/res" if scoring else "output"),
-    ]:
+    paths = {"$input": "input" if scoring else "input_data", "$output": "output", "$program": "program",
+             "$ingestion_program": "program", "$hidden": "input/ref", "$shared": "shared",
+             "$submission_program": "ingested_program", "$tmp": "output",
+             "$predictions": "input/res" if scoring else "output"}  # fmt: skip
+    for name, path in paths.items():
         word = word.replace(name, f"{app}/{path}")
     return word
 
@@ -134,9 +127,8 @@ class Tail(threading.Thread):
         return (self.head + middle + last).decode("utf-8", "replace")
 
 
-def run_program(root: Path, scoring: bool, limits: Limits, writable: tuple[str, ...] = (),
-                tick: Callable[[float], None] | None = None) -> Job:  # fmt: skip
-    """Run /app/program of the folder `root` in the sandbox. `tick` is called with the seconds gone, for progress.
+def run_program(root: Path, scoring: bool, limits: Limits, writable: tuple[str, ...] = ()) -> Job:
+    """Run /app/program of the folder `root` in the sandbox.
 
     writable: folders of /app that the program may change, beside its own and its output. Raises ValueError where the
     program has no command.
@@ -145,7 +137,7 @@ def run_program(root: Path, scoring: bool, limits: Limits, writable: tuple[str, 
     given = [root / "app" / name for name in ("ingested_program", "input_data", "input") if name not in writable]
     specify(root, scoring, limits, writable)
     before = {folder: fingerprint(folder) for folder in given}
-    job = watch(root, limits, tick)
+    job = watch(root, limits)
     for folder in given:
         after = fingerprint(folder)
         names = {name for name in before[folder] | after if before[folder].get(name) != after.get(name)}
@@ -174,7 +166,7 @@ def specify(root: Path, scoring: bool, limits: Limits, writable: tuple[str, ...]
     (root / "spec.json").write_text(json.dumps(spec))
 
 
-def watch(root: Path, limits: Limits, tick: Callable[[float], None] | None) -> Job:
+def watch(root: Path, limits: Limits) -> Job:
     """Start what spec.json says, and end it where it passes a limit."""
     job, start, shared = Job(), time.monotonic(), sandbox.memory_facts()[1]
     facts, facts_end = os.pipe()
@@ -189,8 +181,6 @@ def watch(root: Path, limits: Limits, tick: Callable[[float], None] | None) -> J
         while process.poll() is None and not job.stopped:
             job.seconds = time.monotonic() - start
             job.stopped = over_limit(process.pid, root, limits, shared, job)
-            if tick:
-                tick(job.seconds)
             time.sleep(TICK)
     finally:  # at Ctrl-C, too: nothing that was started may stay
         stop(process)
@@ -201,6 +191,7 @@ def watch(root: Path, limits: Limits, tick: Callable[[float], None] | None) -> J
     job.peak_memory = max(job.peak_memory, said.get("peak", 0))
     job.stopped = job.stopped or ("disk" if said.get("disk") else None)
     job.seconds = time.monotonic() - start
+    sandbox.unlock(root / "app/output")
     job.exit_code = 137 if job.stopped else process.returncode
     job.stdout, job.stderr = out.text(), err.text()
     return job

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import json
+import math
 import os
 import platform
 import shutil
 import signal
-import stat
 import struct
 import subprocess
 import sys
@@ -265,24 +266,39 @@ def copy_out(spec: dict) -> bool:
 
     The working directory is the root folder as it was before anything was mounted in it.
     """
-    keep, left = spec["keep"], spec["disk"]
-    room = os.statvfs(spec["root"] + keep)
-    full = not room.f_bavail or not room.f_ffree
-    for entry in os.scandir(f".{keep}"):  # what was there before, and may have been removed since
+    room = os.statvfs(spec["root"] + spec["keep"])
+    for entry in os.scandir(f".{spec['keep']}"):  # what was there before, and may have been removed since
         shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
-    for path, entry in walk(spec["root"] + keep):
-        with contextlib.suppress(OSError):  # its path is too long there
-            info, to = entry.stat(follow_symlinks=False), f".{keep}/{path}"
-            if stat.S_ISDIR(info.st_mode):
-                os.mkdir(to)
-            elif stat.S_ISREG(info.st_mode) and info.st_size <= left:
-                shutil.copyfile(entry.path, to)
-                left -= info.st_size
-            elif stat.S_ISREG(info.st_mode):
-                full = True
-            elif stat.S_ISLNK(info.st_mode):
-                os.symlink(os.readlink(entry.path), to)
-    return full
+    whole = copy_files(spec["root"] + spec["keep"], f".{spec['keep']}", spec["disk"])
+    return not whole or not room.f_bavail or not room.f_ffree
+
+
+def copy_files(source: str | Path, target: str | Path, room: float = math.inf) -> bool:
+    """Copy folders and regular files over what is in `target`; False: those beyond `room` bytes were left out.
+
+    Links, pipes and devices stay behind, as a submission may plant them, and so do paths that are too long there.
+    Raises OSError where a file and a folder have one name.
+    """
+    whole = True
+    os.makedirs(target, exist_ok=True)
+    for path, entry in walk(source):
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                os.makedirs(f"{target}/{path}", exist_ok=True)
+            elif entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_size <= room:
+                shutil.copyfile(entry.path, f"{target}/{path}", follow_symlinks=False)
+                room -= entry.stat(follow_symlinks=False).st_size
+            elif entry.is_file(follow_symlinks=False):
+                whole = False
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+    return whole
+
+
+def unlock(folder: Path) -> None:
+    """Let this user into all that foreign code has left in a folder, whatever it permits; no link is followed."""
+    subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL)
 
 
 def supervise(spec: dict, facts_to: int) -> int:

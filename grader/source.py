@@ -9,7 +9,7 @@ source counts as run says syntax.py.
 from __future__ import annotations
 
 import ast
-import bisect
+import inspect
 import posixpath
 import re
 import sys
@@ -20,7 +20,6 @@ from grader.keras_files import held
 from grader.registry import Code
 from grader.syntax import (
     IN_ZIP,
-    MAX_NODES,
     Nodes,
     called,
     constants,
@@ -30,7 +29,7 @@ from grader.syntax import (
     fallbacks,
     imports,
     module_files,
-    parameters,
+    own_nodes,
     parse,
     required,
     walk,
@@ -49,9 +48,8 @@ GRADER_MODULES = frozenset({"ingestion"})  # beside the ingestion program, hence
 LIKELY_MODULES = frozenset("utils util helpers common score scoring evaluate data_io data_manager libscores".split())
 KNOWN = STANDARD | GRADER_PACKAGES
 PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
+DYNAMIC = {"globals", "locals", "vars", "exec", "eval", "setattr", "__getattr__", "__path__", "*"}  # may bind any name
 NEED_PILLOW = frozenset({"array_to_img", "load_img", "save_img"})
-DEEP, A_FILE = 20, 40  # functions within one another; nodes that a file counts for besides its own
-MAX_SHARED, MOST = 20_000, 100  # names that files take from one another; parameters of a function, undefined names
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
     "read_bytes loadmat restore".split()
@@ -80,6 +78,7 @@ def check_sources(
     known = KNOWN | local_modules(sources, reached, tops) | set(packages)
     for file, nodes in reached.items():
         found += check_imports(nodes, file, known, packages, tops)
+        found += check_own(nodes, file, names, reached)
         found += check_attributes(nodes, file, imported, packages)
         if file == "model.py":
             found += check_model(nodes[0][0])
@@ -92,27 +91,19 @@ def check_sources(
 
 
 def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Exception]]:
-    """model.py and the modules of the zip that it imports, directly or not: their trees, or why they have none.
-
-    Stops after MAX_NODES nodes, so that no zip takes long.
-    """
-    todo, left, known = ["model.py"], MAX_NODES, {"model.py"}
+    """model.py and the modules of the zip that it imports, directly or not: their trees, or why they have none."""
+    todo, known = ["model.py"], {"model.py"}
     for file in todo:  # which grows
-        if left <= 0:
-            return
         try:
             tree = parse(sources[file])
-            nodes = [(node, False) for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            left -= len(sources[file]) // 5
             yield file, error
             continue
-        modules, moves = dict.fromkeys(module for module, _, _ in imports(nodes)), moves_path(nodes)
-        left -= len(nodes) + A_FILE + moves * len(modules) * len(sources) // 100
         yield file, tree
-        for module in modules:
+        nodes = [(node, False) for node in ast.walk(tree)]
+        for module in dict.fromkeys(module for module, _, _ in imports(nodes)):
             paths = [path for path in module_files(module, file) if path in sources]
-            if moves and left > 0:
+            if moves_path(nodes):
                 last = tuple("/" + path for path in module_files(module.lstrip("."), ""))
                 paths += [path for path in sources if last and path.endswith(last)]
             todo += [path for path in dict.fromkeys(paths) if path not in known]
@@ -133,16 +124,15 @@ def local_modules(sources: dict[str, bytes], reached: dict[str, Nodes], tops: se
 
 def share(reached: dict[str, Nodes]) -> dict[str, dict[str, ast.expr]]:
     """For each file its names with one value only (see constants), those that it imports from other files, too."""
-    values, left = {file: constants(nodes) for file, nodes in reached.items()}, MAX_SHARED
+    values = {file: constants(nodes) for file, nodes in reached.items()}
     for file, nodes in reversed(reached.items()):
         for node, _ in nodes:
             for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else []:
                 module = alias.name if isinstance(node, ast.Import) else "." * node.level + (node.module or "")
                 other = next((path for path in module_files(module, file)[::-1] if path in values), None)
-                if other is None or other == file or left < 0:
+                if other is None or other == file:
                     continue
                 wanted = list(values[other]) if isinstance(node, ast.Import) else {alias.name} & values[other].keys()
-                left -= len(wanted)
                 for name in wanted:
                     value = values[other].get(name)  # gone where an earlier name came to it, and it was open
                     text = value and work_out(value, values[other], other)
@@ -168,6 +158,49 @@ def check_imports(
             yield finding("IMP01", file=file, at=f" line {line}", name=".".join([root, *inner[:1]]) if lacks else root)
         elif root in local:
             yield from check_shadow(root)
+
+
+def check_own(nodes: Nodes, file: str, names: set[str], reached: dict[str, Nodes]) -> Iterator[Finding]:
+    """Imports of what a package or a module of the zip does not have. names: all files in the zip.
+
+    A zip that changes sys.path or sys.modules is left alone.
+    """
+    if any(dotted(node) in ("sys.path", "sys.modules") for part in reached.values() for node, _ in part):
+        return
+    there = {name[:at] for name in names for at, letter in enumerate(name) if letter in "/."}  # folders, files' stems
+
+    def lacks(module: str) -> bool:
+        parts = module.split(".")
+        return parts[0] in there - KNOWN and "/".join(parts) not in there
+
+    for node, guarded in nodes:
+        wanted = []
+        if isinstance(node, ast.Import):
+            wanted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (file != "model.py" or not node.level):
+            base = posixpath.dirname(file).split("/")[: -node.level + 1 or None] if node.level else []
+            module = ".".join(filter(None, [*base, node.module]))
+            given = [alias.name for alias in node.names]
+            wanted = [module] if lacks(module) else missing_names(module, given, names, reached)
+        for name in filter(lacks, wanted if not guarded else ()):
+            yield finding("IMP01", file=file, at=f" line {node.lineno}", name=name)
+
+
+def missing_names(module: str, given: list[str], names: set[str], reached: dict[str, Nodes]) -> list[str]:
+    """Of names imported from a module of the zip those that none of its code binds, as dotted names."""
+    path = module.replace(".", "/")
+    nodes = next((reached[file] for file in (f"{path}/__init__.py", f"{path}.py") if file in reached), None)
+    if nodes is None:  # a folder of modules, or what was not read
+        unread = any(name.startswith((f"{path}.", f"{path}/__init__.")) for name in names)
+        return [] if unread else [f"{module}.{name}" for name in given if name != "*"]
+    bound = rebindings(nodes)
+    for node, _ in nodes:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Call):
+            bound |= {called(node)} & DYNAMIC
+        bound.add(getattr(node, "name", None))
+    return [] if bound & DYNAMIC else [f"{module}.{name}" for name in given if name not in bound and name != "*"]
 
 
 def check_attributes(nodes: Nodes, file: str, imported: set[str], packages: tuple[str, ...]) -> Iterator[Finding]:
@@ -247,19 +280,16 @@ def check_model(tree: ast.Module) -> Iterator[Finding]:
         return
     methods = {node.name: node for node in definitions(model.body) if isinstance(node, ast.FunctionDef)}
     inherits = any(getattr(base, "id", "") != "object" for base in model.bases)
-    if "__init__" in methods:
-        needed = required(methods["__init__"])[1:]
-        if needed:
-            yield finding("PY03", names=", ".join(needed))
+    if "__init__" in methods and (needed := required(methods["__init__"])[1:]):
+        yield finding("PY03", names=", ".join(needed))
     if "predict" in methods:
-        predict = methods["predict"]
-        own = 0 if "staticmethod" in decorators(predict) else 1
-        takes = len(predict.args.posonlyargs + predict.args.args)
-        needed = required(predict)
-        if takes < own + 1 and not predict.args.vararg:
-            yield finding("PY04", how=f"has a predict({', '.join(parameters(predict))}) that takes no images")
-        elif len(needed) > own + 1:
-            yield finding("PY04", how=f"has a predict that needs more than X ({', '.join(needed[own + 1 :])})")
+        own = [] if "staticmethod" in decorators(methods["predict"]) else ["self"]
+        try:
+            signature(methods["predict"]).bind(*own, "X")
+        except TypeError as error:
+            yield finding("PY04", how=f"has a predict that cannot be called with images alone ({error})")
+        if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in own_nodes(methods["predict"])):
+            yield finding("PY04", how="has a predict that yields, which returns no labels when called")
     elif any(isinstance(node, ast.AsyncFunctionDef) and node.name == "predict" for node in model.body):
         yield finding("PY04", how="has an async predict, which returns no labels when called")
     elif not inherits and "predict" not in {n.id for n in ast.walk(model) if isinstance(n, ast.Name)}:
@@ -270,28 +300,13 @@ def check_names(nodes: Nodes, file: str) -> Iterator[Finding]:
     """Names that are used and that nothing defines, by pyflakes, where they stand in code that runs."""
     from pyflakes import checker, messages
 
-    class Names(checker.Checker):  # for undefined names alone: the rest can take time that grows with the square
-        DICT = checker.Checker.handleChildren
-
-        def report(self, kind, *args, **more):
-            if kind is messages.UndefinedName and len(self.messages) < MOST:
-                super().report(kind, *args, **more)
-
-        def differentForks(self, *_):
-            return True
-
-        def in_scope(self, kind):
-            if len(self.scopeStack) > DEEP:
-                raise RecursionError
-            return super().in_scope(kind)
-
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node, _ in nodes):
         return  # any name may come from there
     try:
-        said = Names(nodes[0][0], file).messages
+        said = checker.Checker(nodes[0][0], file).messages
     except RecursionError:  # of a tree that may compile all the same
         return
-    places = {(m.lineno, m.col, m.message_args[0]) for m in said}
+    places = {(m.lineno, m.col, m.message_args[0]) for m in said if isinstance(m, messages.UndefinedName)}
     spare = annotations(nodes)
     lines: dict[str, int] = {}
     for node, guarded in nodes:
@@ -319,109 +334,103 @@ def rebindings(nodes: Nodes) -> set[str]:
 
 def check_calls(nodes: Nodes, file: str) -> Iterator[Finding]:
     """Calls of the file's own functions, and of self's own methods, that do not fit the definition."""
-    every = [node for node, _ in nodes]
-    module = every[0]
+    module = nodes[0][0]
     functions = {n.name: n for n in module.body if isinstance(n, ast.FunctionDef) and not n.decorator_list}
     rebound = rebindings(nodes) | {  # as a function within another one, or defined under a condition
         inner.name
-        for n in every
+        for n, _ in nodes
         if not isinstance(n, (ast.Module, ast.ClassDef))
         for inner in ast.iter_child_nodes(n)
         if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
-    calls = [node for node, guarded in nodes if isinstance(node, ast.Call) and not guarded]
-    for call in calls:
-        if isinstance(call.func, ast.Name) and call.func.id in functions and call.func.id not in rebound:
-            yield from fits(call, functions[call.func.id], 0, file)
-    methods = {}  # of each call, by the innermost class around it
-    todo = [(module, {})]
+    run = {node for node, guarded in nodes if isinstance(node, ast.Call) and not guarded}
+    todo: list[tuple[ast.AST, dict]] = [(module, {})]  # with the methods of the innermost class around it
     while todo:
-        node, inside = todo.pop()
+        node, methods = todo.pop()
         if isinstance(node, ast.ClassDef):
-            inside = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
-        methods[node] = inside
-        todo += [(child, inside) for child in ast.iter_child_nodes(node)]
-    for call in calls:
-        method = methods[call].get(called(call))
-        if method and dotted(call.func) == f"self.{method.name}":
+            methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
+        todo += [(child, methods) for child in ast.iter_child_nodes(node)]
+        name = dotted(node.func) if node in run else ""
+        if name in functions and name not in rebound:
+            yield from fits(node, functions[name], 0, file)
+        elif name.startswith("self.") and (method := methods.get(name[5:])):
             own = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(tuple(decorators(method)))
             if own is not None:
-                yield from fits(call, method, own, file)
+                yield from fits(node, method, own, file)
 
 
 def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> Iterator[Finding]:
     """Compare one call with one definition, of whose parameters the first `own` are filled in by Python."""
-    args = definition.args
-    if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
-        return
-    if len(args.posonlyargs) + len(args.args) + len(args.kwonlyargs) > MOST:
-        return
-    positional = [a.arg for a in args.posonlyargs + args.args][own:]
-    by_name = {a.arg for a in args.args + args.kwonlyargs}
-    faults = [
-        f"the keyword {keyword.arg}, which it does not take"
-        for keyword in call.keywords
-        if keyword.arg not in by_name and not args.kwarg
-    ]
-    if len(call.args) > len(positional) and not args.vararg:
-        faults.append(f"{len(call.args)} arguments, but it takes {len(positional)}")
-    given = set(positional[: len(call.args)]) | {k.arg for k in call.keywords}
-    missing = [name for name in required(definition)[own:] if name not in given]
-    if missing:
-        faults.append(f"no value for {', '.join(missing)}, which it needs")
-    for how in faults:
-        yield finding("PY06", file=file, line=call.lineno, name=definition.name, how=how)
+    if not any(isinstance(a, ast.Starred) for a in call.args) and all(k.arg for k in call.keywords):
+        try:
+            signature(definition).bind(*[None] * own, *call.args, **{k.arg: k.value for k in call.keywords})
+        except TypeError as error:
+            yield finding("PY06", file=file, line=call.lineno, name=definition.name, how=str(error))
 
 
-def following(names: list[str], start: str) -> str:
-    """The first of sorted names that does not come before `start`; "" if there is none."""
-    at = bisect.bisect_left(names, start)
-    return names[at] if at < len(names) else ""
+def signature(definition: ast.FunctionDef) -> inspect.Signature:
+    args, needed, parameter = definition.args, required(definition), inspect.Parameter
+    kinds = {
+        parameter.POSITIONAL_ONLY: args.posonlyargs,
+        parameter.POSITIONAL_OR_KEYWORD: args.args,
+        parameter.VAR_POSITIONAL: [args.vararg] if args.vararg else [],
+        parameter.KEYWORD_ONLY: args.kwonlyargs,
+        parameter.VAR_KEYWORD: [args.kwarg] if args.kwarg else [],
+    }
+    every = [(arg.arg, kind) for kind, group in kinds.items() for arg in group]
+    open_ = (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return inspect.Signature(
+        [parameter(n, k, default=parameter.empty if n in needed or k in open_ else None) for n, k in every]
+    )
 
 
 def check_paths(
     nodes: Nodes, values: dict[str, ast.expr], file: str, names: list[str], profile: str
 ) -> Iterator[Finding]:
     """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip."""
-
-    def within(path: str) -> bool:  # a checkpoint is named by what its files' names begin with
-        ends = ("/", ".") if called(node) == "restore" else ("/",)
-        return following(names, path) == path or any(following(names, path + e).startswith(path + e) for e in ends)
-
     own = {n.name for n, _ in nodes if isinstance(n, ast.FunctionDef)}
     moves = any(isinstance(n, ast.Call) and called(n) == "chdir" for n, _ in nodes)
-    for node, guarded in nodes:
-        if not isinstance(node, ast.Call) or guarded:
-            continue
-        keywords = {k.arg: k.value for k in node.keywords}
-        weights = keywords.get("weights")
-        applications = "applications" in dotted(node.func).split(".")
-        if getattr(weights, "value", None) == "imagenet" or (applications and weights is None and not node.args):
-            if called(node) not in ("preprocess_input", "decode_predictions"):
-                yield finding("NET01", file=file, line=node.lineno)
+    for node in (n for n, guarded in nodes if isinstance(n, ast.Call) and not guarded):
+        if fetches(node):
+            yield finding("NET01", file=file, line=node.lineno)
         if called(node) not in LOADERS or dotted(node.func).removeprefix("self.") in own:
             continue
-        first = [*node.args[:1], *(keywords[k] for k in ("file", "filepath", "filename", "path") if k in keywords)]
-        if isinstance(node.func, ast.Attribute) and called(node) in ("open", "read_text", "read_bytes"):
-            method_of = work_out(node.func.value, values, file)  # Path(...).open()
-        else:
-            method_of = None
-        path = method_of if method_of is not None else first and work_out(first[0], values, file)
-        given = [*(node.args[1:2] if method_of is None else node.args[:1]), keywords.get("mode")]
-        modes = [a.value for a in given if isinstance(getattr(a, "value", None), str)]
-        if not path or "\0" in path or re.search("[wax]", "".join(modes) if called(node) == "open" else ""):
+        path = opened(node, values, file)
+        said = {"file": file, "at": f" line {node.lineno}", "name": path}
+        if not path or "\0" in path or re.match(r"\w+://", path):
             continue
-        line = node.lineno
-        if path.startswith(IN_ZIP):
-            path = posixpath.normpath(path[len(IN_ZIP) :])
-            if not within(path):
-                yield finding("PATH03", file=file, at=f" line {line}", name=path)
-        elif path.startswith(("/", "~")) or re.match(r"[A-Za-z]:[\\/]", path):
+        if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:[\\/]", path):
             if not path.startswith(ELSEWHERE):
-                yield finding("PATH02", file=file, at=f" line {line}", name=path)
-        elif not re.match(r"\w+://", path):
-            if not within(posixpath.normpath(path)):
-                yield finding("PATH03", file=file, at=f" line {line}", name=path)
-            elif not moves:
-                level = "error" if profile == "strict" else "warning"
-                yield finding("PATH01", level, file=file, at=f" line {line}", name=path)
+                yield finding("PATH02", **said)
+            continue
+        inside = posixpath.normpath(path.removeprefix(IN_ZIP))
+        if not within(inside, names, ("/", ".") if called(node) == "restore" else ("/",)):
+            yield finding("PATH03", **said | ({"name": inside} if path.startswith(IN_ZIP) else {}))
+        elif not path.startswith(IN_ZIP) and not moves:
+            yield finding("PATH01", "error" if profile == "strict" else "warning", **said)
+
+
+def fetches(call: ast.Call) -> bool:
+    """Whether a call loads pretrained weights from the internet."""
+    weights = next((k.value for k in call.keywords if k.arg == "weights"), None)
+    network = "applications" in dotted(call.func).split(".") and weights is None and not call.args
+    wanted = getattr(weights, "value", None) == "imagenet" or network
+    return wanted and called(call) not in ("preprocess_input", "decode_predictions")
+
+
+def opened(call: ast.Call, values: dict[str, ast.expr], file: str) -> str | None:
+    """The path of the file that a call of one of LOADERS reads; None where it is open, or written."""
+    keywords = {k.arg: k.value for k in call.keywords}
+    first = [*call.args[:1], *(keywords[k] for k in ("file", "filepath", "filename", "path") if k in keywords)]
+    path, given = first and work_out(first[0], values, file), call.args[1:2]
+    if isinstance(call.func, ast.Attribute) and called(call) in ("open", "read_text", "read_bytes"):
+        method_of = work_out(call.func.value, values, file)  # Path(...).open()
+        path, given = (path, given) if method_of is None else (method_of, call.args[:1])
+    modes = [getattr(a, "value", None) for a in (*given, keywords.get("mode"))]
+    written = called(call) == "open" and any(isinstance(m, str) and re.search("[wax]", m) for m in modes)
+    return None if written else path or None
+
+
+def within(path: str, names: list[str], ends: tuple[str, ...]) -> bool:
+    """Whether the zip has this file, or files whose names begin with it and one of `ends`."""
+    return path in names or any(name.startswith(tuple(path + end for end in ends)) for name in names)

@@ -8,23 +8,23 @@ from pathlib import Path
 
 
 class Stages:
-    """Prints a line as each stage begins, and keeps another that tells the seconds."""
+    """Prints a line as each stage begins; within `with stages.shown:` a line below tells the seconds gone."""
 
-    def __init__(self, console, status, expected: list[float], number: int = 2):
-        """console, status: rich's. expected: seconds of each stage, [] where not known. number: how many there are."""
-        self.console, self.status, self.number = console, status, number
-        self.expected, self.current, self.text, self.start = expected, 0, "", 0.0
+    def __init__(self, console, expected: list[float], number: int = 2):
+        """console: rich's. expected: seconds of each stage, [] where not known. number: how many there are."""
+        from rich.live import Live
+
+        self.expected, self.number, self.current, self.text, self.start = expected, number, 0, "", 0.0
+        self.shown = Live(get_renderable=self.line, console=console, transient=True)
 
     def begin(self, what: str) -> None:
         about = f", about {self.expected[self.current]:.0f} s" if self.expected else ""
         self.current, self.start = self.current + 1, time.monotonic()
         self.text = f"stage {self.current} of {self.number}: {what}{about}"
-        self.console.print(self.text, soft_wrap=True)
-        self.tick()
+        self.shown.console.print(self.text, soft_wrap=True)
 
-    def tick(self, _: float = 0) -> None:
-        """Called while a job runs; a stage may have several jobs, so that its own clock counts."""
-        self.status.update(f"{self.text}; {time.monotonic() - self.start:.0f} s gone")
+    def line(self) -> str:
+        return f"{self.text}; {time.monotonic() - self.start:.0f} s gone" if self.text else ""
 
 
 def expected_seconds(reports: list[Path], zip_name: str, n: int) -> list[float]:

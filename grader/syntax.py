@@ -8,44 +8,25 @@ from __future__ import annotations
 
 import ast
 import posixpath
-import re
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import islice
 
-MAX_SOURCE = 256 << 10  # bytes of one file
-MAX_BRACES = 5_000  # of one line, as an f-string has
-MAX_NODES = 40_000  # of the syntax trees that are read, names' contexts not counted
-COMPILED = 20_000  # nodes up to which a source is compiled, which can take time that grows with their square
-LONG, LONG_NAME, SHORT_PART = 4096, 200, 200  # characters of a path and of a module's name; nodes of a condition
 IN_ZIP = "<zip>/"  # where __file__ is, while paths are worked out
 Nodes = list[tuple[ast.AST, bool]]  # what walk gives
 
 
 def parse(source: bytes) -> ast.Module:
     """The tree of a source that compiles; SyntaxError, ValueError, RecursionError or MemoryError of any other."""
-    if len(source) > MAX_SOURCE:
-        raise ValueError(f"larger than {MAX_SOURCE} bytes")
-    for line in re.sub(rb"\\\r?\n", b"", source).splitlines():  # for which Python's parser takes time or memory squared
-        if line.count(b"{") > MAX_BRACES or (b"import" in line and line.count(b".") > LONG_NAME):
-            raise ValueError("too much in one line")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in foreign code are not our reader's concern
         tree = ast.parse(source)
-        nodes = [node for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
-        if len(nodes) > MAX_NODES:
-            raise ValueError(f"more than {MAX_NODES} statements and expressions")
-        modules = (node.name if isinstance(node, ast.alias) else getattr(node, "module", "") for node in nodes)
-        if any(len(module or "") > LONG_NAME for module in modules):
-            raise ValueError(f"a module's name of more than {LONG_NAME} characters")
-        if len(nodes) < COMPILED and source.count(b"finally") < 8:  # each `finally` within another doubles the time
-            compile(tree, "model.py", "exec", dont_inherit=True)  # finds what parses and cannot run: a `return` outside
+        compile(tree, "model.py", "exec", dont_inherit=True)  # finds what parses and cannot run: a `return` outside
         return tree
 
 
 def mentions(condition: ast.expr) -> set[str]:
-    """Names of variables and attributes that occur in a condition, as far as it is short."""
-    return {getattr(n, "id", getattr(n, "attr", None)) for n in islice(ast.walk(condition), SHORT_PART)} - {None}
+    """Names of variables and attributes that occur in a condition."""
+    return {getattr(n, "id", getattr(n, "attr", None)) for n in ast.walk(condition)} - {None}
 
 
 def uncalled(tree: ast.Module) -> set[ast.AST]:
@@ -103,8 +84,7 @@ def walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
         for field, value in ast.iter_fields(node):
             children = value if isinstance(value, list) else [value]
             inside = guarded or field in (tried, doubted) or (asks and field != "test")
-            todo += [(child, inside) for child in children
-                     if isinstance(child, ast.AST) and not isinstance(child, ast.expr_context)]  # fmt: skip
+            todo += [(child, inside) for child in children if isinstance(child, ast.AST)]
 
 
 def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
@@ -121,6 +101,19 @@ def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
         elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__") and node.args:
             if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
                 yield node.args[0].value, node.lineno, guarded
+        elif backend := set_backend(node):
+            yield backend, node.lineno, guarded
+
+
+def set_backend(node: ast.AST) -> str | None:
+    """The package that a statement makes Keras import, by the environment variable KERAS_BACKEND, or None."""
+    pair = ()
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+        pair = (node.targets[0].slice, node.value)
+    elif isinstance(node, ast.Call) and called(node) in ("setdefault", "putenv"):
+        pair = node.args
+    key, value = ([getattr(part, "value", None) for part in pair] + [None, None])[:2]
+    return value if key == "KERAS_BACKEND" and isinstance(value, str) else None
 
 
 def fallbacks(nodes: Nodes, known: set[str]) -> set[ast.AST]:
@@ -128,8 +121,7 @@ def fallbacks(nodes: Nodes, known: set[str]) -> set[ast.AST]:
     found = set()
     for node, _ in nodes:
         if isinstance(node, ast.Try) and node not in found:
-            inner = (inner for part in node.body for inner in ast.walk(part))
-            tried = list(imports([(node, True) for node in islice(inner, SHORT_PART)]))
+            tried = list(imports([(inner, True) for part in node.body for inner in ast.walk(part)]))
             if tried and all(module.split(".")[0] in known for module, _, _ in tried):
                 found |= {inner for handler in node.handlers for inner in ast.walk(handler)}
     return found
@@ -148,7 +140,7 @@ def module_files(module: str, importer: str) -> list[str]:
 def dotted(node: ast.AST) -> str:
     """ "os.path.join" of that expression; "" of what is more than a few names and dots."""
     names = []
-    while isinstance(node, ast.Attribute) and len(names) < 20:
+    while isinstance(node, ast.Attribute):
         names.append(node.attr)
         node = node.value
     return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
@@ -159,17 +151,23 @@ def called(node: ast.Call) -> str:
     return getattr(node.func, "attr", getattr(node.func, "id", ""))
 
 
+def own_nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
+    """What stands in a function, but not in those inside it."""
+    todo = list(function.body)
+    while todo:
+        node = todo.pop()
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            todo += ast.iter_child_nodes(node)
+
+
 def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """Statements at the level of the module, those under `if`, `try` and `with` too."""
     for node in body:
         yield node
-        for field in ("body", "orelse", "finalbody"):
-            if isinstance(node, (ast.If, ast.Try, ast.With)):
+        if isinstance(node, (ast.If, ast.Try, ast.With, ast.ExceptHandler)):
+            for field in ("body", "orelse", "finalbody", "handlers"):
                 yield from definitions(getattr(node, field, []))
-
-
-def parameters(node: ast.FunctionDef) -> list[str]:
-    return [a.arg for a in node.args.posonlyargs + node.args.args + node.args.kwonlyargs]
 
 
 def required(node: ast.FunctionDef) -> list[str]:
@@ -181,7 +179,7 @@ def required(node: ast.FunctionDef) -> list[str]:
 
 
 def decorators(node: ast.FunctionDef) -> list[str]:
-    return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list[:9]]
+    return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list]
 
 
 def constants(nodes: Nodes) -> dict[str, ast.expr]:
@@ -216,7 +214,7 @@ def work_out(node: ast.expr, values: dict[str, ast.expr], file: str, fuel: list[
         return work_out(n, values, file, fuel)
 
     if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) and len(node.value) < LONG else None
+        return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.Name) and node.id == "__file__":
         return IN_ZIP + file
     if name := dotted(node) if dotted(node) in values else "":
@@ -238,8 +236,8 @@ def work_out(node: ast.expr, values: dict[str, ast.expr], file: str, fuel: list[
 
 
 def joined(parts: list[str | None], join: Callable[[list[str]], str]) -> str | None:
-    """What `join` makes of the parts; None where one is open or they are too long to be a path."""
-    return None if None in parts or sum(map(len, parts)) > LONG else join(parts)
+    """What `join` makes of the parts; None where one is open."""
+    return None if None in parts else join(parts)
 
 
 def call_out(node: ast.Call, part: Callable[[ast.expr], str | None]) -> str | None:

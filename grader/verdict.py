@@ -80,16 +80,18 @@ def read_labels(path: Path, n: int, classes: int):
 
 def judge_job(job: Job, name: str, limits: Limits) -> list[Finding]:
     """Limits passed, files altered, crashes: what goes for every program that runs the submission."""
+    memory = f"{limits.memory / MB:.0f} MB" if limits.memory else "what this machine has"
+    passed = {
+        "time": ("LIM01", f"{limits.seconds:g}"),
+        "memory": ("LIM02", memory),
+        "disk": ("LIM03", f"{limits.disk / MB:.0f}"),
+        "processes": ("LIM04", limits.processes),
+    }
+    stopped = job.stopped or ("memory" if job.exit_code == 137 else None)
     found = [finding("SAF01", name=path) for path in job.changed[:3]]
-    if job.stopped == "time":
-        found.append(finding("LIM01", job=name, limit=f"{limits.seconds:g}"))
-    elif job.stopped == "memory" or (job.exit_code == 137 and not job.stopped):
-        limit = f"{limits.memory / MB:.0f} MB" if limits.memory else "what this machine has"
-        found.append(finding("LIM02", limit=limit))
-    elif job.stopped == "disk":
-        found.append(finding("LIM03", limit=f"{limits.disk / MB:.0f}"))
-    elif job.stopped == "processes":
-        found.append(finding("LIM04", limit=limits.processes))
+    if stopped:
+        code, limit = passed[stopped]
+        found.append(finding(code, job=name, limit=limit))
     return found
 
 
@@ -121,7 +123,14 @@ def judge_crash(job: Job, limits: Limits) -> Finding:
             return finding("PATH01", "error", file="the submission", at="", name=name)
         if not name.startswith(ELSEWHERE) and "/app/ingested_program/" not in name:
             return finding("PATH02", file="the submission", at="", name=name)
-    return finding("RUN01", stage=stage, error=f"{error}: {message}")
+    return finding("RUN01", stage=stage, error=f"{error}: {message}", missing=caught(job.notes))
+
+
+def caught(notes: dict) -> str:
+    """Words on the modules whose import failed before a crash, as foreign code may have noted them; "" for none."""
+    given = notes.get("missing") if isinstance(notes.get("missing"), list) else []
+    names = dict.fromkeys(name.split(".")[0] for name in given[:100] if isinstance(name, str))
+    return f"; before that it did not find {', '.join(names)}, which the grader lacks" if names else ""
 
 
 def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
@@ -148,7 +157,7 @@ def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
 
 def read_probes(folder: Path, errors: dict, n: int, classes: int, found: list[Finding]) -> dict:
     """{probe: labels} of those that gave any; adds a finding for each other to `found`."""
-    asked = {"half": "fewer images", "again": "a second call", "once_more": "a third call",
+    asked = {"again": "a second call", "once_more": "a third call", "half": "fewer images",
              "shuffled": "shuffled images", "alone": "a single image", "float32": "float32 images",
              "float64": "float64 images", "scaled": "images in 0-1"}  # fmt: skip
     labels = {}
@@ -204,30 +213,28 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits, classes: 
     return found
 
 
-def forecast(job: Job, n: int, predicted: tuple[int, float, int] = (0, 0.0, 0)) -> dict:
-    """Likely seconds and peak MB for `n` images, by a straight line through two calls of the probe; {} without them.
+def forecast(probe: Job, n: int, job: Job, seen: int) -> dict:
+    """Likely seconds and peak MB of a prediction job for `n` images, by straight lines; {} without measurements.
 
-    The slope is between the call for half of the images and the one for all; a fifth of the mean time per image is
-    its lower bound, in case noise makes the shorter call the slower one. predicted: images, seconds and peak bytes of
-    the whole prediction job, from start to end, which counts instead where it had more than twice as many images.
+    job: the prediction job, for `seen` images. What an image takes is told by its own numbers where it had more than
+    the probe ever had at once, else by the probe's call for twice as many images beside an equal call for once as many;
+    of the memory, less what a second call of the same takes more than the first, which is no growth.
     """
-    seconds, memory, images = job.notes.get("seconds"), job.notes.get("memory"), job.notes.get("images")
     try:
-        per_image = max((seconds["again"] - seconds["half"]) / (images - images // 2), 0.2 * seconds["again"] / images)
-        growth = max(0.0, (memory["again"] - memory["half"]) * 1024 / (images - images // 2) / MB)
-        peak, seen, total = memory["again"] * 1024 / MB, images, seconds["load"] + per_image * n
-        if predicted[0] > 2 * images:
-            seen, whole, most = predicted
-            per_image = max(0.0, (whole - seconds["load"]) / seen)
-            total = whole + per_image * (n - seen)
-            growth = max(0.0, (most / MB - peak) / (seen - images))
-            peak = max(peak, most / MB)
+        seconds, memory, images = (probe.notes[key] for key in ("seconds", "memory", "images"))
+        if seen > 2 * images:
+            per_image = job.notes["seconds"]["predict"] / seen
+            growth = (job.peak_memory - memory["twice"] * 1024) / (seen - 2 * images) / MB
+        else:
+            per_image = max(seconds["twice"] - seconds["once_more"], 0.2 * seconds["once_more"]) / images
+            growth = (memory["twice"] - 2 * memory["once_more"] + memory["again"]) * 1024 / images / MB
+        load, growth = max(0.0, job.seconds - per_image * seen), max(0.0, growth)
         expected = {
             "images": n,
-            "seconds": total,
-            "seconds_load": seconds["load"],
+            "seconds": load + per_image * n,
+            "seconds_load": load,
             "seconds_per_image": per_image,
-            "memory_mb": peak + growth * max(0, n - seen),
+            "memory_mb": job.peak_memory / MB + growth * max(0, n - seen),
             "memory_mb_per_image": growth,
         }
         return expected if all(map(math.isfinite, expected.values())) else {}
@@ -308,6 +315,8 @@ def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tupl
         return "refused", ("FAILS HERE" if here else "REFUSED") + suffix
     if "NET02" in by_code:
         return "unknown", "NOT KNOWN: it needs the network, which the rehearsal does not have"
+    if not ran and "ZIP14" in by_code:
+        return "unknown", "NOT KNOWN: it takes too much to read"
     if not ran:
         return "unknown", f"NO FAULT FOUND ({'it cannot be run on this system' if asked else 'not run'})"
     if not scored:

@@ -25,7 +25,6 @@ import json
 import math
 import os
 import re
-import shutil
 import stat
 import subprocess
 import zipfile
@@ -34,7 +33,8 @@ from pathlib import Path
 
 from grader import competition, sandbox
 from grader.competition import columns
-from grader.runner import Job, Limits, folder_bytes, run_program, walk
+from grader.runner import Job, Limits, folder_bytes, run_program
+from grader.sandbox import copy_files, unlock
 
 HERE = Path(__file__).resolve().parent
 INGESTION, SCORING, PROBE = HERE / "ingestion_program", HERE / "scoring_program", HERE / "probe_program"
@@ -47,24 +47,19 @@ LOGS = [f"{job}_{part}{stream}" for job in ("prediction", "scoring") for part in
 class Era:
     """What one version of the platform does differently.
 
-    statuses: of the prediction job. copied_to_output: a submission without a metadata file counts as results, too.
-    copied_over_predictions: before the scoring, the submission is copied over the predictions; it is mounted in both
-    jobs, read-only. failure: what the site says where the scoring program exits non-zero; None: it is ignored.
+    statuses: of the prediction job. over_predictions: before the scoring, the submission is copied over the
+    predictions, and it is mounted in both jobs, read-only; else, without a metadata file, it counts as results, too.
+    failure: what the site says where the scoring program exits non-zero; None: it is ignored.
     """
 
     statuses: tuple[str, ...]
-    copied_to_output: bool
-    copied_over_predictions: bool
+    over_predictions: bool
     failure: str | None
 
 
 BEFORE, SINCE = ("Submitting", "Submitted", "Running", "Preparing"), ("Submitting", "Submitted", "Preparing", "Running")
 FAILURE = "Child task failed or non-zero return code"
-ERAS = {
-    "2024": Era(BEFORE, True, False, None),
-    "2026": Era(BEFORE, True, False, FAILURE),
-    "2026-05": Era(SINCE, False, True, FAILURE),  # v1.27
-}
+ERAS = {"2024": Era(BEFORE, False, None), "2026": Era(BEFORE, False, FAILURE), "2026-05": Era(SINCE, True, FAILURE)}
 NEWEST = "2026-05"
 
 
@@ -98,18 +93,6 @@ def isolation(python: str) -> str:
     return f"a plain process, network blocked by patching socket ({reason})"
 
 
-def copy_files(source: Path, target: Path) -> None:
-    """Copy folders and regular files over what is there; links, pipes and devices stay behind, as a submission may
-    plant them. Raises OSError where a file and a folder have one name."""
-    target.mkdir(parents=True, exist_ok=True)
-    for path, entry in walk(source):
-        to = f"{target}/{path}"
-        if entry.is_dir(follow_symlinks=False):
-            os.makedirs(to, exist_ok=True)
-        elif entry.is_file(follow_symlinks=False):
-            shutil.copyfile(entry.path, to, follow_symlinks=False)
-
-
 def read_json(path: Path, limit: int = 1 << 20):
     """The JSON in a file that foreign code may have written; None where it is not there, not a file or not JSON."""
     try:
@@ -122,14 +105,16 @@ def read_json(path: Path, limit: int = 1 << 20):
 
 def read_scores(output: Path) -> dict[str, float]:
     """Scores as the platform reads them: scores.json, else scores.txt. ValueError says why there are none."""
-    if (output / "scores.json").is_file():
-        scores = read_json(output / "scores.json")
-        if not isinstance(scores, dict):
-            raise ValueError("scores.json is not a JSON object")
-    elif (output / "scores.txt").is_file():
-        scores = read_scores_txt(output / "scores.txt")
-    else:
+    import yaml  # here, so that a zip can be built by a Python that has the standard library alone
+
+    readers = {"scores.json": json.loads, "scores.txt": yaml.safe_load}
+    name = next((name for name in readers if (output / name).is_file()), None)
+    if name is None:
         raise ValueError("Could not find scores file, did the scoring program output it?")  # the platform's own words
+    try:
+        scores = dict(readers[name]((output / name).read_text(encoding="utf-8", errors="replace")))
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{name} does not hold scores by their keys ({error})") from None
     kept = {}
     for key in columns():
         if key in scores:
@@ -144,31 +129,15 @@ def read_scores(output: Path) -> dict[str, float]:
     return kept
 
 
-def read_scores_txt(path: Path) -> dict:
-    """Scores of the older kind, read as YAML as the platform does; ValueError where they are none."""
-    import yaml
-
-    try:
-        scores = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"scores.txt is not YAML ({error})") from None
-    if not isinstance(scores, dict):
-        raise ValueError("scores.txt is not a list of `key: value`")
-    return scores
-
-
 def write_metadata(output: Path, prediction: bool, job: Job) -> None:
     """The platform's own metadata file of a job. ValueError if the job wrote one itself, as on the platform."""
     if os.path.lexists(output / "metadata"):
         raise ValueError("Error, the output directory already contains a metadata file")
-    program, ingestion = (None, job) if prediction else (job, None)
-    lines = [
-        f"elapsedTime: {job.seconds}",
-        f"exitCode: {program.exit_code if program else 'null'}",
-        f"ingestionElapsedTime: {ingestion.seconds if ingestion else 'null'}",
-        f"ingestionExitCode: {ingestion.exit_code if ingestion else 'null'}",
-    ]
-    (output / "metadata").write_text("\n".join(lines) + "\n")
+    exit_codes = ("null", job.exit_code) if prediction else (job.exit_code, "null")
+    seconds = job.seconds if prediction else "null"
+    text = f"elapsedTime: {job.seconds}\nexitCode: {exit_codes[0]}\n"
+    text += f"ingestionElapsedTime: {seconds}\ningestionExitCode: {exit_codes[1]}\n"
+    (output / "metadata").write_text(text)
 
 
 def stage(root: Path, program: Path) -> Path:
@@ -184,8 +153,9 @@ def unzip(zip_path: Path, app: Path) -> None:
         file.extractall(app / "ingested_program")
 
 
-def predict(root: Path, zip_path: Path, images, profile: str, era: Era, limits: Limits, program: Path = INGESTION,
-            tick=None) -> Job:  # fmt: skip
+def predict(
+    root: Path, zip_path: Path, images, profile: str, era: Era, limits: Limits, program: Path = INGESTION
+) -> Job:
     """The prediction job in the fresh folder `root`: unzip, lay out, run. `images` is the array for images.npy."""
     import numpy as np
 
@@ -194,18 +164,29 @@ def predict(root: Path, zip_path: Path, images, profile: str, era: Era, limits: 
     metadata = app / "program/metadata.yaml"
     metadata.write_text(re.sub(r"--profile \w+", f"--profile {profile}", metadata.read_text()))
     described = any((app / "ingested_program" / name).exists() for name in ("metadata.yaml", "metadata"))
-    if era.copied_to_output and not described:
+    if not era.over_predictions and not described:
         copy_files(app / "ingested_program", app / "output")
     (app / "input_data").mkdir()
     np.save(app / "input_data/images.npy", images)
-    job = run_program(root, False, limits, () if era.copied_over_predictions else ("ingested_program",), tick)
+    job = run_program(root, False, limits, () if era.over_predictions else ("ingested_program",))
     notes = read_json(app / "output/progress.json")
     job.notes = notes if isinstance(notes, dict) else {}
     return job
 
 
+def probe(root: Path, zip_path: Path, images, mistakes, profile: str, era: str, limits: Limits) -> Job:
+    """The probe job in the new folder `root`, laid out as a prediction job; it also asks how sure `mistakes` are."""
+    import numpy as np
+
+    program = root.with_name("program")
+    copy_files(PROBE, program)
+    source = (program / "ingestion.py").read_text()
+    (program / "ingestion.py").write_text(source.replace("MISTAKES = 0", f"MISTAKES = {len(mistakes)}"))
+    return predict(root, zip_path, np.concatenate([images, mistakes]), profile, ERAS[era], limits, program)
+
+
 def score(root: Path, zip_path: Path, predictions: Path, labels, classes: list[str], era: Era, limits: Limits,
-          program: Path = SCORING, tick=None) -> Job:  # fmt: skip
+          program: Path = SCORING) -> Job:  # fmt: skip
     """The scoring job in the fresh folder `root`; predictions: the output folder of the prediction job.
 
     Raises OSError where the submission and its predictions cannot lie in one folder.
@@ -215,18 +196,18 @@ def score(root: Path, zip_path: Path, predictions: Path, labels, classes: list[s
     app = stage(root, program)
     (app / "shared").mkdir()
     copy_files(predictions, app / "input/res")
-    if era.copied_over_predictions:
+    if era.over_predictions:
         unzip(zip_path, app)
         copy_files(app / "ingested_program", app / "input/res")
     (app / "input/ref").mkdir()
     np.save(app / "input/ref/labels.npy", np.asarray(labels).reshape(-1).astype(np.int64))
     np.save(app / "input/ref/classes.npy", np.array(classes))
-    return run_program(root, True, limits, ("shared",), tick)
+    return run_program(root, True, limits, ("shared",))
 
 
 def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = "an2dl", era: str = NEWEST,
                    limits: Limits | None = None, ingestion: Path = INGESTION, scoring: Path = SCORING,
-                   tick=None, classes: list[str] | None = None) -> Run:  # fmt: skip
+                   classes: list[str] | None = None) -> Run:  # fmt: skip
     """Predict and score one submission, as the platform would.
 
     images: (n, height, width, 3) array, labels: (n,) integers, classes: their names (default competition.yaml's);
@@ -240,7 +221,7 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     second.mkdir()
     for status in rules.statuses:
         run.become(status)
-    job = run.prediction = predict(first, zip_path, images, profile, rules, limits, ingestion, tick)
+    job = run.prediction = predict(first, zip_path, images, profile, rules, limits, ingestion)
     run.logs["prediction_ingestion_stdout"], run.logs["prediction_ingestion_stderr"] = job.stdout, job.stderr
     if not failed_by_limit(run, job, limits, "prediction_ingestion_stderr"):
         try:
@@ -254,8 +235,7 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     run.become("Scoring")
     run.become("Running")
     try:
-        job = run.scoring = score(second, zip_path, first / "app/output", labels, run.classes, rules, limits, scoring,
-                                  tick)  # fmt: skip
+        job = run.scoring = score(second, zip_path, first / "app/output", labels, run.classes, rules, limits, scoring)
         run.logs["scoring_stdout"], run.logs["scoring_stderr"] = job.stdout, job.stderr
         if not failed_by_limit(run, job, limits, "scoring_stderr"):
             finish(run, second / "app/output", rules)
@@ -292,5 +272,5 @@ def save_logs(run: Run, folder: Path) -> None:
 
 def remove(folder: Path) -> None:
     """Delete a folder in which foreign code has written: any depth, any permissions, no link followed."""
-    subprocess.run(["chmod", "-R", "u+rwx", folder], stderr=subprocess.DEVNULL)
+    unlock(folder)
     subprocess.run(["rm", "-rf", folder])

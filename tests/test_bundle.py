@@ -180,7 +180,8 @@ def test_a_submission_to_the_made_up_one_is_good(run, made_up, cells):
 @pytest.mark.parametrize(
     "wrong, code, words",
     [("return np.eye(3)[{}]", "OUT01", "one-hot"), ("return {} + 1", "OUT04", "return labels 0 to 2"),
-     ("return ({} + 1) % 3", "PRO09", "(k + 1) % 3"), ("return 0 * {}", "PRO08", "always answering red bead")],
+     pytest.param("return ({} + 1) % 3", "PRO09", "(k + 1) % 3", marks=pytest.mark.slow),
+     pytest.param("return 0 * {}", "PRO08", "always answering red bead", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_mistakes_are_told_in_its_own_terms(run, made_up, wrong, code, words):
     text = Path("kit/model.py").read_text()

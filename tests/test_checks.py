@@ -1,5 +1,6 @@
 """Static checks: each fault with its code, each fault's near-twin without it, and a thousand broken zips."""
 
+import gzip
 import io
 import json
 import os
@@ -7,17 +8,18 @@ import re
 import resource
 import subprocess
 import sys
-import time
 import zipfile
 from collections import Counter
 from fnmatch import fnmatch
 from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import build_submission
-from grader import checks, worker
+from grader import checks, keras_files, verdict, worker
 from grader.checks import check_zip
 from grader.codes import CODES, refused
 from tests.submissions import GOOD, hdf5, keras_file, layer, make_zip, model, whole_h5
@@ -101,6 +103,25 @@ UNPICKLES = f"with open({HERE.format('c.pkl')}, 'rb') as f:\n    self.c = pickle
 PICKLE = b"\x80\x04\x8c\x0bsklearn.svm\x94\x8c\x03SVC\x94\x93\x94."
 
 
+def reads(name: str, data: bytes) -> dict:
+    """A zip whose model.py gives a file to `load`."""
+    return {"model.py": model(init=UNPICKLES.replace("c.pkl", name), top=READS), name: data}
+
+
+def objects(module: bytes) -> bytes:
+    """A .npy file of one object of a module."""
+    file = io.BytesIO()
+    np.save(file, np.array([None]), allow_pickle=True)
+    return file.getvalue()[:128] + PICKLE.replace(b"\x0bsklearn.svm", bytes([len(module)]) + module)
+
+
+def npz(array: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.npy", array)
+    return file.getvalue()
+
+
 def stored(source: str, **files) -> dict:
     """A zip of model.py that loads n.keras, after these lines, with `files` under their names with _ for a dot."""
     return {"model.py": source, **{name.replace("_", "."): data for name, data in files.items()}}
@@ -152,6 +173,19 @@ KINDS = [
      stored(loads("n.keras"), n_keras=SAVED)),
     ("KER09", stored(model(init=UNPICKLES, top=READS), c_pkl=PICKLE),
      stored(model(init=UNPICKLES, top=READS), c_pkl=PICKLE.replace(b"\x0bsklearn.svm", b"\x0bcollections"))),
+    *(("KER09", reads(name, pack(objects(b"sklearn.svm"))), reads(name, pack(objects(b"collections"))))
+      for name, pack in (("c.npy", bytes), ("c.npz", npz))),
+    ("KER09", reads("c.gz", gzip.compress(PICKLE)), reads("c.gz", gzip.compress(b"label,count"))),
+    ("KER09", reads("c.bin", PICKLE), reads("c.bin", PICKLE[1:])),
+    ("PY04", model("yield X"), model("return list(i for i in (lambda: (yield))())")),
+    ("IMP01", {"model.py": model(top="from a.c import x"), "a/b.py": "x = 1"},
+     {"model.py": model(top="from a.b import x"), "a/b.py": "x = 1"}),
+    ("IMP01", {"model.py": model(top="from a.b import y"), "a/b.py": "x = 1"},
+     {"model.py": model(top="from a.b import y"), "a/b.py": "def __getattr__(name): return 1"}),
+    ("IMP01", {"model.py": model(top="import a.b"), "a/b.py": "from . import c"},
+     {"model.py": model(top="import a.b"), "a/b.py": "from . import c", "a/c.py": ""}),
+    *(("IMP01", model(top=f"import os\n{how}" % "jax"), model(top=f"import os\n{how}" % "tensorflow"))
+      for how in ("os.environ['KERAS_BACKEND'] = '%s'", "os.environ.setdefault('KERAS_BACKEND', '%s')")),
     ("IMP01", model(top="import google.colab"), model(top="import google.protobuf")),
     ("IMP01", model("return keras.utils.array_to_img(X)", top="import keras"),
      model("return keras.utils.img_to_array(X)", top="import keras")),
@@ -162,7 +196,6 @@ KINDS = [
     ("IMP05", model("return np.unstack(X)"), model("return X if not hasattr(np, 'unstack') else np.unstack(X)")),
     ("IMP05", model(top="from keras.layers import AugMix"), model(top="from keras.layers import Dense")),
     ("PY01", GOOD + "\nreturn 1", GOOD + "\nx = 1"),
-    ("PY01", model(top="import " + ".".join("a" * 300)), model(top="import keras.layers as " + "a" * 300)),
     ("PY01", GOOD + "\n*a, *b = [1]", GOOD + "\n*a, b = [1]"),
     ("PATH01", {"model.py": model(init="np.load(f'{DIR}/w.npy')", top="DIR = 'w'"), "w/w.npy": ""},
      {"model.py": model(init="np.load(f'{DIR}/w.npy')", top="import os\nDIR = os.path.dirname(__file__)"),
@@ -197,241 +230,113 @@ FAULTS = [
     ("ZIP07", entries(("../evil.py", "x")), entries(("..evil.txt", "x"))),
     ("ZIP07", entries(("/etc/evil", "x")), entries(("etc/evil", "x"))),
     ("ZIP07", entries(("C:/evil", "x")), entries(("C/evil", "x"))),
-    (
-        "ZIP07",
-        raw((b"b+evil", b"b\\evil"), files={"model.py": GOOD, "b+evil": "x"}),
-        raw(files={"model.py": GOOD, "b+evil": "x"}),
-    ),
-    (
-        "ZIP07",
-        raw((b"b+evil", b"b\0evil"), files={"model.py": GOOD, "b+evil": "x"}),
-        raw(files={"model.py": GOOD, "b+evil": "x"}),
-    ),
+    ("ZIP07", raw((b"b+evil", b"b\\evil"), files={"model.py": GOOD, "b+evil": "x"}),
+     raw(files={"model.py": GOOD, "b+evil": "x"})),
+    ("ZIP07", raw((b"b+evil", b"b\0evil"), files={"model.py": GOOD, "b+evil": "x"}),
+     raw(files={"model.py": GOOD, "b+evil": "x"})),
     ("ZIP08", entries((info("link", 0o120777), "/etc/passwd")), entries((info("file", 0o100644), "/etc/passwd"))),
     ("ZIP08", entries((info("pipe", 0o010644), "")), entries((info("file", 0), ""))),
     ("ZIP09", entries(("Notes.txt", "1"), ("notes.txt", "2")), entries(("notes.txt", "1"), ("notes2.txt", "2"))),
     ("ZIP09", entries(("a", "1"), ("a/b", "2")), entries(("a", "1"), ("ab/b", "2"))),
     ("ZIP10", entries(("zeros", bytes(11 << 20))), entries(("zeros", bytes(9 << 20)))),
     ("ZIP10", entries(*((f"{i}", "") for i in range(10_001))), entries(*((f"{i}", "") for i in range(99)))),
-    (
-        "MET01",
-        {"model.py": GOOD, "metadata": "command: python3 model.py"},
-        {"model.py": GOOD, "metadata": "description: ours"},
-    ),
-    *(
-        ("MET01", {"model.py": GOOD, "metadata": command}, {"model.py": GOOD, "metadata": none})
-        for command, none in (
-            ("{command: python3 model.py}", "{command: ''}"),
-            ("\ufeffcommand: python3 model.py", "\ufeffdescription: ours"),
-            ("description: ours\ncommand: ls", "description: |\n  ours\n  command: ls"),
-            ("'command': ls", "commands: ls"),
-            ("command: ls\n# " + "é" * 40_000, "description: ls\n# " + "é" * 40_000),
-        )
-    ),
+    ("MET01", {"model.py": GOOD, "metadata": "command: python3 model.py"},
+     {"model.py": GOOD, "metadata": "description: ours"}),
+    *(("MET01", {"model.py": GOOD, "metadata": command}, {"model.py": GOOD, "metadata": none}) for command, none in (
+        ("{command: python3 model.py}", "{command: ''}"),
+        ("\ufeffcommand: python3 model.py", "\ufeffdescription: ours"),
+        ("description: ours\ncommand: ls", "description: |\n  ours\n  command: ls"),
+        ("'command': ls", "commands: ls"),
+        ("command: ls\n# " + "é" * 40_000, "description: ls\n# " + "é" * 40_000))),
     ("PY01", GOOD + "\n  def", GOOD + "\ndef f(): pass"),
     ("PY01", GOOD + "\n" + "-" * 100_000 + "1", GOOD + "\n" + "-" * 10 + "1"),
     ("PY02", GOOD.replace("class Model", "class model"), GOOD.replace("class Model:", "class Model(object):")),
-    (
-        "PY03",
-        GOOD.replace("__init__(self)", "__init__(self, path)"),
-        GOOD.replace("__init__(self)", "__init__(self, path=None)"),
-    ),
+    ("PY03", GOOD.replace("__init__(self)", "__init__(self, path)"),
+     GOOD.replace("__init__(self)", "__init__(self, path=None)")),
     ("PY04", GOOD.replace("def predict", "def forecast"), GOOD + "\n    def forecast(self): pass"),
     ("PY04", GOOD.replace("predict(self, X)", "predict(X)"), GOOD.replace("predict(self, X)", "predict(self, *X)")),
-    (
-        "PY04",
-        GOOD.replace("predict(self, X)", "predict(self, X, batch)"),
-        GOOD.replace("predict(self, X)", "predict(self, X, batch=8)"),
-    ),
-    (
-        "PY05",
-        model("return preprocess(X).argmax(1)"),
-        model("return preprocess(X).argmax(1)", top="def preprocess(X): return X"),
-    ),
-    (
-        "PY05",
-        model("return self.net(X) if tf else X"),
-        model("return self.net(X) if tf else X", top="import tensorflow as tf"),
-    ),
+    ("PY04", GOOD.replace("predict(self, X)", "predict(self, X, batch)"),
+     GOOD.replace("predict(self, X)", "predict(self, X, batch=8)")),
+    ("PY05", model("return preprocess(X).argmax(1)"),
+     model("return preprocess(X).argmax(1)", top="def preprocess(X): return X")),
+    ("PY05", model("return self.net(X) if tf else X"),
+     model("return self.net(X) if tf else X", top="import tensorflow as tf")),
     ("PY06", TWO_METHODS.format("times"), TWO_METHODS.format("factor")),
     ("PY06", model("return crop(X)", top=CROP), model("return crop(X, 9)", top=CROP)),
     ("PY06", model("return crop(X)", top=CROP), model("def crop(X): return X\nreturn crop(X)", top=CROP)),
-    (
-        "IMP01",
-        model(top="import keras_cv"),
-        model(top="try:\n    import keras_cv\nexcept ImportError:\n    keras_cv = None"),
-    ),
-    (
-        "IMP01",
-        model(top="from typing import TYPE_CHECKING\nif not TYPE_CHECKING:\n    import torch"),
-        model(top="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
-    ),
+    ("IMP01", model(top="import keras_cv"),
+     model(top="try:\n    import keras_cv\nexcept ImportError:\n    keras_cv = None")),
+    ("IMP01", model(top="from typing import TYPE_CHECKING\nif not TYPE_CHECKING:\n    import torch"),
+     model(top="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch")),
     ("IMP01", model(top="from albumentations.core import x"), model(top="from tensorflow.keras import layers")),
     ("IMP01", model("import sklearn\n" + "return X"), model("import keras\n" + "return X")),
     ("IMP01", TOOLS, {"model.py": TOOLS, "tools.py": "", "train.py": "import cv2"}),
     ("IMP01", {"model.py": TOOLS, "tools.py": "import cv2"}, {"model.py": TOOLS, "tools.py": "import math"}),
-    (
-        "IMP02",
-        {"model.py": model(top="import random"), "random.py": ""},
-        {"model.py": model(top="import randoms"), "randoms.py": ""},
-    ),
-    (
-        "IMP02",
-        {"model.py": model(top="from ingestion import f"), "ingestion.py": ""},
-        {"model.py": GOOD, "ingestion.py": ""},
-    ),
-    (
-        "IMP03",
-        {"model.py": model(top="import utils"), "utils.py": ""},
-        {"model.py": model(top="import blood_utils"), "blood_utils.py": ""},
-    ),
-    (
-        "IMP04",
-        {"model.py": model(top="from .net import f"), "net.py": ""},
-        {"model.py": model(top="from net import f"), "net.py": "f = 1"},
-    ),
-    (
-        "IMP04",
-        {"model.py": model(top="if True:\n    from .net import f"), "net.py": "f = 1"},
-        {
-            "model.py": model(top="try:\n    from .net import f\nexcept ImportError:\n    from net import f"),
-            "net.py": "f = 1",
-        },
-    ),
-    (
-        "IMP01",
-        model(top="try:\n    import keras_cv\nexcept ImportError:\n    import cv2"),
-        model(top="try:\n    import keras\nexcept ImportError:\n    import cv2"),
-    ),
-    (
-        "IMP01",
-        {"model.py": model(top="import sys\nfrom net import f"), "src/net.py": "f = 1"},
-        {
-            "model.py": model(top="import sys\nsys.path.insert(0, __file__[:-8] + 'src')\nfrom net import f"),
-            "src/net.py": "f = 1",
-        },
-    ),
-    (
-        "PATH01",
-        {"model.py": loads("n.keras") + "\nnet = keras.saving.load_model('n.keras')\n", "n.keras": SAVED},
-        {
-            "model.py": model(
-                init="self.net = load_model('n.keras')",
-                top=f"{LOADS}\n\ndef load_model(name):\n"
-                "    return keras.saving.load_model(os.path.join(os.path.dirname(__file__), name))",
-            ),
-            "n.keras": SAVED,
-        },
-    ),
-    (
-        "PATH01",
-        {"model.py": model(init="read()", top="def read(name='w.npy'):\n    return np.load(name)"), "w.npy": ""},
-        {
-            "model.py": model(
-                init="read(__file__[:-8] + 'w.npy')", top="def read(name='w.npy'):\n    return np.load(name)"
-            ),
-            "w.npy": "",
-        },
-    ),
-    (
-        "PATH02",
-        model(init="if X is None:\n    np.load('/content/w.npy')", top="X = None"),
-        model(init="if os.path.exists('/content/w.npy'):\n    np.load('/content/w.npy')", top="import os"),
-    ),
-    (
-        "PATH02",
-        model(init="if not os.path.exists('/content/w.npy'):\n    np.load('/content/w.npy')", top="import os"),
-        model(
-            init="if not os.path.exists('/content/w.npy'):\n    pass\nelse:\n    np.load('/content/w.npy')",
-            top="import os",
-        ),
-    ),
+    ("IMP02", {"model.py": model(top="import random"), "random.py": ""},
+     {"model.py": model(top="import randoms"), "randoms.py": ""}),
+    ("IMP02", {"model.py": model(top="from ingestion import f"), "ingestion.py": ""},
+     {"model.py": GOOD, "ingestion.py": ""}),
+    ("IMP03", {"model.py": model(top="import utils"), "utils.py": ""},
+     {"model.py": model(top="import blood_utils"), "blood_utils.py": ""}),
+    ("IMP04", {"model.py": model(top="from .net import f"), "net.py": ""},
+     {"model.py": model(top="from net import f"), "net.py": "f = 1"}),
+    ("IMP04", {"model.py": model(top="if True:\n    from .net import f"), "net.py": "f = 1"},
+     {"model.py": model(top="try:\n    from .net import f\nexcept ImportError:\n    from net import f"),
+     "net.py": "f = 1"}),
+    ("IMP01", model(top="try:\n    import keras_cv\nexcept ImportError:\n    import cv2"),
+     model(top="try:\n    import keras\nexcept ImportError:\n    import cv2")),
+    ("IMP01", {"model.py": model(top="import sys\nfrom net import f"), "src/net.py": "f = 1"},
+     {"model.py": model(top="import sys\nsys.path.insert(0, __file__[:-8] + 'src')\nfrom net import f"),
+     "src/net.py": "f = 1"}),
+    ("PATH01", {"model.py": loads("n.keras") + "\nnet = keras.saving.load_model('n.keras')\n", "n.keras": SAVED},
+     {"model.py": model(init="self.net = load_model('n.keras')",
+     top=f"{LOADS}\n\ndef load_model(name):\n"
+         "    return keras.saving.load_model(os.path.join(os.path.dirname(__file__), name))"), "n.keras": SAVED}),
+    ("PATH01", {"model.py": model(init="read()", top="def read(name='w.npy'):\n    return np.load(name)"), "w.npy": ""},
+     {"model.py": model(init="read(__file__[:-8] + 'w.npy')", top="def read(name='w.npy'):\n    return np.load(name)"),
+     "w.npy": ""}),
+    ("PATH02", model(init="if X is None:\n    np.load('/content/w.npy')", top="X = None"),
+     model(init="if os.path.exists('/content/w.npy'):\n    np.load('/content/w.npy')", top="import os")),
+    ("PATH02", model(init="if not os.path.exists('/content/w.npy'):\n    np.load('/content/w.npy')", top="import os"),
+     model(init="if not os.path.exists('/content/w.npy'):\n    pass\nelse:\n    np.load('/content/w.npy')",
+     top="import os")),
     ("PATH03", model(init="open('w.txt', mode='r')"), model(init="open('w.txt', mode='w')")),
-    (
-        "PATH03",
-        model(init="Path('w.txt').open()", top=PATHLIB),
-        model(init="Path('w.txt').open('w')", top=PATHLIB),
-    ),
-    (
-        "PATH03",
-        {"model.py": model(init="self.c.restore(Path(__file__).with_name('c-1'))", top=PATHLIB), "c-11.index": ""},
-        {"model.py": model(init="self.c.restore(Path(__file__).with_name('c-1'))", top=PATHLIB), "c-1.index": ""},
-    ),
-    (
-        "PATH01",
-        {"model.py": model(init="self.w = np.load('w.npy')"), "w.npy": "x"},
-        {"model.py": model(init=f"self.w = np.load({HERE.format('w.npy')})", top="import os"), "w.npy": "x"},
-    ),
-    (
-        "PATH01",
-        {"model.py": model(init="self.w = (Path('w') / 'a.txt').read_text()", top=PATHLIB), "w/a.txt": "x"},
-        {
-            "model.py": model(init="self.w = (Path(__file__).parent / 'w/a.txt').read_text()", top=PATHLIB),
-            "w/a.txt": "x",
-        },
-    ),
-    (
-        "PATH01",
-        {"model.py": model(init="with open(NAME) as f: pass", top="NAME = 'w.txt'"), "w.txt": "x"},
-        {
-            "model.py": model(
-                init="os.chdir(os.path.dirname(__file__))\nwith open(NAME) as f: pass", top="import os\nNAME = 'w.txt'"
-            ),
-            "w.txt": "x",
-        },
-    ),
-    (
-        "PATH03",
-        {"model.py": model(init="np.load(Path(__file__).with_name('w.npy'))", top=PATHLIB), "v.npy": ""},
-        {"model.py": model(init="np.load(Path(__file__).with_name('w.npy'))", top=PATHLIB), "w.npy": ""},
-    ),
+    ("PATH03", model(init="Path('w.txt').open()", top=PATHLIB), model(init="Path('w.txt').open('w')", top=PATHLIB)),
+    ("PATH03", {"model.py": model(init="self.c.restore(Path(__file__).with_name('c-1'))", top=PATHLIB),
+     "c-11.index": ""}, {"model.py": model(init="self.c.restore(Path(__file__).with_name('c-1'))", top=PATHLIB),
+     "c-1.index": ""}),
+    ("PATH01", {"model.py": model(init="self.w = np.load('w.npy')"), "w.npy": "x"},
+     {"model.py": model(init=f"self.w = np.load({HERE.format('w.npy')})", top="import os"), "w.npy": "x"}),
+    ("PATH01", {"model.py": model(init="self.w = (Path('w') / 'a.txt').read_text()", top=PATHLIB), "w/a.txt": "x"},
+     {"model.py": model(init="self.w = (Path(__file__).parent / 'w/a.txt').read_text()", top=PATHLIB), "w/a.txt": "x"}),
+    ("PATH01", {"model.py": model(init="with open(NAME) as f: pass", top="NAME = 'w.txt'"), "w.txt": "x"},
+     {"model.py": model(init="os.chdir(os.path.dirname(__file__))\nwith open(NAME) as f: pass",
+     top="import os\nNAME = 'w.txt'"), "w.txt": "x"}),
+    ("PATH03", {"model.py": model(init="np.load(Path(__file__).with_name('w.npy'))", top=PATHLIB), "v.npy": ""},
+     {"model.py": model(init="np.load(Path(__file__).with_name('w.npy'))", top=PATHLIB), "w.npy": ""}),
     ("PATH02", model(init="open('/content/drive/MyDrive/w.keras')"), model(init="open('/tmp/w.keras', 'w')")),
     ("PATH02", model(init="open(r'C:\\Users\\me\\w.keras')"), model(init="print(r'C:\\Users\\me\\w.keras')")),
-    (
-        "PATH03",
-        {"model.py": loads("net.keras"), "nets.keras": SAVED},
-        {"model.py": loads("net.keras"), "net.keras": SAVED},
-    ),
+    ("PATH03", {"model.py": loads("net.keras"), "nets.keras": SAVED},
+     {"model.py": loads("net.keras"), "net.keras": SAVED}),
     ("PATH03", model("return np.load('x.npy')"), model() + TRAINING),
-    (
-        "NET01",
-        model(init="self.net = keras.applications.ResNet50(weights='imagenet')", top=LOADS),
-        model(init="self.net = keras.applications.ResNet50(weights=None)", top=LOADS),
-    ),
-    (
-        "KER02",
-        {"model.py": loads("n.keras"), "n.keras": keras_file(CUSTOM)},
-        {"model.py": loads("n.keras").replace(LOADS, DEFINED), "n.keras": keras_file(CUSTOM)},
-    ),
-    (
-        "KER02",
-        {"model.py": loads("n.keras"), "n.keras": keras_file(layer("RandAugment", "keras_cv.layers"))},
-        {"model.py": loads("n.keras"), "n.keras": keras_file(layer("RandomFlip"))},
-    ),
-    (
-        "KER03",
-        {"model.py": loads("n.keras"), "n.keras": keras_file(layer("Lambda", name="scale"))},
-        {"model.py": loads("n.keras"), "n.keras": keras_file(layer("Rescaling", scale=2))},
-    ),
-    (
-        "KER04",
-        {"model.py": loads("n.keras"), "n.keras": keras_file(compiled=LOSS)},
-        {"model.py": loads("n.keras", ", compile=False"), "n.keras": keras_file(compiled=LOSS)},
-    ),
+    ("NET01", model(init="self.net = keras.applications.ResNet50(weights='imagenet')", top=LOADS),
+     model(init="self.net = keras.applications.ResNet50(weights=None)", top=LOADS)),
+    ("KER02", {"model.py": loads("n.keras"), "n.keras": keras_file(CUSTOM)},
+     {"model.py": loads("n.keras").replace(LOADS, DEFINED), "n.keras": keras_file(CUSTOM)}),
+    ("KER02", {"model.py": loads("n.keras"), "n.keras": keras_file(layer("RandAugment", "keras_cv.layers"))},
+     {"model.py": loads("n.keras"), "n.keras": keras_file(layer("RandomFlip"))}),
+    ("KER03", {"model.py": loads("n.keras"), "n.keras": keras_file(layer("Lambda", name="scale"))},
+     {"model.py": loads("n.keras"), "n.keras": keras_file(layer("Rescaling", scale=2))}),
+    ("KER04", {"model.py": loads("n.keras"), "n.keras": keras_file(compiled=LOSS)},
+     {"model.py": loads("n.keras", ", compile=False"), "n.keras": keras_file(compiled=LOSS)}),
     ("KER05", {"model.py": GOOD, "w.h5": hdf5()[:-1]}, {"model.py": GOOD, "w.h5": hdf5()}),
-    (
-        "KER05",
-        {"model.py": GOOD, "w.h5": "version https://git-lfs.github.com/spec/v1"},
-        {"model.py": GOOD, "w.txt": "version 1"},
-    ),
+    ("KER05", {"model.py": GOOD, "w.h5": "version https://git-lfs.github.com/spec/v1"},
+     {"model.py": GOOD, "w.txt": "version 1"}),
     ("KER05", {"model.py": loads("n.keras"), "n.keras": SAVED[:-9]}, {"model.py": loads("n.keras"), "n.keras": SAVED}),
     *KINDS,
-    (
-        "KER06",
-        {"model.py": GOOD, **MANIFEST, "weights/model.weights.h5": hdf5(999)},
-        {"model.py": GOOD, **MANIFEST, **WEIGHTS},
-    ),
-]
+    ("KER06", {"model.py": GOOD, **MANIFEST, "weights/model.weights.h5": hdf5(999)},
+     {"model.py": GOOD, **MANIFEST, **WEIGHTS}),
+]  # fmt: skip
 
 
 def build(folder: Path, files) -> Path:
@@ -509,15 +414,6 @@ def test_what_is_no_regular_file_is_refused_unread(tmp_path):
         assert [f.code for f in check_zip(path)] == ["ZIP03"]
 
 
-def test_a_zip64_directory_of_millions_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    path = make_zip(tmp_path / "s.zip", GOOD)
-    data = path.read_bytes()
-    for size, refuses in ((400 << 20, True), (64, False)):
-        record = b"PK\x06\x06" + (44).to_bytes(8, "little") + bytes(28) + size.to_bytes(8, "little") + bytes(8)
-        path.write_bytes(data[:-22] + record + b"PK\x06\x07" + bytes(16) + data[-22:])
-        assert bool(list(checks.check_file(path))) == refuses
-
-
 def test_size_limits(tmp_path, monkeypatch):
     path = make_zip(tmp_path / "s.zip", {"model.py": GOOD, "w.npy": bytes(2_000_000)}, zipfile.ZIP_STORED)
     for slow, most, expected in ((2.1, 3, []), (1.9, 3, [("ZIP11", "warning")]), (1.5, 1.9, [("ZIP11", "error")])):
@@ -532,15 +428,6 @@ def test_a_copy_counts_against_the_quota_before_2026_05_only(tmp_path, monkeypat
     monkeypatch.setattr(checks, "COPY_MB", 1.9)
     assert [f.code for f in check_zip(path, era="2026")] == ["ZIP12"]
     assert check_zip(path) == []
-
-
-def test_a_directory_too_large_to_read_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    path = make_zip(tmp_path / "s.zip", GOOD)
-    data = bytearray(path.read_bytes())
-    data[-10:-6] = (1 << 30).to_bytes(4, "little")
-    path.write_bytes(data)
-    monkeypatch.setattr(zipfile, "ZipFile", None)
-    assert [f.code for f in check_zip(path)] == ["ZIP10"]
 
 
 def test_relative_paths_are_a_warning_where_the_grader_changes_into_the_submission(tmp_path):
@@ -571,7 +458,7 @@ def test_configs_that_no_keras_writes_are_judged_all_the_same(tmp_path, odd):
         assert {f.code for f in found} <= {"KER02", "KER04"}
 
 
-HARD = {  # name: a source that is hard to read, as far as it may be long
+HARD = {  # name: a source that is hard to read
     "functions": "".join(f"def f{i}(): return f{i + 1}()\n" for i in range(7_000)),
     "attributes": "x = a" + ".b()" * 300 + "\n" + "x = a.b" + ".c" * 100_000,
     "chains": ("x = a" + ".c" * 900 + "\n") * 40,
@@ -591,14 +478,6 @@ HARD = {  # name: a source that is hard to read, as far as it may be long
     "f-string": "x = f'" + "{a}" * 80_000 + "'",
     "undefined": "".join(f"np.q{i}\nq{i}\n" for i in range(7_000)),
 }
-
-
-@pytest.mark.parametrize("name", ["calls", *(pytest.param(n, marks=pytest.mark.slow) for n in HARD if n != "calls")])
-def test_sources_that_are_hard_to_read_take_two_seconds_at_most(tmp_path, name):
-    path = make_zip(tmp_path / "s.zip", GOOD + "\n" + HARD[name])
-    start = time.process_time()
-    check_zip(path)
-    assert time.process_time() - start < 2
 
 
 def holds(name: str, layers: str, more: str = "") -> dict:
@@ -628,14 +507,49 @@ LARGE = {  # name: what makes the files of a zip that is hard to read
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [n if n == "aliases" else pytest.param(n, marks=pytest.mark.slow) for n in LARGE])
-def test_zips_with_too_much_in_them_take_two_seconds_at_most(tmp_path, name):
-    path = make_zip(tmp_path / "s.zip", LARGE[name]())
-    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = check_zip(path)
-    assert time.process_time() - start < 2
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+QUICK = ("parentheses", "aliases", "entries")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in [*HARD, *LARGE]]
+)
+def test_what_is_hard_to_read_takes_two_seconds_and_half_a_gigabyte_at_most(tmp_path, name):
+    path = make_zip(tmp_path / "s.zip", GOOD + "\n" + HARD[name] if name in HARD else LARGE[name]())
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = checks.check_within_limits(path)
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert end.ru_utime + end.ru_stime - before.ru_utime - before.ru_stime < checks.SECONDS + 0.2
+    assert end.ru_maxrss - max(before.ru_maxrss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) < 500_000  # KiB
     assert max(Counter(f.code for f in found).values(), default=0) <= checks.MOST
+
+
+def spin(*_, **__):
+    while True:
+        pass
+
+
+def hoard(*_, **__):
+    held = []
+    while True:
+        held.append(bytearray(10**7))
+
+
+@pytest.mark.parametrize("check", [spin, hoard, lambda *_, **__: os.kill(os.getpid(), 9), check_zip])
+def test_a_zip_that_passes_the_limits_or_ends_its_reader_is_refused(tmp_path, monkeypatch, check):
+    path = make_zip(tmp_path / "s.zip", GOOD)
+    monkeypatch.setattr(checks, "check_zip", check)
+    monkeypatch.setattr(checks, "SECONDS", 1)
+    assert [f.code for f in checks.check_within_limits(path)] == ([] if check is check_zip else ["ZIP14"])
+
+
+def test_sources_that_pass_the_limits_are_no_error(tmp_path, monkeypatch):
+    path = make_zip(tmp_path / "s.zip", {"model.py": GOOD, "__MACOSX/a": "x"})
+    monkeypatch.setattr(checks, "check_sources", spin)
+    monkeypatch.setattr(checks, "SECONDS", 1)
+    found = checks.check_within_limits(path)
+    assert [(f.code, f.level) for f in found] == [("ZIP05", "warning"), ("ZIP14", "warning")]
+    assert verdict.conclude(found, asked=False, ran=False, scored=False)[1].startswith("NOT KNOWN")
+    assert verdict.conclude(found, asked=True, ran=True, scored=True)[1] == "GOOD"
 
 
 def test_the_projects_own_submission_is_clean(tmp_path):
@@ -675,6 +589,14 @@ def test_static_checks_import_neither_tensorflow_nor_numpy(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_table_is_what_the_graders_keras_takes():
+    if metadata.version("keras") != keras_files.GRADER_KERAS:
+        pytest.skip(f"needs Keras {keras_files.GRADER_KERAS}")
+    made = subprocess.run([sys.executable, ROOT / "tests/keras_table.py"], capture_output=True, text=True)
+    assert json.loads(made.stdout) == keras_files.table(), "python tests/keras_table.py > grader/keras_table.json"
 
 
 @pytest.mark.slow

@@ -48,6 +48,7 @@ def test_packages_that_are_named_come_with_what_they_require(python):
     assert done.stdout.strip() == environment.versions(sys.executable)["numpy"], done.stderr
 
 
+@pytest.mark.slow
 def test_tensorflow_and_keras_work_without_their_optional_packages(python):
     code = (
         "import keras, numpy as np, tensorflow as tf\n"

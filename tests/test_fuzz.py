@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from grader import competition, verdict, worker
-from grader.checks import check_zip
+from grader.checks import check_within_limits
 from grader.codes import CODES, Finding, refused
 from grader.runner import Job, Limits
 from grader.scoring_program import scoring
@@ -81,7 +81,7 @@ def test_zips_get_a_verdict_and_touch_nothing(tmp_path, monkeypatch, frugal, amo
     monkeypatch.chdir(folder)
     for _ in range(amount):
         (folder / "s.zip").write_bytes(mutate(rng.choice(wholes), rng))
-        found = frugal(check_zip, folder / "s.zip")
+        found = check_within_limits(folder / "s.zip")  # which are 2 s of computing and 500 MB
         assert all(f.code in CODES and str(f) for f in found)
         assert [path.name for path in folder.iterdir()] == ["s.zip"] and not list(inner.iterdir())
         if not refused(found):  # then it unpacks, whole, and model.py is Python
@@ -125,14 +125,20 @@ def test_heldout_cells_are_read_whole_or_refused_in_a_line(tmp_path, frugal, amo
 
 @amounts(60, 500)
 def test_progress_files_give_findings_and_a_report_that_is_json(tmp_path, frugal, amount):
-    rng, times = random.Random(amount), dict.fromkeys(["load", "half", "again"], 0.5)
+    rng, times = random.Random(amount), dict.fromkeys(["again", "once_more", "twice"], 0.5)
     whole = {"stage": "done", "images": 8, "errors": {"half": "ValueError: x"}, "seconds": times, "memory": times}
-    crash = {"stage": "predict", "error": "OSError", "message": "No such file or directory: 'w.npy'", "seconds": {}}
+    crash = {
+        "missing": ["cv2", "0.5"],
+        "stage": "predict",
+        "error": "OSError",
+        "message": "No such file or directory: 'w.npy'",
+        "seconds": {},
+    }
     wholes, path = [json.dumps(part).encode() for part in (whole, crash)], tmp_path / "progress.json"
 
     def judged(notes: dict) -> list[Finding]:
         job, limits = Job(exit_code=1, notes=notes), Limits()
-        expected = verdict.forecast(job, 3421)
+        expected = verdict.forecast(job, 3421, job, 8)
         json.dumps(expected, allow_nan=False)
         found = [verdict.judge_crash(job, limits), *verdict.judge_forecast(expected, limits)]
         return found + verdict.judge_probes(job, tmp_path, np.zeros(8, int), None, limits, 8)

@@ -26,6 +26,7 @@ either = pytest.mark.parametrize(
     "mode",
     [pytest.param("namespaces", marks=needs_namespaces), pytest.param("plain", marks=[pytest.mark.slow] * SHUT_IN)],
 )
+BOTH_RULES = ("2026", worker.NEWEST)  # what 2024 did differently is the exit code of the scoring program alone
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def program(folder, script: str, name: str = "p.py") -> object:
     return folder
 
 
-@pytest.mark.parametrize("era", worker.ERAS)
+@pytest.mark.parametrize("era", BOTH_RULES)
 def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path, era):
     scoring = program(
         tmp_path / "scoring",
@@ -136,12 +137,10 @@ def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path
 
 def test_a_metadata_file_keeps_the_submission_out_of_its_result(rehearse, tmp_path):
     large = {"model.py": GOOD, "w.npy": bytes(3_000_000)}
-    without = rehearse(large, era="2026").output_bytes
+    assert rehearse(large, era="2026").output_bytes > 3_000_000
     run = rehearse({**large, "metadata": "description: cells"}, era="2026")
-    assert rehearse(large).output_bytes == pytest.approx(run.output_bytes, abs=10_000)  # no longer needed
-    assert run.status == "Finished"
+    assert run.status == "Finished" and run.output_bytes < 100_000
     assert not (tmp_path / "run/prediction/app/output/w.npy").exists()
-    assert without - run.output_bytes > 3_000_000
 
 
 def test_placeholders_are_replaced_in_the_platforms_order():
@@ -179,7 +178,7 @@ def test_there_is_no_shell(rehearse, tmp_path):
     )
 
 
-@pytest.mark.parametrize("era, status", [("2024", "Finished"), ("2026", "Failed"), ("2026-05", "Failed")])
+@pytest.mark.parametrize("era, status", [("2024", "Finished"), ("2026-05", "Failed")])
 def test_a_scoring_program_that_exits_non_zero_fails_only_since_2026(rehearse, tmp_path, era, status):
     script = "import sys; open(sys.argv[2] + '/scores.txt', 'w').write('accuracy: 0.25\\n'); sys.exit(3)"
     run = rehearse(GOOD, era=era, scoring=program(tmp_path / "scoring", script))
@@ -207,7 +206,7 @@ def answer(folder: Path) -> Path:
     )
 
 
-@pytest.mark.parametrize("era", worker.ERAS)
+@pytest.mark.parametrize("era", BOTH_RULES)
 def test_predictions_in_the_zip_are_what_the_newest_platform_scores(rehearse, tmp_path, era):
     wrong = model("return np.full(len(X), 7)")
     files = {"model.py": wrong, "predictions.npy": npy(cells()[1])}
@@ -215,7 +214,7 @@ def test_predictions_in_the_zip_are_what_the_newest_platform_scores(rehearse, tm
     assert run.scores["accuracy"] == (1.0 if era == "2026-05" else (cells()[1] == 7).mean())
 
 
-@both
+@either
 def test_our_scoring_refuses_a_submission_that_holds_predictions(rehearse, mode):
     run = rehearse({"model.py": GOOD, "predictions.npy": npy(cells()[1])}, mode)
     assert (run.status, run.detail, run.scores) == ("Failed", "Child task failed or non-zero return code", {})
@@ -228,28 +227,28 @@ def test_a_folder_in_the_way_of_the_submission_fails_it(rehearse):
     assert (run.status, codes(run)) == ("Failed", {"SCO01"})
 
 
-@both
-@pytest.mark.parametrize("era", ["2026", "2026-05"])
+@pytest.mark.parametrize("mode, era", [pytest.param("namespaces", "2026", marks=needs_namespaces),
+                                       pytest.param("namespaces", "2026-05", marks=needs_namespaces),
+                                       ("plain", "2026-05")])  # fmt: skip
 def test_a_submission_may_write_beside_itself_only_before_2026_05(rehearse, mode, era):
     run = rehearse(hostile("open(os.path.dirname(__file__) + '/cache', 'w')\n" + RIGHT), mode, era=era)
     assert codes(run) == (set() if era == "2026" else {"RUN01"} if mode == "namespaces" else {"SAF01"})
 
 
-@both
-@pytest.mark.parametrize("era", worker.ERAS)
+@either
+@pytest.mark.parametrize("era", BOTH_RULES)
 def test_the_working_directory_of_a_strict_grader_can_be_written(rehearse, mode, era):
     run = rehearse(hostile("open('cache', 'w').write('x')\n" + RIGHT), mode, era=era, profile="strict")
     assert (run.status, codes(run)) == ("Finished", set())
 
 
-@pytest.mark.parametrize("era", worker.ERAS)
-def test_the_ingestion_programs_exit_code_is_ignored(rehearse, tmp_path, era):
+def test_the_ingestion_programs_exit_code_is_ignored(rehearse, tmp_path):
     script = """
         import numpy as np, sys
         np.save(sys.argv[2] + "/predictions.npy", np.load(sys.argv[1] + "/images.npy")[:, 0, 0, 0].astype(int) // 32)
         sys.exit(5)
     """
-    run = rehearse(GOOD, era=era, ingestion=program(tmp_path / "ingestion", script))
+    run = rehearse(GOOD, ingestion=program(tmp_path / "ingestion", script))
     assert (run.status, run.prediction.exit_code, run.scores["accuracy"]) == ("Finished", 5, 1.0)
 
 
@@ -261,10 +260,10 @@ def test_the_ingestion_programs_exit_code_is_ignored(rehearse, tmp_path, era):
         ("scores.json", '{"accuracy": {"mean": 1}}', "not a number"),
         ("scores.json", f'{{"accuracy": 1{"0" * 400}}}', "not a number"),
         ("scores.json", '{"Accuracy": 1}', "no score has the key"),
-        ("scores.json", "[1]", "not a JSON object"),
-        ("scores.json", "{", "not a JSON object"),
-        ("scores.txt", "accuracy 1", "not a list of"),
-        ("scores.txt", "accuracy: [", "is not YAML"),
+        ("scores.json", "[1]", "scores.json does not hold"),
+        ("scores.json", "{", "scores.json does not hold"),
+        ("scores.txt", "accuracy 1", "scores.txt does not hold"),
+        ("scores.txt", "accuracy: [", "scores.txt does not hold"),
         ("score.json", '{"accuracy": 1}', "Could not find scores file"),
     ],
 )
@@ -362,7 +361,7 @@ def test_shared_memory_ends_at_dockers_64_mb(rehearse):
     assert (run.status, codes(run)) == ("Finished", set())
 
 
-@both
+@either
 def test_threads_count_as_processes(rehearse, mode):
     many = """
         import threading
@@ -376,7 +375,7 @@ def test_threads_count_as_processes(rehearse, mode):
     assert (run.status, found) == ("Finished", set())
 
 
-@both
+@either
 @pytest.mark.skipif(sys.platform != "linux", reason="memfd is of Linux")
 def test_memory_that_no_process_maps_counts(rehearse, mode):
     hold = """
@@ -430,8 +429,8 @@ def test_the_environment_of_who_started_it_is_not_readable(rehearse, monkeypatch
 @needs_namespaces
 def test_any_way_to_name_a_python_is_shut_in(tmp_path):
     (tmp_path / "venv").symlink_to(sys.prefix)
-    for python in (os.path.relpath(sys.executable), f"{tmp_path}/venv/bin/python", f"{sys.prefix}/lib/../bin/python"):
-        assert sandbox.permitted(python) == (True, "")
+    python = os.path.relpath(f"{tmp_path}/venv/lib/../bin/python")  # a relative path, through a link, not normal
+    assert sandbox.permitted(python) == (True, "")
 
 
 def test_of_a_pythons_folder_only_its_own_parts_are_shown(tmp_path, monkeypatch):
@@ -532,7 +531,7 @@ def test_a_submission_that_ends_its_supervisor_ends_itself(rehearse):
 
 @both
 def test_a_worker_that_is_killed_takes_the_submission_with_it(tmp_path, mode):
-    make_zip(tmp_path / "s.zip", model("print('BUSY', flush=True)\nwhile True: pass"))
+    make_zip(tmp_path / "s.zip", model("while True: pass"))
     script = f"""
         import sys, pathlib
         sys.path.insert(0, {str(worker.HERE.parent)!r})
@@ -540,16 +539,16 @@ def test_a_worker_that_is_killed_takes_the_submission_with_it(tmp_path, mode):
         from tests.submissions import cells
         if {mode == "plain"}: sandbox.permitted = lambda python: (False, "")
         folder = pathlib.Path({str(tmp_path)!r})
-        worker.run_submission(folder / "s.zip", *cells(), folder, tick=lambda s: print(s, flush=True))
+        worker.run_submission(folder / "s.zip", *cells(), folder)
         """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
-    while float(process.stdout.readline()) < 1:
-        pass
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
+    while not (tmp_path / "prediction/spec.json").exists() or len(sandbox.descendants(process.pid)) < 2:
+        time.sleep(0.05)
+    time.sleep(0.5)
     family = sandbox.descendants(process.pid)
     assert len(family) >= 2
     process.kill()
     process.wait()
-    process.stdout.close()
     for _ in range(100):
         if not set(family) & set(sandbox.process_table()):
             break
@@ -607,7 +606,7 @@ def test_links_planted_among_the_predictions_are_not_followed(rehearse, tmp_path
     for target in (f"{tmp_path}/labels.npy", "/app/input/ref/labels.npy"):
         plant = f"os.symlink({target!r}, sys.argv[-1] + '/predictions.npy')\nos._exit(0)"
         run = rehearse(hostile(plant))
-        assert (run.status, codes(run)) == ("Failed", {"OUT05"})
+        assert (run.status, codes(run)) == ("Failed", {"RUN02" if SHUT_IN else "OUT05"})  # it stays in the sandbox
 
 
 @both
@@ -643,10 +642,11 @@ def test_paths_too_long_to_copy_do_not_cost_the_predictions(rehearse):
     assert (run.status, codes(run)) == ("Finished", set())
 
 
-def test_deep_and_locked_folders_are_cleared_away(rehearse, tmp_path):
-    dig = """
+@pytest.mark.parametrize("depth", [50, pytest.param(1100, marks=pytest.mark.slow)])
+def test_deep_and_locked_folders_are_cleared_away(rehearse, tmp_path, depth):
+    dig = f"""
         os.chdir(sys.argv[-1])
-        for _ in range(1100):
+        for _ in range({depth}):
             os.mkdir("d")
             os.chdir("d")
         os.chmod(sys.argv[-1] + "/d", 0)
@@ -655,3 +655,26 @@ def test_deep_and_locked_folders_are_cleared_away(rehearse, tmp_path):
     assert run.status == "Finished"
     worker.remove(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@both
+def test_what_is_left_without_permissions_is_read_all_the_same(rehearse, tmp_path, mode):
+    """The files of a user who is not root: what matters is that the judge may read and clear them."""
+    lock = "os.umask(0o777)\nos.makedirs(sys.argv[-1] + '/d')\nopen(sys.argv[-1] + '/f', 'w')\n" + RIGHT
+    run = rehearse(hostile(lock), mode)
+    assert (run.status, codes(run)) == ("Finished", set())
+    for name, needed in (("d", 0o700), ("f", 0o600), ("predictions.npy", 0o600)):
+        assert os.stat(tmp_path / "run/prediction/app/output" / name).st_mode & needed == needed
+
+
+@both
+def test_the_probe_is_called_as_the_scored_run_is(rehearse, tmp_path, mode):
+    look = "print('SEEN', sys.argv, sorted(os.listdir(sys.path[0])), sorted(os.listdir(sys.argv[-3])), os.getcwd())"
+    run = rehearse(hostile(RIGHT, top=f"import os, sys\n{look}"), mode)
+    images = cells(10)[0]
+    (tmp_path / "run/again").mkdir()
+    job = worker.probe(tmp_path / "run/again", tmp_path / "s.zip", images[:8], images[8:], "an2dl", worker.NEWEST,
+                       worker.Limits())  # fmt: skip
+    seen = [text.partition("SEEN")[2].splitlines()[0] for text in (run.prediction.stdout, job.stdout)]
+    assert seen[0] == seen[1].replace("run/again", "run/prediction")
+    assert job.notes["images"] == 8 and job.notes["stage"] == "done" and not job.notes["errors"]

@@ -18,51 +18,76 @@ import traceback
 import numpy as np
 
 
+class Missing(list):
+    """Names of modules that the submission sought and did not find, whether or not it goes on without them."""
+
+    def __init__(self, submission: str):
+        self.submission = submission
+
+    def find_spec(self, name, *_) -> None:
+        frame = sys._getframe(1)
+        while frame and "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        if frame and frame.f_code.co_filename.startswith(self.submission):
+            self.append(name)
+
+
+class Progress(dict):
+    """How far a submission came and how long each stage took, in a file: a process that dies says no more than this."""
+
+    def __init__(self, path: str, **more):
+        super().__init__(stage="start", seconds={}, **more)
+        self.path, self.since = path, time.monotonic()
+
+    def reach(self, stage: str, **more) -> None:
+        """Note the stage that begins now."""
+        now = time.monotonic()
+        self["seconds"][self["stage"]], self.since = now - self.since, now
+        self.update(stage=stage, **more)
+        with open(self.path, "w") as file:
+            json.dump(self, file)
+
+
+def label(images: np.ndarray, path: str, progress: Progress) -> None:
+    """Save what the submission's Model predicts; raises whatever it raises, TypeError where that is no array."""
+    progress.reach("import model.py", images=len(images))
+    from model import Model
+
+    progress.reach("Model()")
+    model = Model()
+    progress.reach("predict")
+    labels = model.predict(images)
+    progress.reach("save predictions", returned=type(labels).__name__)
+    array = np.asarray(labels)
+    if array.dtype == object:
+        raise TypeError(f"predict returned {progress['returned']}, which is no array of numbers")
+    np.save(path, array, allow_pickle=False)
+    progress.reach("done")
+
+
 def main() -> int:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python3 ingestion.py", description=__doc__, formatter_class=form)
     parser.add_argument("--profile", choices=["an2dl", "strict"], default="an2dl")
-    parser.add_argument("input")
-    parser.add_argument("submission")
-    parser.add_argument("output")
+    for name in ("input", "submission", "output"):
+        parser.add_argument(name)
     args = parser.parse_args()
-    output = os.path.abspath(args.output)
-    progress = {"stage": "start", "seconds": {}}
-
-    def reach(stage: str, **more) -> None:
-        """Note the stage that begins now, on disk: a process that dies says no more than this."""
-        now = time.monotonic()
-        progress["seconds"][progress["stage"]] = now - reach.since
-        reach.since = now
-        progress.update(stage=stage, **more)
-        with open(os.path.join(output, "progress.json"), "w") as file:
-            json.dump(progress, file)
-
-    reach.since = time.monotonic()
-    for name in ("predictions.npy", "progress.json"):  # a submission may have shipped files of these names
-        if os.path.lexists(os.path.join(output, name)):
-            os.remove(os.path.join(output, name))
+    submission, missing = os.path.abspath(args.submission), Missing(os.path.abspath(args.submission))
+    predictions, notes = (os.path.abspath(os.path.join(args.output, n)) for n in ("predictions.npy", "progress.json"))
+    progress = Progress(notes, missing=missing)
+    for path in (predictions, notes):  # a submission may have shipped files of these names
+        if os.path.lexists(path):
+            os.remove(path)
     images = np.load(os.path.join(args.input, "images.npy"))
-    sys.path.append(os.path.abspath(args.submission))
+    sys.path.append(submission)
+    sys.meta_path.append(missing)  # asked last, when nothing else has found a module
     if args.profile == "an2dl":
-        os.chdir(args.submission)
+        os.chdir(submission)
     try:
-        reach("import model.py", images=len(images))
-        from model import Model
-
-        reach("Model()")
-        model = Model()
-        reach("predict")
-        labels = model.predict(images)
-        reach("save predictions", returned=type(labels).__name__)
-        array = np.asarray(labels)
-        if array.dtype == object:
-            raise TypeError(f"predict returned {progress['returned']}, which is no array of numbers")
-        np.save(os.path.join(output, "predictions.npy"), array, allow_pickle=False)
-        reach("done")
+        label(images, predictions, progress)
     except BaseException as error:  # SystemExit too: a submission that exits has not predicted
         traceback.print_exc()
-        reach(progress["stage"], error=type(error).__name__, message=str(error)[:1000])
+        progress.reach(progress["stage"], error=type(error).__name__, message=str(error)[:1000])
         return 1
     print(f"labelled {len(images)} images in {progress['seconds']['predict']:.1f} s")
     return 0

@@ -22,28 +22,6 @@ import numpy as np
 CLASS_HEAD = ("class", "cells", "precision", "recall", "F1")
 HEAD = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">"""
-STYLE = """
-:root { color-scheme: light dark; --right: 8 81 156; --wrong: 190 24 30; --line: #d4d4d4; --soft: #595959 }
-@media (prefers-color-scheme: dark) { :root { --right: 48 116 188; --wrong: 232 62 62; --line: #444; --soft: #aaa } }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5em auto; max-width: 56em; padding: 0 1em }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5em 0 }
-td, th { padding: .15em 0 .15em 1.2em; text-align: right; border-bottom: 1px solid var(--line) }
-td:first-child, th:first-child { padding-left: 0; text-align: left }
-.soft { color: var(--soft); font-size: 13px }
-.confusion td { border: 1px solid var(--line); padding: 0; width: 3.4em; height: 2.6em; text-align: center }
-.wide { overflow-x: auto }
-.confusion th { border: 0; padding: .3em .5em .3em 0; font-weight: normal }
-.confusion tr:first-child th { padding: 0 0 .4em; text-align: center; vertical-align: bottom }
-.confusion span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 8em }
-.right { background: rgb(var(--right) / var(--part)) }
-.wrong { background: rgb(var(--wrong) / var(--part)) }
-.strong { color: #fff }
-@media (max-width: 600px) {
-  td, th { padding-left: .6em; font-size: 14px }
-  .confusion td, .confusion th { font-size: 12px }
-  .confusion td { width: 31px; height: 31px } .confusion th { max-width: 78px }
-}
-"""
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, size: int) -> np.ndarray:
@@ -131,11 +109,16 @@ def confusion_table(matrix: np.ndarray, names: list[str]) -> str:
     )
 
 
+def style() -> str:
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "style.css"), encoding="utf-8") as file:
+        return file.read()
+
+
 def page(matrix: np.ndarray, scores: dict[str, float], names: list[str]) -> str:
     """detailed_results.html: scores, the confusion matrix, and the classes; nothing is fetched from elsewhere."""
     rows = [(name.replace("_", " "), f"{value:.4f}") for name, value in scores.items()]
     return (
-        f"{HEAD}<title>Detailed results</title><style>{STYLE}</style><h1>{matrix.sum()} images</h1>{table(rows)}"
+        f"{HEAD}<title>Detailed results</title><style>{style()}</style><h1>{matrix.sum()} images</h1>{table(rows)}"
         f"<h2>Confusion matrix</h2>{confusion_table(matrix, names)}"
         f"<h2>Classes</h2>{table(class_rows(matrix, names), CLASS_HEAD)}</html>\n"
     )

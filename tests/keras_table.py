@@ -1,6 +1,6 @@
 """What the grader's Keras takes: every class that a file can name, and the arguments of its constructor.
 
-    python -m grader.keras_table > grader/keras_table.json      under Keras 3.4.1; CI and users only read the file
+    python tests/keras_table.py > grader/keras_table.json      under Keras 3.4.1; the checks only read the file
 
 `classes` maps the place where Keras looks (keras.layers.Dense) to its arguments in one line, or to null where it takes
 any or where that could not be tried. `functions` are places, too. `layers` are those that a whole-model .h5 names.
