@@ -57,17 +57,22 @@ class Entry(NamedTuple):
 
 
 def check_within_limits(path: str | Path, *how) -> list[Finding]:
-    """check_zip in a process of its own: ZIP14 where it takes more than the limits, or ends it."""
+    """check_zip in a process of its own: ZIP14 where it takes more than the limits, or ends it.
+
+    Raises ImportError where this Python lacks a package that the check needs.
+    """
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.Process(target=check_and_send, args=(send, path, *how))
     process.start()
     send.close()
     try:
-        return receive.recv()
+        found = receive.recv()
     except EOFError:
-        return [finding("ZIP14", seconds=seconds(path), memory=MEMORY // 10**6)]
-    finally:
-        process.join()
+        found = [finding("ZIP14", seconds=seconds(path), memory=MEMORY // 10**6)]
+    process.join()
+    if isinstance(found, ImportError):
+        raise found
+    return found
 
 
 def seconds(path: str | Path) -> int:
@@ -83,8 +88,11 @@ def check_and_send(send, path: str | Path, *how) -> None:
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of numpy, under h5py: each thread would take from the memory
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY, held + MEMORY))
-    with contextlib.suppress(MemoryError):
-        send.send(check_zip(path, *how))
+    with contextlib.suppress(MemoryError, RecursionError):
+        try:
+            send.send(check_zip(path, *how))
+        except ImportError as error:
+            send.send(error)
 
 
 def check_zip(
