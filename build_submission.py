@@ -562,6 +562,9 @@ def main(argv: list[str] | None = None) -> int:
     except Refused as error:
         console.print(f"refused: {error}", soft_wrap=True)
         return 1
+    except ImportError as error:
+        console.print(f"error: {error}: python -m pip install -r requirements.txt", soft_wrap=True, markup=False)
+        return 2
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         missing = isinstance(error, FileNotFoundError) and error.filename
         text = f"{error.filename} is not there: check the path" if missing else str(error)

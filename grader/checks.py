@@ -60,6 +60,7 @@ def check_within_limits(path: str | Path, *how) -> list[Finding]:
     """check_zip in a process of its own, under limits of computing and memory.
 
     ZIP14 where it takes more or is ended: an error for the container, a warning for the sources and weights in it.
+    Raises ImportError where this Python lacks a package that the check needs.
     """
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.Process(target=check_and_send, args=(send, path, *how))
@@ -73,6 +74,8 @@ def check_within_limits(path: str | Path, *how) -> list[Finding]:
             found = [*found, finding("ZIP14", "warning", **limits)]
             whole, found = receive.recv()
     process.join()
+    if isinstance(found, ImportError):
+        raise found
     return found
 
 
@@ -89,8 +92,12 @@ def check_and_send(send, path: str | Path, *how) -> None:
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of numpy, under h5py: each thread would take from the memory
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY, held + MEMORY))
-    with contextlib.suppress(MemoryError):
-        send.send((True, check_zip(path, *how, then=lambda found: send.send((False, found)))))
+    with contextlib.suppress(MemoryError, RecursionError):
+        try:
+            found = check_zip(path, *how, then=lambda found: send.send((False, found)))
+        except ImportError as error:
+            found = error
+        send.send((True, found))
 
 
 def check_zip(

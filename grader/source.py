@@ -64,7 +64,7 @@ def check_sources(
 
     names: all files in the zip.
     """
-    found, reached, code, ordered = [], {}, Code(), sorted(names)
+    found, reached, code = [], {}, Code()
     for file, read in reach(sources):
         if isinstance(read, ast.Module):
             reached[file] = list(walk(read))
@@ -73,7 +73,7 @@ def check_sources(
             found.append(finding("PY01", file=file, why=where or "nested too deeply"))
     values = share(reached)
     parts = [module.split(".") for nodes in reached.values() for module, _, _ in imports(nodes)]
-    imported = {".".join(names[:n]) for names in parts for n in range(1, len(names) + 1)}
+    imported = {".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
     tops = {name.split("/")[0].removesuffix(".py") for name in sources}
     known = KNOWN | local_modules(sources, reached, tops) | set(packages)
     for file, nodes in reached.items():
@@ -84,7 +84,7 @@ def check_sources(
             found += check_model(nodes[0][0])
         found += check_names(nodes, file)
         found += check_calls(nodes, file)
-        found += check_paths(nodes, values[file], file, ordered, profile)
+        found += check_paths(nodes, values[file], file, names, profile)
         code.add(file, nodes, values[file])
     code.unread({file: source for file, source in sources.items() if file not in reached})
     return list(dict.fromkeys(found)), code
@@ -101,9 +101,10 @@ def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Excepti
             continue
         yield file, tree
         nodes = [(node, False) for node in ast.walk(tree)]
+        moves = moves_path(nodes)
         for module in dict.fromkeys(module for module, _, _ in imports(nodes)):
             paths = [path for path in module_files(module, file) if path in sources]
-            if moves_path(nodes):
+            if moves:
                 last = tuple("/" + path for path in module_files(module.lstrip("."), ""))
                 paths += [path for path in sources if last and path.endswith(last)]
             todo += [path for path in dict.fromkeys(paths) if path not in known]
@@ -385,7 +386,7 @@ def signature(definition: ast.FunctionDef) -> inspect.Signature:
 
 
 def check_paths(
-    nodes: Nodes, values: dict[str, ast.expr], file: str, names: list[str], profile: str
+    nodes: Nodes, values: dict[str, ast.expr], file: str, names: set[str], profile: str
 ) -> Iterator[Finding]:
     """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip."""
     own = {n.name for n, _ in nodes if isinstance(n, ast.FunctionDef)}
@@ -431,6 +432,6 @@ def opened(call: ast.Call, values: dict[str, ast.expr], file: str) -> str | None
     return None if written else path or None
 
 
-def within(path: str, names: list[str], ends: tuple[str, ...]) -> bool:
+def within(path: str, names: set[str], ends: tuple[str, ...]) -> bool:
     """Whether the zip has this file, or files whose names begin with it and one of `ends`."""
     return path in names or any(name.startswith(tuple(path + end for end in ends)) for name in names)

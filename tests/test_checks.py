@@ -534,6 +534,12 @@ def hoard(*_, **__):
         held.append(bytearray(10**7))
 
 
+def test_a_package_that_the_check_lacks_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyflakes", None)
+    assert build_submission.main(["--check", str(make_zip(tmp_path / "s.zip", GOOD))]) == 2
+    assert "pyflakes" in (out := capsys.readouterr().out) and "pip install -r requirements.txt" in out
+
+
 @pytest.mark.parametrize("check", [spin, hoard, lambda *_, **__: os.kill(os.getpid(), 9), check_zip])
 def test_a_zip_that_passes_the_limits_or_ends_its_reader_is_refused(tmp_path, monkeypatch, check):
     path = make_zip(tmp_path / "s.zip", GOOD)
