@@ -25,4 +25,6 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def show(text: str) -> None:
-    Console().print(Markdown(text))
+    """Prints Markdown, as wide as the terminal is, or 120 columns into a file."""
+    console = Console()
+    console.print(Markdown(text), width=None if console.is_terminal else 120)
