@@ -1,5 +1,6 @@
 """The text of results: Markdown, which the pages show and the commands print."""
 
+import sys
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -26,5 +27,4 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
 
 def show(text: str) -> None:
     """Prints Markdown, as wide as the terminal is, or 120 columns into a file."""
-    console = Console()
-    console.print(Markdown(text), width=None if console.is_terminal else 120)
+    Console(width=None if sys.stdout.isatty() else 120).print(Markdown(text))
