@@ -101,29 +101,15 @@ def motion(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
     return _convolve(image, kernel)
 
 
-def brightness_up(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def brightness(image: np.ndarray, strength: float, rng: np.random.Generator, factors: tuple) -> np.ndarray:
     """Every value times a factor of MedMNIST-C's."""
-    return _uint8(image * _level(strength, 1, 1.1, 1.2, 1.3, 1.35, 1.4))
+    return _uint8(image * _level(strength, 1, *factors))
 
 
-def brightness_down(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Every value times a factor of MedMNIST-C's."""
-    return _uint8(image * _level(strength, 1, 0.9, 0.8, 0.7, 0.6, 0.5))
-
-
-def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
+def contrast(image: np.ndarray, strength: float, rng: np.random.Generator, factors: tuple) -> np.ndarray:
+    """Distance from the mean luma times a factor of MedMNIST-C's."""
     mean = (image @ LUMA).mean()
-    return _uint8(mean + factor * (image - mean))
-
-
-def contrast_up(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Distance from the mean luma times a factor of MedMNIST-C's."""
-    return _contrast(image, _level(strength, 1, 1.1, 1.15, 1.2, 1.25, 1.3))
-
-
-def contrast_down(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Distance from the mean luma times a factor of MedMNIST-C's."""
-    return _contrast(image, _level(strength, 1, 0.9, 0.8, 0.7, 0.6, 0.5))
+    return _uint8(mean + _level(strength, 1, *factors) * (image - mean))
 
 
 def saturate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -343,8 +329,14 @@ def _named(*functions: Corruption) -> dict[str, Corruption]:
 
 
 FAMILIES: dict[str, dict[str, Corruption]] = {
-    "medmnist_c": _named(pixelate, jpeg, defocus, motion, brightness_up, brightness_down, contrast_up, contrast_down,
-                         saturate, stain_deposit, bubble),
+    "medmnist_c": {
+        **_named(pixelate, jpeg, defocus, motion),
+        "brightness_up": partial(brightness, factors=(1.1, 1.2, 1.3, 1.35, 1.4)),
+        "brightness_down": partial(brightness, factors=(0.9, 0.8, 0.7, 0.6, 0.5)),
+        "contrast_up": partial(contrast, factors=(1.1, 1.15, 1.2, 1.25, 1.3)),
+        "contrast_down": partial(contrast, factors=(0.9, 0.8, 0.7, 0.6, 0.5)),
+        **_named(saturate, stain_deposit, bubble),
+    },
     "noise": _named(gaussian_noise, shot_noise, impulse_noise, speckle_noise),
     "colour": _named(hue, channel_shift, channel_shuffle, grey, solarize, posterize, equalize, invert, uneven_light),
     "geometry": {f"{function.__name__}_{border}": partial(function, border=border)

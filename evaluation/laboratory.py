@@ -28,8 +28,8 @@ def score(predictor: model.Model, cells: data.Cells) -> dict:
 
 def sentence(found: dict) -> str:
     """Accuracy, and the commonest mistake."""
-    count, name, other, cells = max(
-        (count, name, other, row["cells"])
+    count, name, other = max(
+        (count, name, other)
         for name, row in found["classes"].items()
         for other, count in row["named"].items()
         if other != name
@@ -37,7 +37,7 @@ def sentence(found: dict) -> str:
     return (
         f"All cells are of one hospital. Of {found['cells']} cells of another laboratory ({found['name'].upper()}: "
         f"other stain, camera and scale) these weights name {percent(found['accuracy'])}% rightly; most often {name} "
-        f"is taken for {other} ({count} of {cells})."
+        f"is taken for {other} ({count} of {found['classes'][name]['cells']})."
     )
 
 

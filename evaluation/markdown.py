@@ -1,5 +1,6 @@
 """The text of results: Markdown, which the pages show and the commands print."""
 
+import sys
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -25,4 +26,5 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def show(text: str) -> None:
-    Console().print(Markdown(text))
+    """Prints Markdown, as wide as the terminal is, or 120 columns into a file."""
+    Console(width=None if sys.stdout.isatty() else 120).print(Markdown(text))

@@ -49,12 +49,13 @@ def save(figure: Figure, path: Path, **how) -> None:
 
 def heatmap(groups: Groups) -> Figure:
     """Accuracy by corruption (rows) and severity (columns)."""
-    grid: dict[str, dict[int, float]] = {}
-    for entry in groups.get("corrupted", []) + groups["composite"]:
-        grid.setdefault(entry["corruption"], {})[entry["severity"]] = entry["accuracy"]
-    severities = sorted({severity for row in grid.values() for severity in row})
-    values = np.array([[row.get(severity, np.nan) for severity in severities] for row in grid.values()])
-    figure = Figure(figsize=(2.4 + 0.75 * len(severities), 0.6 + 0.24 * len(grid)))
+    entries = groups.get("corrupted", []) + groups["composite"]
+    names = list(dict.fromkeys(e["corruption"] for e in entries))
+    severities = sorted({e["severity"] for e in entries})
+    values = np.full((len(names), len(severities)), np.nan)
+    for e in entries:
+        values[names.index(e["corruption"]), severities.index(e["severity"])] = e["accuracy"]
+    figure = Figure(figsize=(2.4 + 0.75 * len(severities), 0.6 + 0.24 * len(names)))
     axes = figure.subplots()
     low = np.floor(10 * np.nanmin(values)) / 10
     shown = axes.imshow(values, aspect="auto", cmap="viridis", vmin=low, vmax=1)
@@ -62,7 +63,7 @@ def heatmap(groups: Groups) -> Figure:
         dark = value < (low + 1) / 2
         axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", size=8, color="w" if dark else "k")
     axes.set_xticks(range(len(severities)), severities)
-    axes.set_yticks(range(len(grid)), list(grid), size=8)
+    axes.set_yticks(range(len(names)), names, size=8)
     axes.set(xlabel="severity", title=f"accuracy, % (clean {100 * groups['clean'][0]['accuracy']:.1f})")
     figure.colorbar(shown, ax=axes, fraction=0.05)
     return figure
@@ -114,23 +115,15 @@ def mistakes(card: dict, images: np.ndarray) -> Figure:
 
 
 def curves(runs: dict[str, dict]) -> Figure:
-    """Loss above accuracy by epoch, training and validation; a column per run (LionIA, Figure 1), four side by side.
-    runs: name -> run.json."""
-    wide, blocks = min(4, len(runs)), -(-len(runs) // 4)
-    figure = Figure(figsize=(3 * wide + 0.6, 5 * blocks), layout="constrained")
-    places = figure.subplots(2 * blocks, wide, squeeze=False)
-    for axes in places.ravel()[len(runs) :]:
-        axes.set_axis_off()
-    for i, (name, run) in enumerate(runs.items()):
-        for row, metric in enumerate(("loss", "accuracy")):
-            axes = places[2 * (i // wide) + row, i % wide]
-            axes.set_axis_on()
-            for part in ("train", "validation"):
+    """Loss and accuracy by epoch, training dashed (LionIA, Figure 1). runs: name -> run.json."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for k, (name, run) in enumerate(runs.items()):
+            for part, style in (("train", "--"), ("validation", "-")):
                 epochs, values = zip(*((e["epoch"] + 1, e[part][metric]) for e in run["history"]), strict=True)
-                axes.plot(epochs, values, "o-", ms=2, label=part)
-            axes.set(title=name if row == 0 else "", xlabel="epoch" if row else "", ylabel="" if i % wide else metric)
-            axes.set_ylim(*((0, None) if row == 0 else (None, 1)))
-    places[0, 0].legend()
+                axes.plot(epochs, values, style, color=f"C{k}", label=f"{name}, {part}")
+        axes.set(xlabel="epoch", ylabel=metric)
+    axes.legend(fontsize=8)
     return figure
 
 

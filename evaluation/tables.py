@@ -69,10 +69,6 @@ def audit(b: dict) -> str:
     )
 
 
-def calibration() -> str:
-    return f"{calibrate.sentence(load('card')['summary']['predicted_hidden'])}\n\n{calibrate.text(load('calibration'))}"
-
-
 BLOCKS = {
     "report": lambda: report(load("report")),
     "headline": lambda: headline(load("card")["summary"], load("benchmark")),
@@ -80,7 +76,9 @@ BLOCKS = {
     "card": lambda: card.text(load("card")),
     "classes": lambda: card.classes(load("card")),
     "mistakes": lambda: card.mistakes(load("card")["summary"]),
-    "calibration": calibration,
+    "calibration": lambda: "\n\n".join(
+        [calibrate.sentence(load("card")["summary"]["predicted_hidden"]), calibrate.text(load("calibration"))]
+    ),
     "unforeseen": lambda: unforeseen.text(load("unforeseen")),
     "laboratory": lambda: laboratory.sentence(load("laboratory")),
     "laboratory_classes": lambda: laboratory.table(load("laboratory")),

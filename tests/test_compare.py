@@ -180,6 +180,13 @@ def test_card_that_does_not_count(tmp_path):
     make_card(folder / "card.json", inference={"views": 3})
     row = compare.make_row(folder)
     assert row["heldout"] is None and row["notes"] == ["card.json is of other views, members or temperature"]
+    card = json.loads((folder / "card.json").read_text())
+    del card["provenance"]["inference"]  # as in results/ladder/
+    (tmp_path / "ladder").mkdir()
+    (tmp_path / "ladder" / "ours.json").write_text(json.dumps(card))
+    (folder / "card.json").rename(tmp_path / "card.json")
+    assert compare.make_row(folder, tmp_path / "ladder")["heldout"]
+    (tmp_path / "card.json").rename(folder / "card.json")
     (folder / "manifest.json").write_text(json.dumps({"views": 3, "sha256": hashlib.sha256(b"weights").hexdigest()}))
     assert compare.make_row(folder)["heldout"]
     for text, message in (("{", "cannot be read"), (json.dumps({"schema": cards.SCHEMA}), "is no card")):

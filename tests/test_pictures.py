@@ -55,13 +55,13 @@ def test_the_surest_mistake_comes_first_and_each_cell_once():
     assert sure == sorted(sure, reverse=True) and len(sure) == min(len(wrong), 24) > 10
 
 
-def test_curves_stand_four_side_by_side(tmp_path):
+def test_curves_are_the_history():
     history = [{"epoch": e, **{part: {"loss": 1 / (e + 1), "accuracy": e / 3} for part in ("train", "validation")}}
                for e in range(3)]  # fmt: skip
-    figure = pictures.curves({str(i): {"history": history} for i in range(5)})
-    shown = [axes for axes in figure.axes if axes.lines]
-    assert len(figure.axes) == 16 and len(shown) == 10 and not figure.axes[-1].axison
-    assert shown[0].lines[1].get_ydata().tolist() == [1, 1 / 2, 1 / 3] and shown[0].get_title() == "0"
+    loss, accuracy = pictures.curves({"a": {"history": history}, "b": {"history": history[:2]}}).axes
+    assert [line.get_label() for line in loss.lines] == ["a, train", "a, validation", "b, train", "b, validation"]
+    assert loss.lines[1].get_xydata().tolist() == [[1, 1], [2, 1 / 2], [3, 1 / 3]]
+    assert accuracy.lines[2].get_ydata().tolist() == [0, 1 / 3]
 
 
 def test_the_sheet_shows_every_corruption():
