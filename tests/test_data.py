@@ -106,6 +106,13 @@ def test_read_refuses_what_is_no_npz(tmp_path, few):
         (tmp_path / "b.npz").write_bytes(content)
         with pytest.raises(ValueError, match="cut short|no npz file"):
             data.read(tmp_path / "b.npz")
+    np.savez(tmp_path / "b.npz", images=np.array([{}]), labels=few[1])
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+        data.read(tmp_path / "b.npz")
+    np.save(tmp_path / "array.npy", few[0])
+    (tmp_path / "array.npy").rename(tmp_path / "b.npz")
+    with pytest.raises(ValueError, match="no npz file"):
+        data.read(tmp_path / "b.npz")
     with pytest.raises(ValueError, match="does not exist"):
         data.read(tmp_path / "c.npz")
 

@@ -69,20 +69,18 @@ def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.nda
         raise ValueError(f"{path} does not exist")
     try:
         with np.load(path) as file:
-            keys = ("images", "labels") if "images" in file.files else (f"{part}_images", f"{part}_labels")
-            missing = [key for key in keys if key not in file.files]
-            if missing:
-                raise ValueError(
-                    f"{path} has no {' and no '.join(missing)}; it holds {', '.join(sorted(file.files)) or 'nothing'}. "
-                    "Expected images and labels, or MedMNIST's train_images and train_labels"
-                )
-            images, labels = file[keys[0]], file[keys[1]]
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
+            names = file.files
+            keys = ("images", "labels") if "images" in names else (f"{part}_images", f"{part}_labels")
+            arrays = [file[key] for key in keys if key in names]
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is no npz file, or is cut short: {error}") from error
-    except ValueError as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path} is no npz file of plain arrays: {error}") from error
+    if len(arrays) < 2:
+        missing = " and no ".join(key for key in keys if key not in names)
+        raise ValueError(
+            f"{path} has no {missing}; it holds {', '.join(sorted(names)) or 'nothing'}. "
+            "Expected images and labels, or MedMNIST's train_images and train_labels"
+        )
+    images, labels = arrays
     return Cells(_as_images(images, path), _as_labels(labels, len(images), path))
 
 

@@ -54,5 +54,5 @@ def commit() -> str | None:
 
 def revision() -> dict:
     """{"commit": the commit or None, "clean": whether the working tree has no changes}, as a manifest has it."""
-    found = commit() or ""
-    return {"commit": found.removesuffix("-dirty") or None, "clean": bool(found) and not found.endswith("-dirty")}
+    found = commit()
+    return {"commit": found and found.removesuffix("-dirty"), "clean": bool(found) and not found.endswith("-dirty")}
