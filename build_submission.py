@@ -76,11 +76,11 @@ def description(metadata: str | None) -> dict[str, bytes]:
 
 
 def collect(folder: Path, written: frozenset[Path] = frozenset()) -> tuple[dict[str, bytes], dict[str, str]]:
-    """({name: contents} for the zip, {name: why} left out). A copy of this project gives
-    model.py and weights/; the folder of a training run gives model.py with that run's weights; any other folder with a
-    model.py gives all it has.
+    """({name: contents} for the zip, {name: why} left out).
 
-    written: paths that this command writes, which it must not take for the user's. Raises Refused.
+    A copy of this project gives model.py and weights/; the folder of a training run gives model.py with that run's
+    weights; any other folder with a model.py gives all it has. written: paths that this command writes, which it must
+    not take for the user's. Raises Refused.
     """
     if (folder / OWN).is_file():
         return project_files(folder, folder / "weights"), {}
@@ -213,8 +213,9 @@ def workplace():
     prefix = f"{PREFIX}{platform.node()}-"
     for old in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*") if POSIX else ():
         pid = old.name.removeprefix(prefix).partition("-")[0]
-        if pid.isdigit() and not old.is_symlink() and old.stat().st_uid == os.getuid() and gone(int(pid)):
-            worker.remove(old)
+        with contextlib.suppress(OSError):  # another removes it at the same time
+            if pid.isdigit() and not old.is_symlink() and old.stat().st_uid == os.getuid() and gone(int(pid)):
+                worker.remove(old)
     folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
     try:
         yield folder

@@ -600,7 +600,7 @@ def test_a_foreign_zip_is_run_without_isolation_only_where_the_user_says_so(comm
     assert (status, made["words"]) == (0, "NO FAULT FOUND (it cannot be run on this system)")
     assert "cannot shut a submission in (no namespaces)" in out and "--without-isolation" in out
     assert command("--check", path, "--rehearse", "--without-isolation")[2]["verdict"] == "runs"
-    assert command("--source", source)[2]["verdict"] == "runs"  # what the user has built
+    assert build_submission.shut_in(build_submission.parse(["--source", str(source)]), Console())  # the user's own
 
 
 @pytest.mark.parametrize("option", ["--out", "--report", "--html"])
