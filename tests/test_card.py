@@ -139,7 +139,7 @@ def test_a_card_of_labels_alone_and_of_the_composite_alone_can_be_shown(tmp_path
     assert summary["families"] == summary["corruptions"] == {}
     assert set(summary["confusion_pairs"]) == {"clean", "composite"} and set(summary["composite"]) == set("12345")
     text = card.text(made)
-    assert "| - | - |" in text and "composite, strength 5" in text and "Hardest" not in text and "nan" not in text
+    assert "| - | - |" in text and "(composite), strength 5" in text and "Hardest" not in text and "nan" not in text
 
 
 def test_of_medmnists_file_the_validation_part_is_held_out(folder, monkeypatch):
