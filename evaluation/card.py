@@ -28,6 +28,7 @@ from training.files import write_text
 
 IMAGES = 400  # cells per corruption and severity
 QUICK = 200, 100, (3,)  # cells, cells per corruption, severities
+COMPOSITE = "several corruptions at once (composite)"
 Condition = tuple[str, str, int, int]  # corruption, family, severity, cells
 
 
@@ -125,7 +126,7 @@ def predicted_hidden(card: dict) -> tuple[dict | None, str]:
 def rows_of(summary: dict) -> dict[str, dict]:
     """What the card's table shows: name -> scores."""
     rows = {"clean cells": summary["clean"]}
-    rows |= {f"several corruptions at once (composite), strength {s} of 5": scores for s, scores in summary["composite"].items()}
+    rows |= {f"{COMPOSITE}, strength {s} of 5": scores for s, scores in summary["composite"].items()}
     rows |= {f"family {name}": scores for name, scores in summary["families"].items()}
     return rows | ({"mean of the five families of corruptions": summary["corrupted"]} if summary["corrupted"] else {})
 
@@ -146,7 +147,7 @@ def text(card: dict) -> str:
 
 def short(summary: dict) -> str:
     """Five rows of the card."""
-    rows, names = rows_of(summary), ("clean", "mean", *(f"several corruptions at once (composite), strength {s}" for s in "345"))
+    rows, names = rows_of(summary), ("clean", "mean", *(f"{COMPOSITE}, strength {s}" for s in "345"))
     chosen = [(name, s) for start in names for name, s in rows.items() if name.startswith(start)]
     body = [[name, percent(s["accuracy"]), percent(s["balanced_accuracy"])] for name, s in chosen]
     return markdown.table(["held-out cells", "accuracy %", "balanced %"], body)
