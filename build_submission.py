@@ -495,7 +495,7 @@ def options() -> Parser:
         help="does the grader change into the submission's folder (an2dl, the default) or not (strict)")  # fmt: skip
     add("--era", choices=worker.ERAS, default=worker.NEWEST, help="the platform's rules of that time (%(default)s)")
     add("--time-limit", type=float, default=600, metavar="S", help="seconds for each job (%(default)s)")
-    add("--memory-limit", type=int, metavar="MB", help="stop the submission above this (no limit)")
+    add("--memory-limit", type=int, metavar="MB", help="stop the submission above this (all but a tenth of the machine)")
     add("--forecast", type=int, default=FORECAST, metavar="N", help="images to forecast for (%(default)s)")
     return parser
 
