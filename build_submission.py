@@ -65,13 +65,8 @@ class Refused(Exception):
     """Nothing can be built; the message says why and what to do."""
 
 
-def submission(folder: Path, metadata: str | None = None) -> bytes:
-    """The submission zip of a folder: what `collect` gives, and a description in a file named metadata, if any."""
-    return pack(collect(folder)[0] | description(metadata))
-
-
 def description(metadata: str | None) -> dict[str, bytes]:
-    """With one, the platform did not copy the whole submission into the result of its prediction job until 2026."""
+    """{} or the file metadata. Until spring 2026 the platform copied a submission without one into its result."""
     return {} if metadata is None else {"metadata": f"description: {json.dumps(metadata)}\n".encode()}
 
 
@@ -486,7 +481,7 @@ def options() -> Parser:
     add("--out", type=Path, default=Path("submission.zip"), metavar="ZIP", help="where the zip goes (%(default)s)")
     add("--report", type=Path, default=Path("report.json"), metavar="JSON", help="... the report (%(default)s)")
     add("--html", type=Path, default=Path("report.html"), metavar="HTML", help="... the same to look at (%(default)s)")
-    add("--logs", type=Path, default=Path("runs/rehearsal"), metavar="DIR", help="... the eight logs (%(default)s)")
+    add("--logs", type=Path, default=Path("runs/rehearsal"), metavar="DIR", help="... the logs (%(default)s)")
     add("--source", type=Path, default=ROOT, metavar="DIR", help="a folder with a model.py (this one)")
     add("--metadata", metavar="TEXT", help="add a description, so that the result holds no copy of the submission")
     add("--packages", default="", metavar="A,B", help="modules that you know the grader has beyond its image's")
@@ -495,7 +490,7 @@ def options() -> Parser:
         help="does the grader change into the submission's folder (an2dl, the default) or not (strict)")  # fmt: skip
     add("--era", choices=worker.ERAS, default=worker.NEWEST, help="the platform's rules of that time (%(default)s)")
     add("--time-limit", type=float, default=600, metavar="S", help="seconds for each job (%(default)s)")
-    add("--memory-limit", type=int, metavar="MB", help="stop the submission above this (all but a tenth of the machine)")
+    add("--memory-limit", type=int, metavar="MB", help="stop the submission above this (a tenth stays free)")
     add("--forecast", type=int, default=FORECAST, metavar="N", help="images to forecast for (%(default)s)")
     return parser
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from training import shell
 
 NAMES = ("card", "calibrate", "unforeseen", "laboratory", "benchmark", "compare", "ledger", "pictures", "tables")
-ALL = """build_submission.py
+ALL = """build_submission.py --report results/report.json
 -m evaluation benchmark submission.zip --json results/benchmark.json
 -m evaluation calibrate results/ladder/*.json
 -m evaluation card weights --json results/card.json --plots results/card
@@ -60,7 +60,8 @@ def main(words: list[str] | None = None) -> None:
     parser = shell.Parser(f"python -m evaluation {name}", formatter_class=RawDescriptionHelpFormatter)
     if name == "all":
         parser.parse_args(rest)
-        return make_all()
+        with shell.plain_errors():
+            return make_all()
     if name not in NAMES:
         parser.error(f"there is no such command; choose from {', '.join(NAMES)} or all")
     with shell.plain_errors():

@@ -164,7 +164,7 @@ def predict(calibration: dict, card: dict) -> dict:
     accuracy, cells = composite_at(card, calibration["strength"])
     scores = (round(value, 4) for value in interval(calibration["fit"], accuracy, cells))
     points = calibration["points"]
-    known = f"{points[0]['hidden']:.2f} to {points[-1]['hidden']:.2f}"
+    known = f"{percent(points[0]['hidden'])} to {percent(points[-1]['hidden'])}"
     other = ", measured on other held-out cells than this card" if cells_differ else ""
     return {
         **dict(zip(("score", "low", "high"), scores, strict=True)),
@@ -176,16 +176,21 @@ def predict(calibration: dict, card: dict) -> dict:
 
 
 def read(path: Path) -> dict:
-    """A calibration as `--out` left it. Raises ValueError where it is none."""
+    """A calibration as `--json` left it. Raises ValueError where it is none."""
     return cards.read_json(path, "calibration", ("strength", "points", "fit", "provenance"))
+
+
+def with_interval(p: dict, digits: int = 2) -> str:
+    """A score with its interval in words."""
+    score, low, high = (percent(p[key], digits) for key in ("score", "low", "high"))
+    return f"{score} (95% interval {low} to {high})"
 
 
 def sentence(p: dict) -> str:
     """A hidden score to expect, as `predict` gives it."""
-    score, low, high = (percent(p[key]) for key in ("score", "low", "high"))
     beyond = ", beyond the best of them, so that it is an extrapolation" if p["extrapolated"] else ""
     return (
-        f"**Predicted hidden score: {score} (95% interval {low} to {high})**, "
+        f"**Predicted hidden score: {with_interval(p)}**, "
         f"from {percent(p['composite'])}% on the composite at strength {p['strength']:g}{beyond}. It rests on "
         f"{p['rests_on']}. A score moves by {100 * PHASE:g} points from phase to phase (one standard deviation): the "
         f"best of calibrations would still leave the lower end at {percent(p['score'] - PHASE_MARGIN)}."
@@ -205,7 +210,9 @@ def text(calibration: dict) -> str:
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cards", type=Path, nargs="+", help="cards of re-trained systems, RECIPE.json")
-    parser.add_argument("--out", type=Path, default=PATH, help="file to write (default: results/calibration.json)")
+    parser.add_argument(
+        "--json", type=Path, default=PATH, metavar="OUT", help="file to write (default: results/calibration.json)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -217,7 +224,7 @@ def run(args: argparse.Namespace) -> None:
     if len(found) < len(paths):
         raise ValueError("two cards are of one system; give one of each")
     calibration = calibrate(found)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.out, calibration)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.json, calibration)
     markdown.show(text(calibration))
-    print(f"calibration: {args.out}")
+    print(f"calibration: {args.json}")

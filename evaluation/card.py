@@ -136,8 +136,8 @@ def text(card: dict) -> str:
     summary, cells = card["summary"], card["conditions"][-1]["cells"]
     rows = []
     for name, s in rows_of(summary).items():
-        honest = number(s["roc_auc"], 1, 4), number(s["ece"], 1, 3)
-        rows.append([name, percent(s["accuracy"]), percent(s["balanced_accuracy"]), *honest])
+        shares = percent(s["accuracy"]), percent(s["balanced_accuracy"])
+        rows.append([name, *shares, number(s["roc_auc"], 1, 4), number(s["ece"], 1, 3)])
     table = markdown.table(["held-out cells", "accuracy %", "balanced %", "ROC AUC", "ECE"], rows)
     worst = sorted(summary["corruptions"].items(), key=lambda item: item[1])[:6]
     named = ", ".join(f"{name.replace('_', ' ')} {percent(value)}" for name, value in worst)

@@ -14,6 +14,7 @@ import os
 import shlex
 import sys
 import timeit
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def read_scores(folder: Path, run: dict, beside: Path | None) -> tuple[dict, lis
         return {}, [f"{path.name} is of other weights"]
     now = submissions.inference(folder)
     if card["provenance"].get("inference", now) != now:  # the cards of the ladder do not say it
-        return {}, [f"{path.name} is of other views, members or temperature"]
+        return {}, [f"{path.name} is of other inference settings"]
     composite = predicted = None
     try:
         calibration = calibrate.read(calibrate.PATH)
@@ -136,7 +137,7 @@ def make_row(folder: Path, beside: Path | None = None) -> dict:
 
 
 def compare(
-    folders: list[Path], beside: Path | None = None, known: list[dict] = (), measure: bool = False
+    folders: list[Path], beside: Path | None = None, known: Iterable[dict] = (), measure: bool = False
 ) -> list[dict]:
     """A list of rows: one per run, in the order of RECIPES; and one per recipe without a run.
 

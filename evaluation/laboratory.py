@@ -28,16 +28,17 @@ def score(predictor: model.Model, cells: data.Cells) -> dict:
 
 def sentence(found: dict) -> str:
     """Accuracy, and the commonest mistake."""
-    count, name, other = max(
+    mistakes = [
         (count, name, other)
         for name, row in found["classes"].items()
         for other, count in row["named"].items()
         if other != name
-    )
+    ]
+    count, name, other = max(mistakes, default=(0, "", ""))
+    worst = f"; most often {name} is taken for {other} ({count} of {found['classes'][name]['cells']})" if count else ""
     return (
         f"All cells are of one hospital. Of {found['cells']} cells of another laboratory ({found['name'].upper()}: "
-        f"other stain, camera and scale) these weights name {percent(found['accuracy'])}% rightly; most often {name} "
-        f"is taken for {other} ({count} of {found['classes'][name]['cells']})."
+        f"other stain, camera and scale) these weights name {percent(found['accuracy'])}% rightly{worst}."
     )
 
 

@@ -60,14 +60,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--change", required=True, help="what was changed; one that is there already is measured anew")
     add("--against", default="the shipped weights", help="what the baseline is (default: %(default)s)")
     add("--cost", required=True, help="what the change costs")
-    add("--seeds", type=int, nargs="+", default=[0], help="of the cards, in their order (default: 0)")
     add("--kept", choices=("yes", "no"), required=True, help="whether the change stays")
     add("--why", required=True, help="why it was kept or not")
-    add("--command", help="what makes the trial again: python -m training ...")
+    add("--command", help="what makes the trial again: python -m training.train ...")
 
 
 def run(args: argparse.Namespace) -> None:
-    said = {key: getattr(args, key) for key in ("change", "cost", "against", "seeds", "why", "command")}
+    said = {key: getattr(args, key) for key in ("change", "cost", "against", "why", "command")}
     own, baselines = ([cards.read_card(path) for path in paths] for paths in (args.cards, args.baseline))
     new = entry(own, baselines, {**said, "kept": args.kept == "yes"})
     known = cards.read_json(LEDGER, "ledger", ["trials"])["trials"]

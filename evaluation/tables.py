@@ -8,6 +8,7 @@ import argparse
 import re
 
 from evaluation import benchmark, calibrate, card, cards, compare, laboratory, ledger, markdown, unforeseen
+from evaluation.calibrate import with_interval
 from evaluation.markdown import percent
 from training.files import ROOT, write_text
 
@@ -38,11 +39,10 @@ def headline(found: dict, cost: dict) -> str:
     """One line of results."""
     clean, corrupted = (percent(found[part]["accuracy"]) for part in ("clean", "corrupted"))
     predicted = found["predicted_hidden"]
-    score, low, high = (percent(predicted[key]) for key in ("score", "low", "high"))
     beyond = ", extrapolated" if predicted["extrapolated"] else ""
     return (
         f"**{clean}% of clean held-out cells, {corrupted}% under {len(found['corruptions'])} corruptions; predicted "
-        f"hidden score {score} (95% interval {low} to {high}{beyond}).** A zip of {cost['zip_mb']:.0f} MB; "
+        f"hidden score {with_interval(predicted)}{beyond}.** A zip of {cost['zip_mb']:.0f} MB; "
         f"{cost['images']:,} pictures in {cost['seconds']['total']:.0f} s on {cost['cores']} cores."
     )
 

@@ -85,7 +85,7 @@ def false_colour(image, rng):
     return cv2.applyColorMap(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), maps[rng.integers(4)])
 
 
-def text(image, rng):
+def words(image, rng):
     """Three words across."""
     image = image.copy()
     for _ in range(3):
@@ -136,7 +136,7 @@ def other_laboratory(image, rng):
 
 KINDS = {
     kind.__name__: kind
-    for kind in (swirl, fisheye, wavy_rows, tiles, halftone, palette, webp, false_colour, text, double_exposure,
+    for kind in (swirl, fisheye, wavy_rows, tiles, halftone, palette, webp, false_colour, words, double_exposure,
                  background, painting, rain, other_laboratory)
 }  # fmt: skip
 

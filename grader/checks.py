@@ -3,7 +3,7 @@
     from grader.checks import check_within_limits
     for finding in check_within_limits("submission.zip"): print(finding.code, finding)
 
-Three rooms: the container (names, sizes, compression; here), the Python sources (source.py, by their syntax trees) and
+Three parts: the container (names, sizes, compression; here), the Python sources (source.py, by their syntax trees) and
 the weights (weights.py: what is inside, whether they are whole). A zip may be made to take for ever, or to break what
 reads it: the check runs in a process of its own, under the kernel's limits.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from grader.codes import Finding, finding, refused
-from grader.source import KNOWN, check_sources
+from grader.source import KNOWN, check_sources, module_names
 from grader.weights import ZIP_ERRORS, check_weights, packed_tightly
 from grader.worker import ERAS, NEWEST
 
@@ -67,7 +67,7 @@ def check_within_limits(path: str | Path, *how) -> list[Finding]:
     process.start()
     send.close()
     limits = {"seconds": seconds(path), "memory": MEMORY // 10**6}
-    found = [finding("ZIP14", **limits)]
+    found = [finding("ZIP14", "error", **limits)]
     with contextlib.suppress(EOFError):
         whole, found = receive.recv()
         if not whole:
@@ -129,9 +129,8 @@ def check_zip(
             if "model.py" in entries:
                 sources = {name: entry.head for name, entry in entries.items() if name.endswith(".py")}
                 said, code = check_sources(sources, set(entries), profile, packages)
-                local = {part.removesuffix(".py") for name in sources for part in name.split("/")}
                 found += said
-                found += check_weights(file, entries, code, KNOWN | local | set(packages))
+                found += check_weights(file, entries, code, KNOWN | module_names(sources) | set(packages))
     except ZIP_ERRORS as error:
         found.append(finding("ZIP03", why=str(error) or type(error).__name__))
     return in_order(found)

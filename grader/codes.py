@@ -58,10 +58,13 @@ def clean(value):
 
 
 def finding(code: str, level: str | None = None, **details) -> Finding:
-    """The finding `code`, its sentence filled in with `details`; `level` only where the table leaves it open."""
+    """The finding `code`, its sentence filled in with `details`; `level` where the table leaves it open."""
+    level = level or CODES[code].level
+    if level not in ("error", "warning"):
+        raise ValueError(f"{code} needs a level: error or warning")
     row, details = CODES[code], {key: clean(value) for key, value in details.items()}
     parts = [part.format(**details) for part in (row.wrong, row.platform, row.change)]
-    return Finding(code, level or row.level, *parts)
+    return Finding(code, level, *parts)
 
 
 def refused(findings: list[Finding]) -> bool:

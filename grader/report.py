@@ -85,7 +85,7 @@ def facts(report: dict) -> list[tuple[str, str]]:
     expected = report.get("forecast")
     if expected:
         spare = rehearsal["time_limit_s"] - expected["seconds"]
-        seen = expected.get("from_images", report.get("heldout", {}).get("images", 0))
+        seen = expected["from_images"]
         text = f"{expected['images']} images: {{}} {expected['seconds']:.0f} s"
         if expected["images"] > FEW_TIMES * seen:
             text = text.format("roughly") + f"; the memory cannot be told from {seen}"
@@ -97,18 +97,13 @@ def facts(report: dict) -> list[tuple[str, str]]:
     return [*rows, ("quota", text + f"{quota['quota_bytes'] / 1e9:.0f} GB"), ("logs", rehearsal["logs"])]
 
 
-def names(report: dict) -> list[str]:
-    """Names of the classes; their labels in reports without."""
-    return report.get("classes") or [str(label) for label in range(len(report["confusion"]))]
-
-
 def classes(report: dict) -> list[tuple[str, ...]]:
     """Rows of the table of classes: name, cells, precision, recall, F1."""
     import numpy as np
 
     from grader.scoring_program.scoring import class_rows
 
-    return class_rows(np.array(report["confusion"]), names(report))
+    return class_rows(np.array(report["confusion"]), report["classes"])
 
 
 def other_scores(report: dict) -> str:
@@ -158,8 +153,8 @@ def png(image) -> str:
 
 def mistaken(report: dict, images) -> list[str]:
     """The page's part on the mistakes: the pictures, the surest first where confidences are known."""
-    name = [f"<b>{markup.escape(name)}</b>" for name in names(report)]
-    mistakes, sure = report["mistakes"], report.get("confidences", [])
+    name = [f"<b>{markup.escape(name)}</b>" for name in report["classes"]]
+    mistakes, sure = report["mistakes"], report["confidences"]
     rows = [(*mistake, s) for mistake, s in zip_longest(mistakes[:SHOWN], sure)]
     rows.sort(key=lambda row: -(row[3] or 0))
     first = f", the first {SHOWN}" if len(mistakes) > SHOWN else ""
@@ -181,7 +176,7 @@ def scored(report: dict, images) -> list[str]:
     matrix = np.array(report["confusion"])
     parts = [
         "<h2>Confusion matrix</h2>",
-        confusion_table(matrix, names(report)),
+        confusion_table(matrix, report["classes"]),
         "<h2>Classes</h2>",
         table(classes(report), CLASS_HEAD),
     ]
@@ -194,8 +189,7 @@ def heading(report: dict) -> str:
     accuracy = f" &middot; accuracy {report['scores']['accuracy']:.2%}" if "scores" in report else ""
     if "heldout" in report:
         words.append(f"{report['heldout']['images']:,} held-out cells")
-    if "date" in report:
-        words.append(f"{datetime.fromisoformat(report['date']):%d %B %Y, %H:%M} UTC")
+    words.append(f"{datetime.fromisoformat(report['date']):%d %B %Y, %H:%M} UTC")
     return (
         f'<h1 class="{report["verdict"]}">{text(report["words"])}{accuracy}</h1>'
         f"<p class=soft>{' &middot; '.join(map(text, words))}</p>"

@@ -119,8 +119,13 @@ def moves_path(nodes: Nodes) -> bool:
 def local_modules(sources: dict[str, bytes], reached: dict[str, Nodes], tops: set[str]) -> set[str]:
     """Names of modules that the zip brings along; tops: those at its root."""
     if any(moves_path(nodes) for nodes in reached.values()):
-        return {part.removesuffix(".py") for name in sources for part in name.split("/")}
+        return module_names(sources)
     return tops
+
+
+def module_names(sources: dict[str, bytes]) -> set[str]:
+    """Of modules and packages anywhere in the zip."""
+    return {part.removesuffix(".py") for name in sources for part in name.split("/")}
 
 
 def share(reached: dict[str, Nodes]) -> dict[str, dict[str, ast.expr]]:

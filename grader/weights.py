@@ -63,8 +63,6 @@ def pointer(head: bytes) -> str | None:
 
 def broken(head: bytes, size: int) -> str | None:
     """Why a file of `size` bytes that begins with `head` is no whole HDF5 file, by its superblock, or None."""
-    if why := pointer(head):
-        return why
     if not head.startswith(b"\x89HDF\r\n\x1a\n"):
         return "it is empty" if not size else "it is not HDF5"
     at = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8] if size > 8 else 255)

@@ -13,7 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = (
     "import hashlib, pathlib, sys; sys.dont_write_bytecode = True; sys.path.insert(0, sys.argv[1]); "
-    "import build_submission as b; data = b.submission(pathlib.Path(sys.argv[2]), 'a description'); "
+    "import build_submission as b; "
+    "data = b.pack(b.collect(pathlib.Path(sys.argv[2]))[0] | b.description('a description')); "
     "print('%d.%d' % sys.version_info[:2], hashlib.sha256(data).hexdigest())"
 )
 

@@ -817,6 +817,10 @@ def test_a_folder_without_a_model_or_with_too_much_is_refused(command, source, t
 # The zip as bytes
 
 
+def submission(folder: Path, metadata: str | None = None) -> bytes:
+    return build_submission.pack(build_submission.collect(folder)[0] | build_submission.description(metadata))
+
+
 def ordinary_zip(folder: Path) -> bytes:
     """The same files, zipped as people zip."""
     with zipfile.ZipFile(folder / "o.zip", "w", zipfile.ZIP_DEFLATED) as file:
@@ -826,18 +830,18 @@ def ordinary_zip(folder: Path) -> bytes:
 
 
 def test_the_same_files_give_the_same_bytes(source):
-    first, ordinary = build_submission.submission(source), ordinary_zip(source)
+    first, ordinary = submission(source), ordinary_zip(source)
     for path in (source / "model.py", source / "weights/manifest.json"):
         os.utime(path, (time.time() - 86400, time.time() - 86400))
         path.chmod(0o600)
-    assert build_submission.submission(source) == first
+    assert submission(source) == first
     assert ordinary_zip(source) != ordinary  # the control: other times and modes do change an ordinary zip
     (source / "model.py").write_text(GOOD + "\n")
-    assert build_submission.submission(source) != first
+    assert submission(source) != first
 
 
 def names_in(folder):
-    return zipfile.ZipFile(io.BytesIO(build_submission.submission(folder))).namelist()
+    return zipfile.ZipFile(io.BytesIO(submission(folder))).namelist()
 
 
 def test_the_zip_holds_what_the_manifest_asks_for(source):
@@ -871,12 +875,12 @@ def test_a_runs_folder_and_an_ensembles_make_a_submission(tmp_path):
     assert names_in(tmp_path) == sorted(["model.py", "weights/manifest.json", *of_members, *code])
     (tmp_path / "member-2" / "model.weights.h5").unlink()
     with pytest.raises(build_submission.Refused, match="member-2"):
-        build_submission.submission(tmp_path)
+        submission(tmp_path)
 
 
 def test_the_zip_holds_plain_stored_files_in_order(source, tmp_path):
     path = tmp_path / "s.zip"
-    path.write_bytes(build_submission.submission(source, metadata='the "best" one'))
+    path.write_bytes(submission(source, metadata='the "best" one'))
     with zipfile.ZipFile(path) as file:
         assert file.namelist() == ["metadata", "model.py", "weights/manifest.json", "weights/model.weights.h5"]
         assert file.read("metadata") == b'description: "the \\"best\\" one"\n'
@@ -895,13 +899,13 @@ def test_every_python_gives_the_same_bytes(source):
 def test_verify_tells_a_zip_of_these_sources_from_any_other(command, source, tmp_path):
     path = tmp_path / "s.zip"
     for metadata in (None, "ours"):
-        path.write_bytes(build_submission.submission(source, metadata))
+        path.write_bytes(submission(source, metadata))
         status, out, _ = command("--verify", path, "--source", source)
         assert status == 0 and hashlib.sha256(path.read_bytes()).hexdigest() in out
     path.write_bytes(ordinary_zip(source))
     status, out, _ = command("--verify", path, "--source", source)
     assert status == 1 and "another tool made this zip" in out
-    path.write_bytes(build_submission.submission(source))
+    path.write_bytes(submission(source))
     (source / "model.py").write_text(GOOD + "# edited\n")
     status, out, _ = command("--verify", path, "--source", source)
     assert status == 1 and "differs: model.py has other contents" in out

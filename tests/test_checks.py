@@ -545,7 +545,9 @@ def test_a_zip_that_passes_the_limits_or_ends_its_reader_is_refused(tmp_path, mo
     path = make_zip(tmp_path / "s.zip", GOOD)
     monkeypatch.setattr(checks, "check_zip", check)
     monkeypatch.setattr(checks, "SECONDS", 1)
-    assert [f.code for f in checks.check_within_limits(path)] == ([] if check is check_zip else ["ZIP14"])
+    found = [(f.code, f.level) for f in checks.check_within_limits(path)]
+    assert found == ([] if check is check_zip else [("ZIP14", "error")])
+    assert build_submission.main(["--check", str(path)]) == len(found)
 
 
 def test_sources_that_pass_the_limits_are_no_error(tmp_path, monkeypatch):

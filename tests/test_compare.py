@@ -179,7 +179,7 @@ def test_card_that_does_not_count(tmp_path):
     assert row["heldout"] is None and row["notes"] == ["card.json is of other weights"]
     make_card(folder / "card.json", inference={"views": 3})
     row = compare.make_row(folder)
-    assert row["heldout"] is None and row["notes"] == ["card.json is of other views, members or temperature"]
+    assert row["heldout"] is None and row["notes"] == ["card.json is of other inference settings"]
     card = json.loads((folder / "card.json").read_text())
     del card["provenance"]["inference"]  # as in results/ladder/
     (tmp_path / "ladder").mkdir()

@@ -42,7 +42,8 @@ def check(recipe: Recipe) -> None:
     if not 0 < recipe.validation < 1:
         wrong.append(f"validation must be between 0 and 1: {recipe.validation}")
     if min(recipe.mixup, recipe.cutmix) < 0 or recipe.mixup + recipe.cutmix > 1:
-        wrong.append(f"the odds of mixup and cutmix must be at least 0 and at most 1 together: {recipe}")
+        odds = f"{recipe.mixup} and {recipe.cutmix}"
+        wrong.append(f"the odds of mixup and cutmix must be at least 0 and at most 1 together: {odds}")
     if wrong:
         raise ValueError("this recipe cannot run: " + "; ".join(wrong))
 

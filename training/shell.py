@@ -33,6 +33,13 @@ def new_file(text: str) -> Path:
     return path
 
 
+def count(text: str) -> int:
+    """The type of an option that counts something, or nothing."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 on")
+    return int(text)
+
+
 def positive(text: str) -> int:
     """The type of an option that counts something."""
     if not text.isdecimal() or not int(text):

@@ -357,10 +357,10 @@ def parse() -> argparse.Namespace:
     cpus = min(16, os.cpu_count() or 1)
     add(
         "--workers",
-        type=shell.positive,
+        type=shell.count,
         default=cpus,
         metavar="N",
-        help=f"processes that augment (default here: {cpus})",
+        help=f"processes that augment, 0 for none but this (default here: {cpus})",
     )
     add("--ensemble", type=Path, nargs="+", metavar="RUN", help="train nothing: join these finished runs in --out,"
         " whose probabilities are averaged; to name a cell takes the sum of their time")  # fmt: skip
