@@ -11,7 +11,7 @@ import ast
 import re
 from dataclasses import dataclass, field
 
-from grader.syntax import Nodes, called, definitions, dotted, work_out
+from grader.syntax import IN_ZIP, Nodes, called, definitions, dotted, work_out
 
 SCOPES = ("custom_object_scope", "CustomObjectScope")
 
@@ -118,7 +118,7 @@ class Code:
 
     def loads(self, file: str) -> list[Load]:
         """The calls of load_model that do or may open this file of the zip."""
-        sure = [load for load in self.models if load.path is not None and same(load.path, file)]
+        sure = [load for load in self.models if load.path is not None and name_in_zip(load.path) == file]
         return sure or [load for load in self.models if load.path is None and self.speaks_of(file)]
 
     def speaks_of(self, file: str) -> bool:
@@ -128,8 +128,9 @@ class Code:
         return bool({name, stem or name, f".{suffix}", f"*.{suffix}"} & self.texts)
 
 
-def same(path: str, file: str) -> bool:
-    return path.removeprefix("<zip>/").removeprefix("./") == file
+def name_in_zip(path: str) -> str:
+    """The name that a path, as work_out gives it, has in the zip."""
+    return path.removeprefix(IN_ZIP).removeprefix("./").rstrip("/")
 
 
 def top_names(body: list[ast.stmt]) -> set[str]:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 
 from grader import keras_files, pickles
 from grader.codes import Finding, finding
-from grader.registry import Code, Load
+from grader.registry import Code, Load, name_in_zip
 
 MAX_RATIO, SMALL = 200, 10 << 20  # how tightly a file may be packed; bytes below which it may be any
 PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill")
@@ -173,7 +173,7 @@ def check_loads(names: set[str], code: Code) -> Iterator[Finding]:
     """Calls of load_model on what Keras 3 does not load: a SavedModel folder, another ending."""
     saved = {posixpath.dirname(name) for name in names if posixpath.basename(name) == "saved_model.pb"}
     for load in code.models:
-        path = load.path and load.path.removeprefix("<zip>/").removeprefix("./").rstrip("/")
+        path = load.path and name_in_zip(load.path)
         how = None
         if path in saved or (load.path is None and saved and not any(name.endswith(MODELS) for name in names)):
             how = "a SavedModel folder"

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from training import clean, data, files, shell
+from training.augment import to_uint8
 
 SHARES = {0.001: 8000, 0.02: 5000, 0.15: 1500}  # planted share of the file: real cells in it
 POOL = 9000  # real cells that the files draw from
@@ -46,10 +47,6 @@ def sample(name: str) -> np.ndarray:
 
 def shrunk(image: np.ndarray) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(image), (96, 96), interpolation=cv2.INTER_AREA)
-
-
-def to_uint8(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def one(items, rng):

@@ -221,21 +221,9 @@ def test_a_constant_schedule_can_be_prolonged_and_a_cosine_cannot(toy, whole, tm
         run(whole, dataclasses.replace(RECIPE, epochs=4), resume=True)
 
 
-def test_refusals(toy, whole, tmp_path, monkeypatch):
-    with pytest.raises(FileExistsError, match="--resume"):
-        run(whole)
-    with pytest.raises(ValueError, match="another learning_rate"):
-        run(whole, dataclasses.replace(RECIPE, learning_rate=1.0), resume=True)
-    with pytest.raises(ValueError, match="another precision"):
-        run(whole, resume=True, precision="mixed_bfloat16")
-    shutil.copytree(whole, tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoint-*"))
-    with pytest.raises(ValueError, match="holds no run that could be resumed"):
-        run(tmp_path / "bare", resume=True)
-    assert history_of(tmp_path / "bare") == history_of(whole)
-    for limit, message in ((-5, "--limit is -5; it must be at least 1"), (10, "no cells")):
-        with pytest.raises(ValueError, match=message):
-            run(tmp_path / "new", limit=limit)
-    for changes, message in [
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"frozen": 99}, "frozen=99, but the backbone of EfficientNetV2B0 has 6 layers"),
         ({"only": ("LSTM",)}, "no layer of EfficientNetV2B0"),
         ({"weights": "nowhere.weights.h5"}, "nowhere.weights.h5 is missing"),
@@ -253,9 +241,28 @@ def test_refusals(toy, whole, tmp_path, monkeypatch):
         ({"mixup": 0.9, "cutmix": 0.9}, "odds of mixup and cutmix"),
         ({"epochs": 0, "head_epochs": 0}, "at least 1"),
         ({"validation": 0.0}, "validation must be between"),
-    ]:
-        with pytest.raises(ValueError, match=re.escape(message)):
-            run(tmp_path / "new", dataclasses.replace(RECIPE, **changes))
+    ],
+)
+def test_recipes_that_cannot_run(toy, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run(tmp_path / "new", dataclasses.replace(RECIPE, **changes))
+    assert not any(tmp_path.rglob("*.h5"))
+
+
+def test_refusals(toy, whole, tmp_path, monkeypatch):
+    with pytest.raises(FileExistsError, match="--resume"):
+        run(whole)
+    with pytest.raises(ValueError, match="another learning_rate"):
+        run(whole, dataclasses.replace(RECIPE, learning_rate=1.0), resume=True)
+    with pytest.raises(ValueError, match="another precision"):
+        run(whole, resume=True, precision="mixed_bfloat16")
+    shutil.copytree(whole, tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoint-*"))
+    with pytest.raises(ValueError, match="holds no run that could be resumed"):
+        run(tmp_path / "bare", resume=True)
+    assert history_of(tmp_path / "bare") == history_of(whole)
+    for limit, message in ((-5, "--limit is -5; it must be at least 1"), (10, "no cells")):
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path / "new", limit=limit)
     state = json.loads((whole / "checkpoint-004" / "state.json").read_text())
     state["history"].pop()  # not finished, and begun when the audit kept other cells
     state["provenance"]["kept_sha256"] = "0"
