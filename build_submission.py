@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -58,6 +59,9 @@ EFFECTIVE = {
     "verify": {"source"},
     "bundle": {"heldout", "final", "corrupt", "seed", "competition"},
 }
+TENSORFLOWS = re.compile(
+    r"[\d-]{10} [\d:.]+: [IWE] |[IWE]0000 |WARNING: All log messages before|To enable the following"
+)
 POSIX = os.name == "posix"  # what the rehearsal needs: processes, their groups and limits
 
 
@@ -330,7 +334,9 @@ def telling_lines(run: worker.Run, probe: worker.Job | None, n: int = 12) -> lis
         log = probe.stderr if probe.notes.get("errors") or probe.notes.get("stage") != "done" else ""
     else:
         log = run.logs["scoring_stderr" if run.prediction.exit_code == 0 else "prediction_ingestion_stderr"]
-    return [clean(line) for line in log.strip().splitlines()[-n:]]
+    lines = log.strip().splitlines()
+    own = [line for line in lines if not TENSORFLOWS.match(line)]
+    return [clean(line) for line in (own or lines)[-n:]]
 
 
 def read_manifest(zip_path: Path) -> bytes | None:
@@ -431,6 +437,7 @@ def written_by(args: argparse.Namespace) -> frozenset[Path]:
 
 def verify(path: Path, args: argparse.Namespace, console) -> int:
     """Compare a zip with the one that the sources give, and say where they differ."""
+    digest = describe(path)["sha256"]
     unsafe = [f for f in checks.check_within_limits(path) if f.code.startswith("ZIP") and f.level == "error"]
     for found in unsafe:
         console.print(f"{found.code}: {found}", soft_wrap=True)
@@ -442,7 +449,7 @@ def verify(path: Path, args: argparse.Namespace, console) -> int:
     with contextlib.suppress(ValueError, RecursionError):
         note = json.loads(given.removeprefix(b"description: "))
     contents = collect(args.source, written_by(args))[0] | description(note if isinstance(note, str) else None)
-    console.print(f"sha256 {describe(path)['sha256']}", soft_wrap=True)
+    console.print(f"sha256 {digest}", soft_wrap=True)
     if path.read_bytes() == pack(contents):
         console.print(f"{path} is what {args.source} gives.", soft_wrap=True)
         return 0
@@ -532,7 +539,12 @@ def refuse_idle(parser: Parser, argv: list[str] | None, args: argparse.Namespace
     given = {name for name in names if getattr(parser.parse_args(argv, unset), name) is not None}
     idle = sorted(given - EFFECTIVE[mode(args)])
     if idle:
-        ways = {"check": "with --check alone", "rehearse": "with --check --rehearse", "build": "without --check"}
+        needs_bundle = set(idle) <= EFFECTIVE["bundle"] - EFFECTIVE["build"] and mode(args) == "build"
+        ways = {
+            "check": "with --check alone",
+            "rehearse": "with --check --rehearse",
+            "build": "without --bundle" if needs_bundle else "without --check",
+        }
         shown = ", ".join("--" + name.replace("_", "-") for name in idle)
         parser.error(f"{shown} would have no effect {ways.get(mode(args), f'with --{mode(args)}')}")
 

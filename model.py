@@ -401,6 +401,8 @@ def _options():
     parser.add_argument("--html", type=Path, help="page to write, with the pictures on it")
     parser.add_argument("--weights", type=Path, default=FOLDER, help="folder of weights; default: weights")
     args = parser.parse_args()
+    if not args.weights.is_dir():
+        parser.error(f"--weights {args.weights} is no folder: name one with model.weights.h5 and manifest.json")
     if not find_spec("cv2"):
         parser.error("OpenCV reads the pictures and is missing: python -m pip install opencv-python")
     for out in filter(None, (args.csv, args.html)):

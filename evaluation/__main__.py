@@ -40,6 +40,8 @@ def make_all() -> None:
     """Runs ALL in this process where it can: all results name the commit as it was before the first of them."""
     from evaluation import cards
 
+    if not Path("data/heldout.npz").exists():
+        raise ValueError("data/heldout.npz does not exist: docs/DATA.md says where cells come from")
     cards.commit()
     for line in ALL.splitlines():
         print(f"\n== python {line}", flush=True)
@@ -59,6 +61,7 @@ def main(words: list[str] | None = None) -> None:
         return print(listing())
     parser = shell.Parser(f"python -m evaluation {name}", formatter_class=RawDescriptionHelpFormatter)
     if name == "all":
+        parser.description = __doc__
         parser.parse_args(rest)
         with shell.plain_errors():
             return make_all()

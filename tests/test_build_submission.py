@@ -26,7 +26,7 @@ from grader import competition, environment, report, runner, sandbox, verdict, w
 from grader.codes import CODES, finding
 from grader.stages import Stages, expected_seconds
 from tests import digests
-from tests.submissions import GOOD, RIGHT, cells, hdf5, make_zip, model, npz
+from tests.submissions import GOOD, RIGHT, cells, hdf5, make_zip, model, npz, submission
 
 ROOT = Path(build_submission.__file__).parent
 NAMES = competition.read()["classes"]
@@ -815,10 +815,6 @@ def test_a_folder_without_a_model_or_with_too_much_is_refused(command, source, t
 
 
 # The zip as bytes
-
-
-def submission(folder: Path, metadata: str | None = None) -> bytes:
-    return build_submission.pack(build_submission.collect(folder)[0] | build_submission.description(metadata))
 
 
 def ordinary_zip(folder: Path) -> bytes:

@@ -138,7 +138,7 @@ def test_scores_rise_and_end_at_one():
         assert 0 <= p["low"] < p["score"] <= p["high"] <= 1
     assert predictions[-1]["high"] == 1
     assert [p["extrapolated"] for p in predictions] == [False, False, False, True, True, True]
-    assert predictions[0]["rests_on"].startswith("7 re-trained systems with known scores, 0.25 to 0.87")
+    assert predictions[0]["rests_on"].startswith("7 re-trained systems with known scores, 25.00 to 87.00")
 
 
 def test_fewer_cells_and_other_cells():
@@ -188,7 +188,7 @@ def write(folder, found: dict[str, dict]) -> list[str]:
 def test_the_command_writes_one_file_whatever_the_order(tmp_path, capsys):
     paths = write(tmp_path / "ladder", ladder() | {"vit": card([0.5] * 5)})
     for out, given in (("a/c.json", paths), ("b/c.json", paths[::-1])):
-        main(["calibrate", *given, "--out", str(tmp_path / out)])
+        main(["calibrate", *given, "--json", str(tmp_path / out)])
     first = (tmp_path / "a" / "c.json").read_bytes()
     assert (tmp_path / "b" / "c.json").read_bytes() == first
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["c.json"]
@@ -210,7 +210,7 @@ def test_the_command_stops_in_words(tmp_path):
         ([str(tmp_path / "frozen.json")], "is missing"),
     ):
         with pytest.raises(SystemExit, match=message):
-            main(["calibrate", *paths, "--out", str(out)])
+            main(["calibrate", *paths, "--json", str(out)])
     assert not out.exists()
     for broken in ("{", "[]", '{"strength": 3}'):
         out.write_text(broken)

@@ -22,7 +22,7 @@ import build_submission
 from grader import checks, keras_files, verdict, worker
 from grader.checks import check_zip
 from grader.codes import CODES, refused
-from tests.submissions import GOOD, hdf5, keras_file, layer, make_zip, model, whole_h5
+from tests.submissions import GOOD, hdf5, keras_file, layer, make_zip, model, submission, whole_h5
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = "os.path.join(os.path.dirname(os.path.abspath(__file__)), {!r})"
@@ -575,7 +575,7 @@ def test_the_zip_of_a_run_that_needs_more_code(tmp_path):
     for manifest, lacks in zip(needed, ([], ["IMP01"], ["IMP01"]), strict=True):
         (tmp_path / "run/manifest.json").write_text(json.dumps(manifest))
         path = tmp_path / "s.zip"
-        path.write_bytes(build_submission.submission(tmp_path / "run", "a run"))
+        path.write_bytes(submission(tmp_path / "run", "a run"))
         assert [f.code for f in check_zip(path)] == lacks  # training/enhance.py needs OpenCV
         assert check_zip(path, packages=("cv2",)) == []
 
@@ -632,5 +632,5 @@ def test_files_that_keras_writes_are_read_as_keras_means_them(tmp_path):
 @pytest.mark.parametrize("era", worker.ERAS)
 def test_what_ships_has_no_fault_at_any_grader(tmp_path, profile, era):
     path = tmp_path / "submission.zip"
-    path.write_bytes(build_submission.submission(build_submission.ROOT))
+    path.write_bytes(submission(build_submission.ROOT))
     assert check_zip(path, profile, (), era) == []

@@ -541,7 +541,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write(options, cells, result)
     for key, number in result.counts().items():
         print(f"{key.replace('_', ' '):18}{number:7,}")
-    print(f"{'suspected labels':18}{len(result.suspects):7,}  (reported, see --html)")
+    fate = "removed" if options.remove_label_errors else "they stay; --html FILE shows them"
+    print(f"{'suspected labels':18}{len(result.suspects):7,}  ({fate})")
 
 
 if __name__ == "__main__":

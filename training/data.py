@@ -66,7 +66,7 @@ def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.nda
     if path.is_dir():
         return _read_folder(path, picture or central)
     if not path.exists():
-        raise ValueError(f"{path} does not exist")
+        raise ValueError(f"{path} does not exist: docs/DATA.md says where cells come from")
     try:
         with np.load(path) as file:
             names = file.files
@@ -209,8 +209,10 @@ def fetch_bloodmnist(size: int, folder: Path) -> Path:
     try:
         fetch(f"{RECORD}/{name}", folder / name, md5)
     except OSError as error:
-        more = "what came is kept, run the command again to go on"
-        raise OSError(f"{RECORD}/{name} could not be fetched ({error}); {more}") from error
+        more = f"Run the command again to go on, or put the file into {folder} yourself"
+        raise OSError(
+            f"{RECORD}/{name} could not be fetched ({getattr(error, 'reason', error)}): no network? {more}"
+        ) from error
     return folder / name
 
 

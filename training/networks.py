@@ -251,12 +251,12 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
     if weights != "imagenet":
         path = Path(weights)
         if not path.is_file():
-            raise ValueError(f"{path} is missing: give a {name}'s .weights.h5, 'imagenet' or 'none'")
+            raise ValueError(f"{path} is missing: give a .weights.h5 file of {name}, imagenet or none")
         if not path.name.endswith(".weights.h5"):
             raise ValueError(f"{path} is no weights file: its name must end in .weights.h5")
         return path
     if not network.imagenet:
-        raise ValueError(f"{name} has no ImageNet weights: use 'none', or the path of your own")
+        raise ValueError(f"{name} has no ImageNet weights: use none, or the path of your own")
     path = Path(folder) / f"{name.lower()}_notop.weights.h5"
     if not path.is_file():
         try:

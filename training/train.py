@@ -285,6 +285,7 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
         print(f"{out} is finished: {len(state['history'])} epochs")
         return model.read_manifest(out)
     probe = networks.build(recipe.network, dropout=recipe.dropout)  # what is wrong is found before the audit
+    networks.resolve_weights(recipe.network, recipe.weights)
     freeze(probe, recipe, "all" if recipe.epochs else "head")
     check_space(out, probe)
     cells = limited(cells, limit, recipe.seed)
@@ -294,7 +295,7 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
         raise ValueError(f"{out} was started with other data: use the same, or another --out")
     if recipe.batch_size > len(training):
         recipe = dataclasses.replace(recipe, batch_size=len(training), accumulate=1)
-        print(f"a batch holds {len(training)} cells: there are no more")
+        print(f"batches of {len(training)}, as there are no more cells")
     parts = {"validation": validation, "augmented_validation": augmented(validation, recipe)}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "audit.json", audit)
@@ -335,7 +336,7 @@ def parse() -> argparse.Namespace:
         "training.train",
         __doc__,
         epilog=f"recipes:\n  {textwrap.fill(', '.join(RECIPES), 100, subsequent_indent='  ')}\n\n"
-        f"knobs for --set, with their defaults (training/recipes.py explains them):\n{knobs}",
+        f"knobs for --set, with their defaults, of which a recipe sets others (training/recipes.py explains them):\n{knobs}",
     )
     add, default = parser.add_argument, ROOT / "data" / "training_set.npz"
     add("--out", type=Path, required=True, metavar="FOLDER", help="of the run: weights, manifest, checkpoints")
@@ -372,6 +373,16 @@ def main() -> None:
     rest = [argument for argument in sys.argv[1:] if argument != "--resume"]
     with shell.plain_errors(f"\nstopped; go on with: python -m training.train {shlex.join(rest)} --resume"):
         if args.ensemble:
+            if idle := set(sys.argv[1:]) & {
+                "--recipe",
+                "--data",
+                "--epochs",
+                "--weights",
+                "--set",
+                "--limit",
+                "--resume",
+            }:
+                raise ValueError(f"{', '.join(sorted(idle))} would have no effect with --ensemble")
             ensemble.combine(args.ensemble, args.out)
             return print(f"{args.out}: an ensemble of {len(args.ensemble)}")
         if args.recipe not in RECIPES:
@@ -384,6 +395,7 @@ def main() -> None:
         recipe = shortened(override(recipe, args.set), args.epochs)
         options = {"limit": args.limit, "resume": args.resume, "precision": args.precision, "workers": args.workers}
         train(recipe, args.recipe, data.read(args.data), args.out, **options)
+        print(f"{args.out} is ready: python build_submission.py --source {args.out}")
 
 
 if __name__ == "__main__":
