@@ -148,6 +148,7 @@ def test_missing_weights_are_refused_by_name(command, source):
         (["--check", "pipe"], "pipe is no regular file"),
         (["--bundle", "b.zip"], ""),
         (["--out", "folder"], ""),
+        (["--verify", "gone.zip"], "gone.zip is not there"),
         (["--html", "pipe"], ""),
         (["--report", "n" * 256], ""),
         (["--logs", "bad.npz/logs"], ""),
@@ -168,6 +169,14 @@ def test_wrong_usage_is_2_and_says_what(command, source, arguments, words):
     status, out, _ = command(*arguments, *(["--source", source] if arguments[0] in ("--heldout", "--verify") else []))
     assert status == 2 and re.search(words, out) and "Traceback" not in out and out.count("\n") <= 1
     assert not Path("submission.zip").exists()
+
+
+def test_a_logs_end_leaves_out_tensorflows_notes_where_there_is_more():
+    notes = ["2026-01-31 09:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN custom operations are on.",
+             "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"]  # fmt: skip
+    for log, told in ((notes + ["ValueError: no"], ["ValueError: no"]), (notes, notes)):
+        job = worker.Job(stderr="\n".join(log), notes={"errors": ["x"]})
+        assert build_submission.telling_lines(None, job) == told
 
 
 def test_check_judges_a_zip_without_running_it(command, tmp_path):
@@ -740,6 +749,7 @@ def test_processes_that_a_submission_starts_find_no_more(command, tmp_path):
         (["--check", "s.zip", "--rehearse", "--out", "o.zip"], "--out"),
         (["--check", "s.zip", "--rehearse", "--source", "."], "--source"),
         (["--rehearse"], "--rehearse"),
+        (["--corrupt", "3", "--final", "c.npz"], "--corrupt, --final would have no effect without --bundle"),
         (["--verify", "s.zip", "--era", "2026"], "--era"),
         (["--verify", "s.zip", "--rehearse"], "--rehearse"),
         (["--bundle", "b.zip", "--heldout", "c.npz", "--memory-limit", "1"], "--memory-limit"),
@@ -749,7 +759,11 @@ def test_options_without_effect_are_refused_in_one_line(tmp_path, capsys, argume
     with pytest.raises(SystemExit) as error:
         build_submission.main(arguments)
     said = capsys.readouterr().err
-    assert error.value.code == 2 and f"{idle} would have no effect with" in said and said.count("\n") == 1
+    assert (
+        error.value.code == 2
+        and (idle if "effect" in idle else f"{idle} would have no effect with") in said
+        and said.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_all_runs_commands_that_exist_in_an_order_that_works(monkeypatch, capsys
     monkeypatch.setattr(door, "main", lambda words: ran.append(["evaluation", *words]))
     monkeypatch.setattr(door, "subprocess", Processes(0, ran))
     monkeypatch.chdir(tmp_path)
-    for path in ("data/jtsc.npz", "results/ladder/b.json", "results/ladder/a.json"):
+    for path in ("data/heldout.npz", "data/jtsc.npz", "results/ladder/b.json", "results/ladder/a.json"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     door.make_all()
@@ -113,7 +113,12 @@ def test_all_runs_commands_that_exist_in_an_order_that_works(monkeypatch, capsys
     assert "left out" in capsys.readouterr().out
 
 
-def test_all_stops_where_a_command_fails(monkeypatch):
+def test_all_stops_where_cells_are_missing_or_a_command_fails(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="docs/DATA.md"):
+        door.make_all()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/heldout.npz").touch()
     monkeypatch.setattr(door, "subprocess", Processes(1, []))
     with pytest.raises(SystemExit, match="build_submission.py .* failed"):
         door.make_all()

@@ -209,9 +209,9 @@ def fetch_bloodmnist(size: int, folder: Path) -> Path:
     try:
         fetch(f"{RECORD}/{name}", folder / name, md5)
     except OSError as error:
-        more = f"Run the command again to go on, or put the file into {folder} yourself"
+        why = getattr(error, "reason", error)
         raise OSError(
-            f"{RECORD}/{name} could not be fetched ({getattr(error, 'reason', error)}): no network? {more}"
+            f"{RECORD}/{name} could not be fetched ({why}): run the command again to go on, or put it into {folder}"
         ) from error
     return folder / name
 

@@ -33,6 +33,7 @@ from training.recipes import RECIPES, Recipe
 from training.scores import fit_temperature, score
 from training.settings import check, from_scratch, override, shortened
 
+TRAINS = ("--recipe", "--data", "--epochs", "--weights", "--set", "--limit", "--resume")  # no use with --ensemble
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -336,7 +337,7 @@ def parse() -> argparse.Namespace:
         "training.train",
         __doc__,
         epilog=f"recipes:\n  {textwrap.fill(', '.join(RECIPES), 100, subsequent_indent='  ')}\n\n"
-        f"knobs for --set, with their defaults, of which a recipe sets others (training/recipes.py explains them):\n{knobs}",
+        f"knobs for --set, with their defaults; a recipe sets some (training/recipes.py explains all):\n{knobs}",
     )
     add, default = parser.add_argument, ROOT / "data" / "training_set.npz"
     add("--out", type=Path, required=True, metavar="FOLDER", help="of the run: weights, manifest, checkpoints")
@@ -373,15 +374,7 @@ def main() -> None:
     rest = [argument for argument in sys.argv[1:] if argument != "--resume"]
     with shell.plain_errors(f"\nstopped; go on with: python -m training.train {shlex.join(rest)} --resume"):
         if args.ensemble:
-            if idle := set(sys.argv[1:]) & {
-                "--recipe",
-                "--data",
-                "--epochs",
-                "--weights",
-                "--set",
-                "--limit",
-                "--resume",
-            }:
+            if idle := set(sys.argv[1:]) & set(TRAINS):
                 raise ValueError(f"{', '.join(sorted(idle))} would have no effect with --ensemble")
             ensemble.combine(args.ensemble, args.out)
             return print(f"{args.out}: an ensemble of {len(args.ensemble)}")
