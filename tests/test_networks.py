@@ -322,7 +322,7 @@ def test_weights_none_path_and_unknown(tmp_path):
     with pytest.raises(ValueError, match=r"mine.keras.*weights.h5"):
         networks.resolve_weights("ViT", str(tmp_path / "mine.keras"), tmp_path)
     for name in ("BasicCNN", "SimpleCNN", "HalfVGG", "ViT"):
-        with pytest.raises(ValueError, match="no ImageNet weights.*'none'"):
+        with pytest.raises(ValueError, match="no ImageNet weights.*use none"):
             networks.resolve_weights(name, "imagenet", tmp_path)
     with pytest.raises(ValueError, match="no network 'AlexNet'.*ConvNeXtBase"):
         networks.build("AlexNet")
