@@ -125,7 +125,7 @@ def check_zip(
                 return in_order(found)  # reading on could be unsafe
             entries = {info.filename: read_entry(file, info) for info in file.infolist() if not info.is_dir()}
             found += check_metadata(entries, era)
-            then(found)
+            then(in_order(found))
             if "model.py" in entries:
                 sources = {name: entry.head for name, entry in entries.items() if name.endswith(".py")}
                 said, code = check_sources(sources, set(entries), profile, packages)
