@@ -39,7 +39,7 @@ EXPLAINED = {
 }
 GET_DATA = """No accuracy was measured: there are no held-out cells here. Put the challenge's held-out file at \
 data/heldout.npz, or name one with --heldout NPZ: arrays `images` (n, height, width, 3) uint8 and `labels` (n,). \
-The README says where to get it."""
+docs/DATA.md says where to get it."""
 
 
 def as_json(report: dict) -> str:
