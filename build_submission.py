@@ -539,7 +539,7 @@ def refuse_idle(parser: Parser, argv: list[str] | None, args: argparse.Namespace
     given = {name for name in names if getattr(parser.parse_args(argv, unset), name) is not None}
     idle = sorted(given - EFFECTIVE[mode(args)])
     if idle:
-        needs_bundle = set(idle) <= EFFECTIVE["bundle"] - EFFECTIVE["build"] and mode(args) == "build"
+        needs_bundle = set(idle) <= EFFECTIVE["bundle"]
         ways = {
             "check": "with --check alone",
             "rehearse": "with --check --rehearse",

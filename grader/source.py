@@ -76,9 +76,10 @@ def check_sources(
     imported = {".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
     tops = {name.split("/")[0].removesuffix(".py") for name in sources}
     known = KNOWN | local_modules(sources, reached, tops) | set(packages)
+    there = set() if any(uses(nodes, "sys.path", "sys.modules") for nodes in reached.values()) else stems(names) - KNOWN
     for file, nodes in reached.items():
         found += check_imports(nodes, file, known, packages, tops)
-        found += check_own(nodes, file, names, reached)
+        found += check_own(nodes, file, names, there, reached) if there else ()
         found += check_attributes(nodes, file, imported, packages)
         if file == "model.py":
             found += check_model(nodes[0][0])
@@ -101,7 +102,7 @@ def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Excepti
             continue
         yield file, tree
         nodes = [(node, False) for node in ast.walk(tree)]
-        moves = moves_path(nodes)
+        moves = uses(nodes, "sys.path")
         for module in dict.fromkeys(module for module, _, _ in imports(nodes)):
             paths = [path for path in module_files(module, file) if path in sources]
             if moves:
@@ -111,14 +112,19 @@ def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Excepti
             known.update(paths)
 
 
-def moves_path(nodes: Nodes) -> bool:
-    """Whether any folder of the zip may be on sys.path."""
-    return any(dotted(node) == "sys.path" for node, _ in nodes)
+def uses(nodes: Nodes, *names: str) -> bool:
+    """Whether any of these dotted names occurs: of sys.path, any folder of the zip may then be on it."""
+    return any(dotted(node) in names for node, _ in nodes)
+
+
+def stems(names: set[str]) -> set[str]:
+    """Folders of the zip, and files without what follows a dot."""
+    return {name[:at] for name in names for at, letter in enumerate(name) if letter in "/."}
 
 
 def local_modules(sources: dict[str, bytes], reached: dict[str, Nodes], tops: set[str]) -> set[str]:
     """Names of modules that the zip brings along; tops: those at its root."""
-    if any(moves_path(nodes) for nodes in reached.values()):
+    if any(uses(nodes, "sys.path") for nodes in reached.values()):
         return module_names(sources)
     return tops
 
@@ -166,18 +172,14 @@ def check_imports(
             yield from check_shadow(root)
 
 
-def check_own(nodes: Nodes, file: str, names: set[str], reached: dict[str, Nodes]) -> Iterator[Finding]:
-    """Imports of what a package or a module of the zip does not have. names: all files in the zip.
-
-    A zip that changes sys.path or sys.modules is left alone.
-    """
-    if any(dotted(node) in ("sys.path", "sys.modules") for part in reached.values() for node, _ in part):
-        return
-    there = {name[:at] for name in names for at, letter in enumerate(name) if letter in "/."}  # folders, files' stems
+def check_own(
+    nodes: Nodes, file: str, names: set[str], there: set[str], reached: dict[str, Nodes]
+) -> Iterator[Finding]:
+    """Imports of what a package or a module of the zip does not have. names: all its files; there: their `stems`."""
 
     def lacks(module: str) -> bool:
         parts = module.split(".")
-        return parts[0] in there - KNOWN and "/".join(parts) not in there
+        return parts[0] in there and "/".join(parts) not in there
 
     for node, guarded in nodes:
         wanted = []

@@ -286,7 +286,8 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
         print(f"{out} is finished: {len(state['history'])} epochs")
         return model.read_manifest(out)
     probe = networks.build(recipe.network, dropout=recipe.dropout)  # what is wrong is found before the audit
-    networks.resolve_weights(recipe.network, recipe.weights)
+    if not checkpoint:
+        networks.resolve_weights(recipe.network, recipe.weights)
     freeze(probe, recipe, "all" if recipe.epochs else "head")
     check_space(out, probe)
     cells = limited(cells, limit, recipe.seed)
@@ -374,7 +375,7 @@ def main() -> None:
     rest = [argument for argument in sys.argv[1:] if argument != "--resume"]
     with shell.plain_errors(f"\nstopped; go on with: python -m training.train {shlex.join(rest)} --resume"):
         if args.ensemble:
-            if idle := set(sys.argv[1:]) & set(TRAINS):
+            if idle := {argument.partition("=")[0] for argument in sys.argv[1:]} & set(TRAINS):
                 raise ValueError(f"{', '.join(sorted(idle))} would have no effect with --ensemble")
             ensemble.combine(args.ensemble, args.out)
             return print(f"{args.out}: an ensemble of {len(args.ensemble)}")
