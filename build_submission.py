@@ -380,6 +380,8 @@ def publish(facts: dict, images, run: bool, args: argparse.Namespace, console) -
         write(args.report, report.as_json(facts).encode())
         write(args.html, report.html(facts, images).encode("utf-8", "backslashreplace"))
     report.terminal(facts, console)
+    if run:
+        console.print(f"The same to look at: {args.html}; to read by a program: {args.report}.", soft_wrap=True)
     if run and not POSIX:
         console.print("A rehearsal needs Linux or macOS; on Windows, WSL will do.")
     return 1 if facts["verdict"] == "refused" else 0

@@ -425,6 +425,7 @@ def main() -> int:
         for path, written in ((args.csv, as_csv), (args.html, as_html)):
             if rows and path:
                 _write(path, written(rows))
+                print(f"{path} is written")
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -51,7 +51,7 @@ def test_a_run_goes_on_with_the_code_that_began_it(copy):
     origin = {"sources": provenance.sources(), "commit": "abc"}
     (out / "checkpoint-002" / "state.json").write_text(json.dumps({"settings": settings, "provenance": origin}))
     assert provenance.find_checkpoint(out, settings, True) == out / "checkpoint-002"
-    with pytest.raises(ValueError, match="started with another epochs"):
+    with pytest.raises(ValueError, match="started with epochs 3, not 4: use the same"):
         provenance.find_checkpoint(out, settings | {"epochs": 4}, True)
     (copy / "training" / "train.py").write_text("")
     with pytest.raises(ValueError, match=r"started with other code \(commit abc\): check that out"):

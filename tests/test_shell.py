@@ -65,6 +65,21 @@ def test_what_cannot_be_done_is_one_line(monkeypatch, capsys, tmp_path, module, 
     assert [path.name for path in tmp_path.iterdir()] == ["empty.npz"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--recipe", "other"], "no recipe 'other'"),
+        (["--epochs", "0"], "--epochs is 0"),
+        (["--set", "mixup=2"], "the odds of mixup"),
+        (["--set", "no_such_knob=2"], "no_such_knob"),
+        (["--ensemble", "a", "b", "--epochs=3"], "--epochs would have no effect"),
+    ],
+)
+def test_wrong_usage_of_the_training_has_the_status_of_wrong_options(monkeypatch, capsys, tmp_path, arguments, said):
+    status, out, err = run(monkeypatch, capsys, "training.train", "--out", tmp_path / "new", *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1) and said in err
+
+
 def test_files_and_numbers_that_will_do_are_taken(tmp_path):
     assert shell.new_file(str(tmp_path / "new.json")) == tmp_path / "new.json"
     assert shell.positive("3") == 3

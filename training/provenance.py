@@ -86,9 +86,11 @@ def find_checkpoint(out: Path, settings: dict, resume: bool) -> Path | None:
         raise ValueError(f"{out} holds no run that could be resumed: leave out --resume, or name the run's folder")
     state = json.loads((found / "state.json").read_text(encoding="utf-8"))
     free = {"epochs"} if settings["schedule"] == "constant" else set()  # nothing else depends on it there
-    changed = sorted(key for key in settings if key not in free and settings[key] != state["settings"].get(key))
+    old = state["settings"]
+    changed = [f"{key} {old.get(key)!r}, not {settings[key]!r}" for key in sorted(settings) if key not in free
+               and settings[key] != old.get(key)]  # fmt: skip
     if changed:
-        raise ValueError(f"{out} was started with another {', '.join(changed)}: use the same, or another --out")
+        raise ValueError(f"{out} was started with {'; '.join(changed)}: use the same, or another --out")
     if state["provenance"]["sources"] != sources():
         began = state["provenance"]["commit"]
         raise ValueError(f"{out} was started with other code (commit {began}): check that out, or choose another --out")

@@ -332,7 +332,7 @@ def is_over(history: list[dict], recipe: Recipe) -> bool:
 # --- command line ----------------------------------------------------------------------------------------------------
 
 
-def parse() -> argparse.Namespace:
+def options() -> shell.Parser:
     knobs = "\n".join(f"  {f.name:20} {f.default!r}" for f in dataclasses.fields(Recipe))
     parser = shell.parser(
         "training.train",
@@ -367,26 +367,36 @@ def parse() -> argparse.Namespace:
     )
     add("--ensemble", type=Path, nargs="+", metavar="RUN", help="train nothing: join these finished runs in --out,"
         " whose probabilities are averaged; to name a cell takes the sum of their time")  # fmt: skip
-    return parser.parse_args()
+    return parser
+
+
+def parse() -> tuple[argparse.Namespace, Recipe]:
+    """The options, and the recipe as they change it. Ends with status 2 and one line where they cannot be used."""
+    args = (parser := options()).parse_args()
+    if args.ensemble and (idle := {argument.partition("=")[0] for argument in sys.argv[1:]} & set(TRAINS)):
+        parser.error(f"{', '.join(sorted(idle))} would have no effect with --ensemble")
+    if args.recipe not in RECIPES:
+        parser.error(f"there is no recipe {args.recipe!r}; choose from {', '.join(RECIPES)}")
+    recipe = RECIPES[args.recipe]
+    if args.weights == "none":
+        recipe = from_scratch(recipe)
+    elif args.weights is not None:
+        recipe = dataclasses.replace(recipe, weights=args.weights)
+    try:
+        recipe = shortened(override(recipe, args.set), args.epochs)
+        check(recipe)
+    except ValueError as error:
+        parser.error(str(error))
+    return args, recipe
 
 
 def main() -> None:
-    args = parse()
+    args, recipe = parse()
     rest = [argument for argument in sys.argv[1:] if argument != "--resume"]
     with shell.plain_errors(f"\nstopped; go on with: python -m training.train {shlex.join(rest)} --resume"):
         if args.ensemble:
-            if idle := {argument.partition("=")[0] for argument in sys.argv[1:]} & set(TRAINS):
-                raise ValueError(f"{', '.join(sorted(idle))} would have no effect with --ensemble")
             ensemble.combine(args.ensemble, args.out)
             return print(f"{args.out}: an ensemble of {len(args.ensemble)}")
-        if args.recipe not in RECIPES:
-            raise ValueError(f"there is no recipe {args.recipe!r}; choose from {', '.join(RECIPES)}")
-        recipe = RECIPES[args.recipe]
-        if args.weights == "none":
-            recipe = from_scratch(recipe)
-        elif args.weights is not None:
-            recipe = dataclasses.replace(recipe, weights=args.weights)
-        recipe = shortened(override(recipe, args.set), args.epochs)
         options = {"limit": args.limit, "resume": args.resume, "precision": args.precision, "workers": args.workers}
         train(recipe, args.recipe, data.read(args.data), args.out, **options)
         print(f"{args.out} is ready: python build_submission.py --source {args.out}")
