@@ -433,6 +433,20 @@ def test_any_way_to_name_a_python_is_shut_in(tmp_path):
     assert sandbox.permitted(python) == (True, "")
 
 
+@needs_namespaces
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [("true", ""), ("mount -t tmpfs none /proc/sys/fs", "it sees the names of this machine's processes")],
+)
+def test_a_masked_proc_is_said_to_show_the_machines_processes(before, said):
+    """As containers mask it: no fresh /proc can be mounted then, and the one there is has every process."""
+    ask = f"{sys.executable} -c 'from grader import sandbox; print(*sandbox.permitted())'"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", f"{before} && {ask}"], capture_output=True, text=True)
+    if "unshare:" in done.stderr:
+        pytest.skip(f"no namespaces of its own: {done.stderr.strip()}")
+    assert done.stdout == f"True {said}\n"
+
+
 def test_of_a_pythons_folder_only_its_own_parts_are_shown(tmp_path, monkeypatch):
     for name in ("bin", "lib", "project"):
         (tmp_path / name).mkdir()
