@@ -231,15 +231,21 @@ def gone(pid: int) -> bool:
 
 
 def generated_cells(n: int) -> competition.Cells:
-    """n pictures that look a little like cells: a dark disc on a pink, noisy ground. Their labels mean nothing."""
+    """n pictures that look a little like stained cells: ground, cytoplasm, nucleus. Their labels mean nothing."""
     import numpy as np
 
     known = competition.read()
     side, rng = known["image_size"], np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] / side
-    discs = [np.hypot(y - rng.uniform(0.3, 0.7), x - rng.uniform(0.3, 0.7)) < rng.uniform(0.1, 0.35) for _ in range(n)]
-    ground, ink = rng.integers(190, 240, (n, 1, 1, 3)), rng.integers(60, 160, (n, 1, 1, 3))
-    images = np.where(np.array(discs)[..., None], ink, ground) + rng.normal(0, 8, (n, side, side, 3))
+    images = np.empty((n, side, side, 3))
+    for image in images:
+        image[:] = rng.normal((232, 206, 196), 6)
+        centre, radius = rng.uniform(0.42, 0.58, 2), rng.uniform(0.28, 0.4)
+        for colour, size in (((222, 180, 196), 1), ((125, 75, 140), rng.uniform(0.5, 0.8))):
+            beyond = np.hypot(y - centre[0], x - centre[1]) - size * radius
+            image += np.clip(0.5 - beyond * side / 2, 0, 1)[..., None] * (rng.normal(colour, 6) - image)
+            centre = centre + rng.uniform(-0.06, 0.06, 2)
+    images += rng.normal(0, 1, images.shape)
     return competition.Cells(images.clip(0, 255).astype(np.uint8), np.zeros(n, np.int64), known["classes"])
 
 

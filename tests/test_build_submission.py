@@ -888,6 +888,14 @@ def test_a_runs_folder_and_an_ensembles_make_a_submission(tmp_path):
         submission(tmp_path)
 
 
+def test_generated_pictures_are_as_clear_to_the_model_as_cells(predictor):
+    """It looks four times at what it is unsure of: else the forecast of time would be of other pictures than cells."""
+    cells = build_submission.generated_cells(64).images
+    noise = np.random.default_rng(0).integers(0, 256, cells.shape, np.uint8)
+    unsure = [(predictor._average(X, predictor.views[:1]).max(axis=1) < 0.7).mean() for X in (cells, noise)]
+    assert unsure[0] < 0.3 < unsure[1]
+
+
 def test_the_zip_holds_plain_stored_files_in_order(source, tmp_path):
     path = tmp_path / "s.zip"
     path.write_bytes(submission(source, metadata='the "best" one'))
