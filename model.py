@@ -85,20 +85,15 @@ def _clean(X: np.ndarray) -> np.ndarray:
     return np.clip(np.nan_to_num(images, copy=False, nan=0, posinf=255, neginf=0), 0, 255)
 
 
-def build_network(
-    size: int | None = IMAGE_SIZE,
-    backbone_weights: str | Path | None = None,
-    dropout: float = 0.3,
-    pixels: int | None = None,
-) -> keras.Model:
+def build_network(backbone_weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None) -> keras.Model:
     """EfficientNetV2B0 (Tan & Le 2021) with average pooling and one dense layer: float images to probabilities.
 
-    size: height and width of the images in pixels. backbone_weights: a headless `.weights.h5` for the backbone, None
-    for random ones. pixels: height and width to which the network resizes the images (bilinear), None for none.
-    Takes (n, size, size, 3) in 0-255 as `preprocess` gives it, returns (n, 8) float32.
+    backbone_weights: a headless `.weights.h5` for the backbone, None for random ones. pixels: height and width to which
+    the network resizes the images (bilinear), None for none. Takes (n, 96, 96, 3) in 0-255 as `preprocess` gives it,
+    returns (n, 8) float32.
     """
-    images = x = keras.Input((size, size, 3))
-    if pixels not in (None, size):
+    images = x = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    if pixels not in (None, IMAGE_SIZE):
         x = keras.layers.Resizing(pixels, pixels, dtype="float32")(images)
     backbone = keras.applications.EfficientNetV2B0(weights=None, include_top=False, input_tensor=x, pooling="avg")
     if backbone_weights is not None:

@@ -31,48 +31,42 @@ PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
 class Network:
     """An architecture.
 
-    size: pixels a side that the backbone is meant for. backbone: symbolic images (n, size, size, 3) in 0-255 to
-    symbolic features (n, d). any_size: it takes images of other sizes as they are; else they are resized to `size`.
-    imagenet: keras.applications has ImageNet weights for it. dense: units of a layer with ReLU added behind the
-    backbone, which no weights file of the backbone holds; 0 for none.
+    size: pixels a side to which images are resized. backbone: symbolic images (n, size, size, 3) in 0-255 to symbolic
+    features (n, d). imagenet: keras.applications has ImageNet weights for it. dense: units of a layer with ReLU added
+    behind the backbone, which no weights file of the backbone holds; 0 for none.
     """
 
     size: int
     backbone: Callable
-    any_size: bool = False
     imagenet: bool = False
     dense: int = 0
 
 
-def build(
-    name: str, size: int | None = 96, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None
-) -> keras.Model:
-    """The network of that name: float32 images (n, size, size, 3) in 0-255 to probabilities (n, 8) float32.
+def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None) -> keras.Model:
+    """The network of that name: float32 images (n, 96, 96, 3) in 0-255 to probabilities (n, 8) float32.
 
-    size: height and width of the images that come in, None for any. weights: a `.weights.h5` of the backbone, or of the
-    whole network as a run leaves it; None for random ones. dropout: share of the features dropped before the head.
-    pixels: of EfficientNetV2B0, see model.build_network. Raises ValueError where there is no such network, or the
-    weights file cannot be read or is not this network's.
+    weights: a `.weights.h5` of the backbone, or of the whole network as a run leaves it; None for random ones. dropout:
+    share of the features dropped before the head. pixels: of EfficientNetV2B0, see model.build_network. Raises
+    ValueError where there is no such network, or the weights file cannot be read or is not this network's.
     """
-    network = find(name)
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}; it must be at least 0 and less than 1")
+    if name not in NETWORKS:
+        raise ValueError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
     with _reading(weights):
         whole = weights is not None and _has_head(weights)
         headless = None if whole else weights
         if name == "EfficientNetV2B0":  # the network that is submitted: one piece of code for both sides
-            made = model.build_network(size, headless, dropout, pixels)
+            made = model.build_network(headless, dropout, pixels)
         else:
-            made = _assemble(network, size, headless, dropout)
+            made = _assemble(NETWORKS[name], headless, dropout)
         if whole:
             made.load_weights(weights)
     return made
 
 
-def _assemble(network: Network, size: int | None, headless: Path | None, dropout: float) -> keras.Model:
+def _assemble(network: Network, headless: Path | None, dropout: float) -> keras.Model:
     """Resizing where it is needed, backbone, added layer, dropout and head; see `build`."""
-    x = images = keras.Input((size, size, 3))
-    if size != network.size and not network.any_size:
+    x = images = keras.Input((model.IMAGE_SIZE, model.IMAGE_SIZE, 3))
+    if network.size != model.IMAGE_SIZE:
         x = layers.Resizing(network.size, network.size, dtype="float32")(x)
     x = network.backbone(x)
     if headless is not None:
@@ -211,32 +205,25 @@ def application(name: str, x):
     return getattr(keras.applications, name)(weights=None, include_top=False, input_tensor=x, pooling="avg").output
 
 
-def _application(name: str, size: int = 96, any_size: bool = True, dense: int = 0) -> Network:
-    return Network(size, partial(application, name), any_size, imagenet=True, dense=dense)
+def _application(name: str, size: int = 96, dense: int = 0) -> Network:
+    return Network(size, partial(application, name), imagenet=True, dense=dense)
 
 
 NETWORKS = {
     "Linear": Network(96, linear),  # Spritzers, where it starts from
     "BasicCNN": Network(96, basic_cnn),  # LionIA
-    "SimpleCNN": Network(96, simple_cnn, any_size=True),  # Spritzers, four convolutions
+    "SimpleCNN": Network(96, simple_cnn),  # Spritzers, four convolutions
     "HalfVGG": Network(96, half_vgg),  # Spritzers; Simonyan & Zisserman 2015, with half the filters
     "MobileNetV3Small": _application("MobileNetV3Small"),  # Spritzers; Howard et al. 2019
     "ResNet50V2": _application("ResNet50V2"),  # LionIA; He et al. 2016, Identity mappings
     "ResNet101": _application("ResNet101"),  # the reports' comparisons; He et al. 2016, Deep residual learning
     "DenseNet169": _application("DenseNet169"),  # the reports' comparisons; Huang et al. 2017
     "ConvNeXtBase": _application("ConvNeXtBase", dense=256),  # LionIA, with an added layer; Liu et al. 2022
-    "EfficientNetB4": _application("EfficientNetB4", 380, any_size=False),  # Spritzers' best; Tan & Le 2019
+    "EfficientNetB4": _application("EfficientNetB4", 380),  # Spritzers' best; Tan & Le 2019
     "EfficientNetV2B0": _application("EfficientNetV2B0"),  # LionIA's best, and ours; Tan & Le 2021
     "ViT": Network(96, vit),  # future work in the reports; Dosovitskiy et al. 2021
     "Hybrid": Network(96, hybrid),  # future work in the reports; Xiao et al. 2021
 }
-
-
-def find(name: str) -> Network:
-    """The network of that name; ValueError where there is none."""
-    if name not in NETWORKS:
-        raise ValueError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
-    return NETWORKS[name]
 
 
 def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path | None:
@@ -245,7 +232,6 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
     "imagenet": folder/<name in lower case>_notop.weights.h5; where that is missing, keras.applications' own download
     is saved there. Any other text is a path. Raises ValueError where there are no such weights.
     """
-    network = find(name)
     if weights == "none":
         return None
     if weights != "imagenet":
@@ -255,7 +241,7 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
         if not path.name.endswith(".weights.h5"):
             raise ValueError(f"{path} is no weights file: its name must end in .weights.h5")
         return path
-    if not network.imagenet:
+    if not NETWORKS[name].imagenet:
         raise ValueError(f"{name} has no ImageNet weights: use none, or the path of your own")
     path = Path(folder) / f"{name.lower()}_notop.weights.h5"
     if not path.is_file():
@@ -291,37 +277,20 @@ def backbone_layers(network) -> list:
     return [layer for layer in inner if not isinstance(layer, layers.Resizing)]
 
 
-def parameters(network) -> int:
-    """Number of weights, batch norm's running statistics included."""
-    return network.count_params()
-
-
-def flops(network, size: int = 96) -> int:
-    """Floating-point operations for one image of size x size pixels: two for every multiply-add.
+def flops(network) -> int:
+    """Floating-point operations for one image: two for every multiply-add.
 
     Counted: the products of convolutions, depthwise convolutions and dense layers, and attention with its two matrix
     products. Not counted: biases, normalisation, activations, pooling, resizing.
     """
-    return 2 * _multiply_adds(network, (1, size, size, 3))
-
-
-def _multiply_adds(network, shape: tuple) -> int:
-    kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, layers.MultiHeadAttention, keras.Model)
-    counted = [layer for layer in network.layers if isinstance(layer, kinds)]
-    if not counted:
-        return 0
-    # a graph built for any size has no shapes of its own: let Keras infer them for this one
-    probe = keras.Model(network.inputs, [(layer.input, layer.output) for layer in counted])
     total = 0
-    for layer, (before, after) in zip(counted, probe.compute_output_spec(keras.KerasTensor(shape)), strict=True):
+    for layer in network.layers:
         if isinstance(layer, keras.Model):
-            total += _multiply_adds(layer, before.shape)
-            continue
-        places = math.prod(after.shape[1:-1])
-        if isinstance(layer, layers.MultiHeadAttention):
-            config, before = layer.get_config(), before[0]
-            total += 2 * places * before.shape[1] * config["num_heads"] * config["key_dim"]
-            total += places * sum(math.prod(w.shape) for w in layer.weights if len(w.shape) == 3)
-        else:
-            total += places * math.prod(layer.kernel.shape)
+            total += flops(layer)
+        elif isinstance(layer, layers.MultiHeadAttention):
+            config, tokens = layer.get_config(), layer.output.shape[1]
+            total += 4 * tokens**2 * config["num_heads"] * config["key_dim"]
+            total += 2 * tokens * sum(math.prod(w.shape) for w in layer.weights if len(w.shape) == 3)
+        elif isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)):
+            total += 2 * math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
     return total

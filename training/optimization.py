@@ -78,7 +78,7 @@ def check_memory(network, size: int) -> None:
     if not meminfo.is_file() or keras.distribution.list_devices("gpu"):
         return
     shapes = [output.shape for layer in network.layers for output in keras.tree.flatten(layer.output)]
-    needed = 4 * size * sum(math.prod(shape[1:]) for shape in shapes) + 16 * networks.parameters(network)
+    needed = 4 * size * sum(math.prod(shape[1:]) for shape in shapes) + 16 * network.count_params()
     free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", meminfo.read_text())[1])
     if needed > free:
         raise ValueError(

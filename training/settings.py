@@ -39,6 +39,8 @@ def check(recipe: Recipe) -> None:
         wrong.append(f"{recipe.network} has a size of its own: sizes must be ((0, {data.IMAGE_SIZE}),)")
     if not 1 <= recipe.views <= len(model.VIEWS):
         wrong.append(f"views must be 1 to {len(model.VIEWS)}: {recipe.views}")
+    if not 0 <= recipe.dropout < 1:
+        wrong.append(f"dropout must be at least 0 and less than 1: {recipe.dropout}")
     if not 0 < recipe.validation < 1:
         wrong.append(f"validation must be between 0 and 1: {recipe.validation}")
     if min(recipe.mixup, recipe.cutmix) < 0 or recipe.mixup + recipe.cutmix > 1:

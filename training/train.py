@@ -187,7 +187,7 @@ class Run:
             self.ship()
         if is_over(self.history, self.recipe):
             self.set_temperature()
-        size = {"parameters": networks.parameters(self.network), "flops": networks.flops(self.shipped, data.IMAGE_SIZE)}
+        size = {"parameters": self.network.count_params(), "flops": networks.flops(self.shipped)}
         keys = ("recipe", "network", "weights", "precision")
         run = {key: self.settings[key] for key in keys} | size | {"commit": self.provenance["commit"]}
         run["file_mb"] = round((self.out / "model.weights.h5").stat().st_size / 1e6, 2)
@@ -307,7 +307,7 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
 
 def check_space(out: Path, network) -> None:
     """Raises ValueError where the disk has no room for a checkpoint beside its predecessor, with what ships."""
-    needed = 12 * 4 * networks.parameters(network)
+    needed = 12 * 4 * network.count_params()
     there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
