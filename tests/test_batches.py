@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 from test_train import RECIPE, easy_cells
 
-from training import batches
+from training import batches, train
 from training.batches import Batches
 from training.recipes import Recipe
 
@@ -45,6 +45,9 @@ def test_classes_can_have_policies_of_their_own():
     known = {i.tobytes() for i in cells.images}
     for image, label in zip(images, targets.argmax(axis=1), strict=True):
         assert (image.tobytes() in known) == (label != 3)
+    validation = train.augmented(cells, recipe)
+    unchanged = (validation.images == cells.images).all((1, 2, 3))
+    assert (unchanged == (cells.labels != 3)).all()
 
 
 def test_batches_are_the_same_whatever_the_workers():

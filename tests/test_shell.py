@@ -69,10 +69,12 @@ def test_what_cannot_be_done_is_one_line(monkeypatch, capsys, tmp_path, module, 
     ("arguments", "said"),
     [
         (["--recipe", "other"], "no recipe 'other'"),
-        (["--epochs", "0"], "--epochs is 0"),
+        (["--epochs", "0"], "argument --epochs: give a whole number above 0, not 0"),
+        (["--limit", "-5"], "argument --limit: give a whole number above 0, not -5"),
         (["--set", "mixup=2"], "the odds of mixup"),
         (["--set", "no_such_knob=2"], "no_such_knob"),
         (["--ensemble", "a", "b", "--epochs=3"], "--epochs would have no effect"),
+        (["--ensemble", "a", "b", "--workers", "2"], "--workers would have no effect"),
     ],
 )
 def test_wrong_usage_of_the_training_has_the_status_of_wrong_options(monkeypatch, capsys, tmp_path, arguments, said):

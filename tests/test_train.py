@@ -239,6 +239,7 @@ def test_a_constant_schedule_can_be_prolonged_and_a_cosine_cannot(toy, whole, tm
         ({"class_policies": (3, "ours")}, "class_policies must hold pairs (label, policy)"),
         ({"network": "BasicCNN"}, "BasicCNN has a size of its own"),
         ({"mixup": 0.9, "cutmix": 0.9}, "odds of mixup and cutmix"),
+        ({"mixup": -0.1, "cutmix": 0.0}, "odds of mixup and cutmix"),
         ({"epochs": 0, "head_epochs": 0}, "at least 1"),
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1: 1.0"),
         ({"validation": 0.0}, "validation must be between"),
@@ -261,9 +262,8 @@ def test_refusals(toy, whole, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds no run that could be resumed"):
         run(tmp_path / "bare", resume=True)
     assert history_of(tmp_path / "bare") == history_of(whole)
-    for limit, message in ((-5, "--limit is -5; it must be at least 1"), (10, "no cells")):
-        with pytest.raises(ValueError, match=message):
-            run(tmp_path / "new", limit=limit)
+    with pytest.raises(ValueError, match="no cells"):
+        run(tmp_path / "new", limit=10)
     state = json.loads((whole / "checkpoint-004" / "state.json").read_text())
     state["history"].pop()  # not finished, and begun when the audit kept other cells
     state["provenance"]["kept_sha256"] = "0"
@@ -294,6 +294,28 @@ def test_patience_ends_a_run_and_ships_its_best_epoch(toy, tmp_path, monkeypatch
     assert manifest["epochs"] == 2 and len(history_of(tmp_path / "run")) == 4
     assert run(tmp_path / "run", recipe, resume=True) == manifest
     assert len(history_of(tmp_path / "run")) == 4
+
+
+def test_a_temperature_is_fitted_anew_where_there_is_one_already(tmp_path, monkeypatch):
+    """A prolonged run can end with the weights that it had before: twice fitted is once fitted."""
+    cells, answers = easy_cells(16), np.random.default_rng(1).dirichlet(np.ones(8), 16)
+
+    class Tempered:
+        def __init__(self, folder):
+            self.manifest = json.loads((folder / "manifest.json").read_text())
+            self.temperature = self.manifest["temperature"]
+
+        def predict_proba(self, images):
+            found = answers ** (1 / self.temperature)
+            return found / found.sum(axis=1, keepdims=True)
+
+    monkeypatch.setattr(model, "Model", Tempered)
+    (tmp_path / "manifest.json").write_text('{"temperature": 1.0}')
+    fitted = []
+    for _ in range(2):
+        train.Run(RECIPE, tmp_path, {}, {}, {"validation": cells}, []).set_temperature()
+        fitted.append(json.loads((tmp_path / "manifest.json").read_text()))
+    assert fitted[0] == fitted[1] and fitted[0]["temperature"] != 1.0
 
 
 @pytest.mark.parametrize(

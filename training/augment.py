@@ -767,12 +767,11 @@ def apply(policy: Policy, image: np.ndarray, rng: np.random.Generator) -> np.nda
 def mix(images: np.ndarray, targets: np.ndarray, rng: np.random.Generator, mixup: float = 0.0, cutmix: float = 0.0):
     """Mix each image of a batch, by its own draw, with another one: RandMix.
 
-    images: (n, h, w, 3) uint8; targets: (n, k) float32 class weights; mixup and cutmix: the odds of each. MixUp (Zhang
-    et al. 2018) averages with weights from Beta(0.4, 0.4); CutMix (Yun et al. 2019) pastes a rectangle whose area is
-    drawn uniformly. Targets are mixed by the weights, or by the area that is really covered. Returns new arrays.
+    images: (n, h, w, 3) uint8; targets: (n, k) float32 class weights; mixup and cutmix: the odds of each, at most 1
+    together. MixUp (Zhang et al. 2018) averages with weights from Beta(0.4, 0.4); CutMix (Yun et al. 2019) pastes a
+    rectangle whose area is drawn uniformly. Targets are mixed by the weights, or by the area that is really covered.
+    Returns new arrays.
     """
-    if mixup < 0 or cutmix < 0 or mixup + cutmix > 1:
-        raise ValueError(f"the odds of MixUp and CutMix must be at least 0 and at most 1 together: {mixup}, {cutmix}")
     mixed, weights = images.copy(), targets.astype(np.float32)
     partners = rng.permutation(len(images))
     h, w = images.shape[1:3]

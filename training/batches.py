@@ -95,6 +95,11 @@ def class_weights(labels: np.ndarray) -> np.ndarray:
     return (len(labels) / (len(data.CLASSES) * np.bincount(labels, minlength=len(data.CLASSES)))).astype(np.float32)
 
 
+def policy_of(recipe: Recipe, label: int) -> augment.Policy:
+    """How the recipe augments cells of a class."""
+    return augment.POLICIES[dict(recipe.class_policies).get(int(label), recipe.policy)]
+
+
 @contextmanager
 def _without_main():
     """Start workers that do not import the main program, as spawn does by default: that would load the framework."""
@@ -132,11 +137,9 @@ def _set(images, labels, slots, recipe):
 
 def _make_batch(epoch, slots):
     """One batch, images uint8 and targets float32."""
-    own, seed = dict(_recipe.class_policies), _recipe.seed
-    indices, images = _slots[slots], []
-    for slot, i in zip(slots, indices, strict=True):
-        policy = augment.POLICIES[own.get(int(_labels[i]), _recipe.policy)]
-        images.append(augment.apply(policy, _images[i], np.random.default_rng((seed, epoch, slot))))
+    seed, indices = _recipe.seed, _slots[slots]
+    images = [augment.apply(policy_of(_recipe, _labels[i]), _images[i], np.random.default_rng((seed, epoch, slot)))
+              for slot, i in zip(slots, indices, strict=True)]  # fmt: skip
     targets = np.eye(len(data.CLASSES), dtype=np.float32)[_labels[indices]]
     rng = np.random.default_rng((seed, epoch, slots[0], 1))
     return augment.mix(np.stack(images), targets, rng, _recipe.mixup, _recipe.cutmix)

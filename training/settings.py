@@ -83,10 +83,8 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
 
 
 def shortened(recipe: Recipe, epochs: int | None) -> Recipe:
-    """The recipe with `epochs` in all, those of the head among them; None: its own. ValueError below 1."""
+    """The recipe with `epochs` in all, those of the head among them; None: its own."""
     if epochs is None:
         return recipe
-    if epochs < 1:
-        raise ValueError(f"--epochs is {epochs}; it must be at least 1")
     head = min(recipe.head_epochs, epochs)
     return dataclasses.replace(recipe, head_epochs=head, epochs=epochs - head)

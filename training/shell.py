@@ -36,14 +36,14 @@ def new_file(text: str) -> Path:
 def count(text: str) -> int:
     """The type of an option that counts something, or nothing."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"give a whole number from 0 on, not {text}")
     return int(text)
 
 
 def positive(text: str) -> int:
     """The type of an option that counts something."""
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"give a whole number above 0, not {text}")
     return int(text)
 
 

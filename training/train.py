@@ -25,7 +25,7 @@ import numpy as np
 
 import model
 from training import augment, clean, data, ensemble, networks, shell
-from training.batches import Batches
+from training.batches import Batches, policy_of
 from training.files import ROOT, write_json
 from training.optimization import Average, check_memory, compile_for, freeze, hasten_batch_norm, reseed
 from training.provenance import find_checkpoint, provenance, save_half
@@ -33,7 +33,6 @@ from training.recipes import RECIPES, Recipe
 from training.scores import fit_temperature, score
 from training.settings import check, from_scratch, override, shortened
 
-TRAINS = ("--recipe", "--data", "--epochs", "--weights", "--set", "--limit", "--resume")  # no use with --ensemble
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -60,17 +59,15 @@ def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, 
 
 
 def augmented(cells: data.Cells, recipe: Recipe) -> data.Cells:
-    """The cells, each augmented once."""
-    rng, policy = np.random.default_rng((recipe.seed, 2)), augment.POLICIES[recipe.policy]
-    return data.Cells(np.stack([augment.apply(policy, image, rng) for image in cells.images]), cells.labels)
+    """The cells, each augmented once, by the policy of its class."""
+    rng, pairs = np.random.default_rng((recipe.seed, 2)), zip(cells.images, cells.labels, strict=True)
+    return data.Cells(np.stack([augment.apply(policy_of(recipe, c), image, rng) for image, c in pairs]), cells.labels)
 
 
 def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
-    """At most `limit` of the cells, of each class its share, drawn at random; None: all. ValueError for less than 1."""
+    """At most `limit` of the cells, of each class its share, drawn at random; None: all."""
     if limit is None:
         return cells
-    if limit < 1:
-        raise ValueError(f"--limit is {limit}; it must be at least 1")
     return cells.take(np.sort(data.stratified_order(cells.labels, seed)[:limit]))
 
 
@@ -237,6 +234,7 @@ class Run:
         """Fit the temperature on the validation cells, clean and augmented, as model.py names them; rescore them."""
         keras.config.set_dtype_policy("float32")
         predictor = model.Model(self.out)
+        predictor.temperature = 1.0  # the weights of a run that was prolonged can have another
         parts = self.parts.values()
         answers = np.concatenate([predictor.predict_proba(part.images) for part in parts])
         labels = np.concatenate([part.labels for part in parts])
@@ -345,7 +343,7 @@ def options() -> shell.Parser:
     add("--recipe", default="ours", metavar="NAME", help="what to train, of the recipes below (default: ours)")
     add("--data", type=Path, default=default, metavar="CELLS", help="npz or a folder per class"
         " (default: data/training_set.npz)")  # fmt: skip
-    add("--epochs", type=int, metavar="N", help="passes over the cells, in all (default: the recipe's)")
+    add("--epochs", type=shell.positive, metavar="N", help="passes over the cells, in all (default: the recipe's)")
     add("--weights", help="to start from: imagenet, a file, or none, which trains all at once (default: the recipe's)")
     add(
         "--set",
@@ -354,7 +352,7 @@ def options() -> shell.Parser:
         metavar="KNOB=VALUE",
         help="change a knob of the recipe; as often as needed",
     )
-    add("--limit", type=int, metavar="N", help="use at most so many cells, for a trial (default: all)")
+    add("--limit", type=shell.positive, metavar="N", help="use at most so many cells, for a trial (default: all)")
     add("--resume", action="store_true", help="go on where the run in --out stopped")
     add("--precision", choices=PRECISIONS, default="float32", help="mixed_* is for GPUs (default: float32)")
     cpus = min(16, os.cpu_count() or 1)
@@ -373,7 +371,8 @@ def options() -> shell.Parser:
 def parse() -> tuple[argparse.Namespace, Recipe]:
     """The options, and the recipe as they change it. Ends with status 2 and one line where they cannot be used."""
     args = (parser := options()).parse_args()
-    if args.ensemble and (idle := {argument.partition("=")[0] for argument in sys.argv[1:]} & set(TRAINS)):
+    given = {argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("--")}
+    if args.ensemble and (idle := given - {"--ensemble", "--out"}):
         parser.error(f"{', '.join(sorted(idle))} would have no effect with --ensemble")
     if args.recipe not in RECIPES:
         parser.error(f"there is no recipe {args.recipe!r}; choose from {', '.join(RECIPES)}")
