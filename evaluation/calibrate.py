@@ -119,7 +119,7 @@ def left_out(i: int, systems: list[dict], hidden: np.ndarray, deviation: np.ndar
 
 
 def calibrate(found: dict[str, dict]) -> dict:
-    """The calibration as `--out` holds it. found: recipe in KNOWN -> card of its run, all with five strengths.
+    """The calibration as `--json` writes it. found: recipe in KNOWN -> card of its run, all with five strengths.
 
     Raises ValueError for fewer than four, for cards of different cells or corrupted pictures, and where no line rises.
     """

@@ -201,7 +201,7 @@ def made(args: argparse.Namespace, out: Path) -> dict:
 
 def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("target", type=Path, help="submission zip, folder with model.py, training run, or card (.json)")
+    add("target", type=Path, help="submission zip, folder with model.py, training run, ensemble, or card (.json)")
     add("--heldout", type=Path, default=Path("data/heldout.npz"), help="NPZ of cells (default: %(default)s)")
     add("--json", type=Path, metavar="OUT", help="where the card goes (default: card.json; of a card nowhere)")
     add("--plots", type=Path, metavar="FOLDER", help="draw the card's pictures there")

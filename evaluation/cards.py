@@ -31,7 +31,7 @@ def read_json(path: Path, what: str, keys: Iterable[str] = ()) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: there is no {what}") from None
+        raise ValueError(f"{path} is missing: check the path, or make the {what} first") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a {what}: {error}") from error
     if not isinstance(content, dict) or not set(keys) <= content.keys():
@@ -137,7 +137,7 @@ def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
     """
     for key, what in (("heldout_sha256", "held-out cells"), ("corruptions_sha256", "corruptions")):
         if card["provenance"][key] != baseline["provenance"][key]:
-            raise ValueError(f"the two cards are of different {what}, so they cannot be compared cell by cell")
+            raise ValueError(f"the two cards are of different {what}: make both anew with the same")
     other = {(entry["corruption"], entry["severity"]): entry for entry in baseline["conditions"]}
     parts: dict[str, list[np.ndarray]] = {}
     for entry in card["conditions"]:

@@ -1,4 +1,4 @@
-"""Open what is measured: a submission zip, a folder with a model.py, or a training run; and ask it for labels."""
+"""Open what is measured, a submission zip, a folder with a model.py, a training run or an ensemble, and ask it."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ from training.files import ROOT
 
 @contextlib.contextmanager
 def open_model(target: Path) -> Iterator[tuple[object, dict]]:
-    """The `Model()` of a submission zip, a folder with a model.py, or a run (see `identify`), and its hashes.
+    """The `Model()` of a submission zip, a folder with a model.py, a run or an ensemble, and its hashes.
 
     A zip is unpacked into a temporary folder, which lives as long as the context. Raises ValueError where there is no
     model or its import or construction fails.
@@ -44,7 +44,7 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
 def unpack(path: Path, folder: Path) -> Path:
     """`folder`, with the contents of the zip `path`. Raises ValueError where it is missing or no zip."""
     if not path.exists():
-        raise ValueError(f"{path} is missing")
+        raise ValueError(f"{path} is missing: check the path")
     try:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)
@@ -54,21 +54,21 @@ def unpack(path: Path, folder: Path) -> Path:
 
 
 def identify(folder: Path) -> tuple[Path, dict]:
-    """The model.py of a submission's folder, or this project's for a run (model.weights.h5 and manifest.json), and the
-    hashes of code and weights."""
+    """The model.py of a submission's folder, or this project's for a run or an ensemble; and the hashes of code and
+    weights with the settings of inference."""
     if (folder / "model.py").is_file():
-        source, weights = folder / "model.py", folder / "weights" / "model.weights.h5"
-    elif (folder / "model.weights.h5").is_file():
-        source, weights = ROOT / "model.py", folder / "model.weights.h5"
+        source, weights = folder / "model.py", folder / "weights"
+    elif (folder / "model.weights.h5").is_file() or (folder / "manifest.json").is_file():
+        source, weights = ROOT / "model.py", folder
     else:
-        raise ValueError(f"{folder} holds neither a model.py nor a model.weights.h5 at its top")
-    files = [weights]
-    if not weights.is_file():  # a foreign submission may name its weights otherwise
+        raise ValueError(f"{folder} holds neither a model.py nor a run: name the folder that does")
+    files = [weights / "model.weights.h5"]
+    if not files[0].is_file():  # an ensemble; or a foreign submission, which may name its weights otherwise
         files = sorted(path for path in folder.rglob("*") if path.suffix in (".h5", ".keras"))
     return source, {
         "model_py_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "weights_sha256": hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest(),
-        "inference": inference(weights.parent),
+        "inference": inference(weights),
     }
 
 
@@ -82,7 +82,9 @@ def inference(folder: Path) -> dict:
         manifest = read_manifest(folder)
     except ValueError:
         return {}
-    return {key: manifest[key] for key in ("members", "enhance", "pixels", "views", "temperature") if manifest.get(key)}
+    if "members" in manifest:
+        return {"members": [inference(folder / name) for name in manifest["members"]]}
+    return {key: manifest[key] for key in ("enhance", "pixels", "views", "temperature") if manifest.get(key)}
 
 
 def ask(function: Callable, *arguments):
@@ -121,11 +123,8 @@ def predict(model: object, images: np.ndarray) -> tuple[np.ndarray, np.ndarray |
             raise ValueError(f"predict_proba gave {probabilities.shape}, not finite ({len(images)}, {len(CLASSES)})")
         return probabilities.argmax(axis=1), probabilities
     labels = np.asarray(ask(model.predict, images))
-    if (
-        labels.shape != (len(images),)
-        or labels.dtype.kind not in "iu"
-        or not np.isin(labels, range(len(CLASSES))).all()
-    ):
+    integers = labels.shape == (len(images),) and labels.dtype.kind in "iu"
+    if not integers or not np.isin(labels, range(len(CLASSES))).all():
         raise ValueError(f"predict gave {labels.dtype} {labels.shape}, not integers 0-7 of shape ({len(images)},)")
     return labels.astype(np.int64), None
 

@@ -148,7 +148,7 @@ def change(images: np.ndarray, kind: str) -> np.ndarray:
 
 
 def hits(target: Path, cells: data.Cells) -> tuple[dict[str, np.ndarray], dict]:
-    """({kind: whether each cell is named rightly (n,)}, hashes) of a submission, a folder with model.py, or a run."""
+    """({kind: whether each cell is named rightly (n,)}, hashes) of what `open_model` opens."""
     with submissions.open_model(target) as (model, hashes):
         right = {kind: submissions.predict(model, change(cells.images, kind))[0] == cells.labels for kind in KINDS}
     return right, hashes
@@ -176,7 +176,7 @@ def text(found: dict) -> str:
 
 def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("targets", type=Path, nargs="+", help="submission zips, folders with model.py, or runs")
+    add("targets", type=Path, nargs="+", help="submission zips, folders with model.py, training runs, or ensembles")
     add("--heldout", type=Path, default=Path("data/heldout.npz"), help="NPZ of cells (default: %(default)s)")
     add("--images", type=shell.positive, default=400, help="cells of each kind (default: %(default)s)")
     add("--json", type=shell.new_file, metavar="OUT", help="write the figures there")

@@ -1,5 +1,6 @@
 """Opening what is measured: zips, folders, runs; what is broken is named; and models are asked as they are graded."""
 
+import json
 import os
 import sys
 import zipfile
@@ -81,6 +82,21 @@ def test_the_manifest_says_what_changes_predictions(tmp_path):
         (tmp_path / "manifest.json").write_text(text)
         assert submissions.inference(tmp_path) == expected
     assert submissions.inference(ROOT / "weights")["views"] == 4
+
+
+def test_an_ensemble_is_this_projects_model_with_all_its_weights(tmp_path):
+    members = {f"member-{k}": {"sha256": 64 * f"{k}", "views": k} for k in (1, 2)}
+    for name, manifest in members.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.weights.h5").write_text(name)
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="holds neither a model.py nor a run"):  # what joins them is missing
+        submissions.identify(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"members": list(members)}))
+    source, hashes = submissions.identify(tmp_path)
+    assert source == ROOT / "model.py" and hashes["inference"] == {"members": [{"views": 1}, {"views": 2}]}
+    (tmp_path / "member-2" / "model.weights.h5").write_text("other")
+    assert submissions.identify(tmp_path)[1]["weights_sha256"] != hashes["weights_sha256"]
 
 
 @pytest.mark.parametrize(
