@@ -42,8 +42,9 @@ def score(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray |
         labels, predicted, labels=range(len(CLASSES)), zero_division=0
     )
     occurs = np.isin(range(len(CLASSES)), np.concatenate([labels, predicted]))
-    has_probabilities = probabilities is not None
-    auc = roc_auc(labels, probabilities) if has_probabilities else [None] * len(CLASSES)
+    auc, ece = [None] * len(CLASSES), None
+    if probabilities is not None:
+        auc, ece = roc_auc(labels, probabilities), calibration_error(predicted == labels, probabilities.max(axis=1))
     known = [value for value in auc if value is not None]
     return {
         "accuracy": rounded(np.mean(predicted == labels)),
@@ -51,9 +52,7 @@ def score(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray |
         "macro_precision": rounded(precision[occurs].mean()),
         "macro_recall": rounded(recall[occurs].mean()),
         "roc_auc": rounded(np.mean(known)) if known else None,
-        "ece": rounded(calibration_error(predicted == labels, probabilities.max(axis=1)))
-        if has_probabilities
-        else None,
+        "ece": rounded(ece),
         "precision": [rounded(v) for v in precision],
         "recall": [rounded(v) if n else None for v, n in zip(recall, true, strict=True)],
         "auc": [rounded(v) for v in auc],

@@ -40,11 +40,6 @@ def test_digest_depends_on_pixels_labels_and_order():
     assert data.digest(cells) != data.digest(data.Cells(images, np.array([0, 1, 2, 2])))
 
 
-def test_split_rejects_bad_arguments():
-    with pytest.raises(ValueError, match="must both be"):
-        data.split(np.zeros(3), np.zeros(4), 0.1)
-
-
 def save(path, **arrays):
     np.savez(path, **arrays)
     return path
@@ -175,18 +170,18 @@ def test_fetch_goes_on_where_it_broke_off(url, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Server, "most", 300_000)
         with pytest.raises(OSError, match="connection"):
-            data.fetch(url, tmp_path / "cells.npz", md5, progress=False)
+            data.fetch(url, tmp_path / "cells.npz", md5)
     assert not (tmp_path / "cells.npz").exists()
-    data.fetch(url, tmp_path / "cells.npz", md5, progress=False)
+    data.fetch(url, tmp_path / "cells.npz", md5)
     assert (tmp_path / "cells.npz").read_bytes() == Server.content
     assert Server.asked == [0, 300_000] and not (tmp_path / "cells.npz.part").exists()
-    data.fetch(url, tmp_path / "cells.npz", md5, progress=False)  # there and right: nothing is asked
+    data.fetch(url, tmp_path / "cells.npz", md5)  # there and right: nothing is asked
     assert len(Server.asked) == 2
 
 
 def test_fetch_refuses_a_wrong_sum(url, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="wrong MD5"):
-        data.fetch(url, tmp_path / "cells.npz", "0" * 32, progress=False)
+        data.fetch(url, tmp_path / "cells.npz", "0" * 32)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(data, "RECORD", url.rpartition("/")[0])
     monkeypatch.setattr(data, "FILES", {64: ("small.npz", hashlib.md5(Server.content).hexdigest())})

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -524,7 +523,6 @@ def write(options: argparse.Namespace, cells: Cells, result: Audit) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on the machine would bury the bars
     with shell.plain_errors():
         if options.fetch is not None:
             print(data.fetch_bloodmnist(options.fetch, Path("data")))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import shutil
+import sys
 import urllib.error
 import urllib.request
 import warnings
@@ -169,9 +170,6 @@ def split(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int = 0
     labels: (n,) classes. groups: (n,) group ids; copies of one picture share one. A group counts for the class of
     its first member. Returns (training indices, validation indices), each sorted, together all of 0..n-1.
     """
-    labels, groups = np.asarray(labels), np.asarray(groups)
-    if labels.shape != groups.shape or labels.ndim != 1:
-        raise ValueError(f"labels {labels.shape} and groups {groups.shape} must both be (n,)")
     rng = np.random.default_rng(seed)
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     group_class, group_size = labels[first], np.bincount(group)
@@ -216,7 +214,7 @@ def fetch_bloodmnist(size: int, folder: Path) -> Path:
     return folder / name
 
 
-def fetch(url: str, path: Path, md5: str, progress: bool = True, timeout: float = 30) -> None:
+def fetch(url: str, path: Path, md5: str) -> None:
     """Downloads `url` to `path` by way of `path`.part, from where it broke off if it did, and checks its MD5 sum.
 
     Raises OSError where the transfer fails (what came stays in the .part file; call again to go on) and ValueError
@@ -233,10 +231,10 @@ def fetch(url: str, path: Path, md5: str, progress: bool = True, timeout: float 
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             whole = answer.status != 206  # it sends the file from its beginning
             length = int(answer.headers.get("Content-Length") or 0)
-            bar = wrap_file(answer, length, description=path.name, disable=not progress)
+            bar = wrap_file(answer, length, description=path.name, disable=not sys.stdout.isatty())
             with open(part, "wb" if whole else "ab") as file, bar as source:
                 shutil.copyfileobj(source, file, 1 << 20)
         if length and part.stat().st_size != length + (0 if whole else have):

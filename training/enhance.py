@@ -34,16 +34,15 @@ def clahe(image: np.ndarray, limit: float = 2.0, tiles: int = 8) -> np.ndarray:
     return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
 
 
-def segment(image: np.ndarray, fill: int | None = None) -> np.ndarray:
-    """The cell as it is, what lies behind it in one colour: `fill` (0-255) in each channel, or the background's mean.
+def segment(image: np.ndarray) -> np.ndarray:
+    """The cell as it is, what lies behind it in one colour, the background's mean.
 
     An image in which no cell is found stays as it is. Pale cytoplasm counts as background now and then.
     """
     mask = cell_mask(image)
     if not mask.any() or mask.all():
         return image.copy()
-    colour = image[~mask].mean(0) if fill is None else np.full(3, fill)
-    return np.where(mask[..., None], image, _to_uint8(colour))
+    return np.where(mask[..., None], image, _to_uint8(image[~mask].mean(0)))
 
 
 def cell_mask(image: np.ndarray) -> np.ndarray:
