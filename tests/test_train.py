@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT
 
 import model
-from training import data, enhance, networks, settings, train
+from training import data, enhance, networks, optimization, settings, train
 from training.recipes import RECIPES, Recipe
 
 RECIPE = Recipe(
@@ -344,7 +344,7 @@ def test_every_optimizer_trains_what_is_not_frozen(optimizer, stage, changes, tr
 
 def test_every_optimizer_is_tried():
     (cases,) = test_every_optimizer_trains_what_is_not_frozen.pytestmark
-    assert {case[0] for case in cases.args[1]} == set(settings.OPTIMIZERS)
+    assert {case[0] for case in cases.args[1]} == set(optimization.OPTIMIZERS)
 
 
 def test_enhancement_is_the_same_code_in_training_and_when_graded(toy, tmp_path):

@@ -229,7 +229,6 @@ def features(images: np.ndarray, backbone: str | Path) -> np.ndarray:
     """
     import keras
 
-    _check(backbone)
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     weights = "imagenet" if backbone == "imagenet" else None
     network = keras.applications.EfficientNetV2B0(include_top=False, weights=weights, input_shape=shape)
@@ -242,11 +241,6 @@ def features(images: np.ndarray, backbone: str | Path) -> np.ndarray:
         maps = [np.asarray(m, np.float32) for m in maps]
         rows.append(np.concatenate([m[:, ring].mean(1) for m in maps for ring in _rings(m.shape[1])], 1))
     return np.concatenate(rows)
-
-
-def _check(backbone: str | Path) -> None:
-    if backbone != "imagenet" and not Path(backbone).exists():
-        raise ValueError(f"{backbone} is missing; docs/DATA.md says how to get the backbone's weights")
 
 
 def _rings(size: int) -> list[np.ndarray]:
@@ -493,6 +487,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if None not in (path, options.input) and path.resolve() == options.input.resolve():
             parser.error(f"{path} is the input; write elsewhere")
     backbone = options.backbone or (str(BACKBONE) if BACKBONE.exists() else "none")
+    if backbone not in ("none", "imagenet") and not Path(backbone).exists():
+        parser.error(f"{backbone} is missing; docs/DATA.md says how to get the backbone's weights")
     options.backbone = None if backbone == "none" else backbone
     return options
 
@@ -528,8 +524,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(data.fetch_bloodmnist(options.fetch, Path("data")))
         if options.input is None:
             return
-        if options.backbone is not None:
-            _check(options.backbone)
         cells = read(options.input)
         if options.backbone is None:
             print("no backbone: of the planted pictures only those that are repeated will be found", file=sys.stderr)

@@ -11,7 +11,6 @@ not every number in them, so "as far as stated" marks where the plain standard f
 A submission whose network is built here carries this very file: it needs `model.py` and what Keras itself needs.
 """
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: 
     """
     if name not in NETWORKS:
         raise ValueError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
-    with _reading(weights):
+    try:
         whole = weights is not None and _has_head(weights)
         headless = None if whole else weights
         if name == "EfficientNetV2B0":  # the network that is submitted: one piece of code for both sides
@@ -60,6 +59,10 @@ def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: 
             made = _assemble(NETWORKS[name], headless, dropout)
         if whole:
             made.load_weights(weights)
+    except (ValueError, OSError, KeyError) as error:
+        if weights is None:
+            raise
+        raise ValueError(f"{weights} does not fit: it must hold this network's own weights ({error})") from error
     return made
 
 
@@ -83,17 +86,6 @@ def _has_head(weights: Path) -> bool:
         held = file["layers"]
         biases = [held[name]["vars"].get("1") for name in held if name.startswith("dense")]
         return any(bias is not None and bias.shape == (model.NUM_CLASSES,) for bias in biases)
-
-
-@contextlib.contextmanager
-def _reading(weights: Path | None):
-    """One kind of error for a weights file that cannot be read or does not fit."""
-    try:
-        yield
-    except (ValueError, OSError, KeyError) as error:
-        if weights is None:
-            raise
-        raise ValueError(f"{weights} does not fit: it must hold this network's own weights ({error})") from error
 
 
 # --- the teams' own networks, and the transformer --------------------------------------------------------------------

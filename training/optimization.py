@@ -10,6 +10,8 @@ import numpy as np
 from training import networks
 from training.recipes import Recipe
 
+OPTIMIZERS = {"adamw": keras.optimizers.AdamW, "adam": keras.optimizers.Adam, "lion": keras.optimizers.Lion}
+
 
 def freeze(network, recipe: Recipe, stage: str) -> None:
     """Set which layers are trained: in stage 'head' that alone, in 'all' what the recipe leaves of the backbone, too.
@@ -52,16 +54,11 @@ def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
         warmup = int(min(recipe.warmup_epochs, recipe.epochs / 2) * steps)
         decay = max(1, recipe.epochs * steps - warmup)
         rate = keras.optimizers.schedules.CosineDecay(0.0, decay, warmup_target=rate, warmup_steps=warmup)
-    options = {"global_clipnorm": 1.0}
-    if recipe.accumulate > 1:
-        options["gradient_accumulation_steps"] = recipe.accumulate
-    if recipe.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(rate, **options)
-    else:
-        make = {"adamw": keras.optimizers.AdamW, "lion": keras.optimizers.Lion}[recipe.optimizer]
-        decay = recipe.weight_decay / recipe.accumulate  # Keras decays in each step
-        optimizer = make(rate, weight_decay=decay, **options)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    spread = recipe.accumulate if recipe.accumulate > 1 else None
+    decay = None if recipe.optimizer == "adam" else recipe.weight_decay / recipe.accumulate  # Keras decays in each step
+    make = OPTIMIZERS[recipe.optimizer]
+    optimizer = make(rate, weight_decay=decay, global_clipnorm=1.0, gradient_accumulation_steps=spread)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
     network.compile(optimizer, loss, metrics=["accuracy"])
     network.optimizer.build(network.trainable_variables)

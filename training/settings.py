@@ -4,17 +4,15 @@ import ast
 import dataclasses
 
 import model
-from training import augment, data, enhance, networks
+from training import augment, data, enhance, networks, optimization
 from training.recipes import Recipe
-
-OPTIMIZERS = ("adamw", "adam", "lion")
 
 
 def check(recipe: Recipe) -> None:
     """Raises ValueError for settings that cannot run, before anything is read or built."""
     wrong = []
     for field, known in {
-        "network": networks.NETWORKS, "policy": augment.POLICIES, "optimizer": OPTIMIZERS,
+        "network": networks.NETWORKS, "policy": augment.POLICIES, "optimizer": optimization.OPTIMIZERS,
         "schedule": ("cosine", "constant"),
     }.items():  # fmt: skip
         if getattr(recipe, field) not in known:

@@ -345,26 +345,15 @@ def options() -> shell.Parser:
         " (default: data/training_set.npz)")  # fmt: skip
     add("--epochs", type=shell.positive, metavar="N", help="passes over the cells, in all (default: the recipe's)")
     add("--weights", help="to start from: imagenet, a file, or none, which trains all at once (default: the recipe's)")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KNOB=VALUE",
-        help="change a knob of the recipe; as often as needed",
-    )
+    add("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob of the recipe; can be repeated")
     add("--limit", type=shell.positive, metavar="N", help="use at most so many cells, for a trial (default: all)")
     add("--resume", action="store_true", help="go on where the run in --out stopped")
     add("--precision", choices=PRECISIONS, default="float32", help="mixed_* is for GPUs (default: float32)")
     cpus = min(16, os.cpu_count() or 1)
-    add(
-        "--workers",
-        type=shell.count,
-        default=cpus,
-        metavar="N",
-        help=f"processes that augment, 0 for none but this (default here: {cpus})",
-    )
-    add("--ensemble", type=Path, nargs="+", metavar="RUN", help="train nothing: join these finished runs in --out,"
-        " whose probabilities are averaged; to name a cell takes the sum of their time")  # fmt: skip
+    add("--workers", type=shell.count, default=cpus, metavar="N", help="processes that augment, 0 for none but this"
+        f" (default here: {cpus})")  # fmt: skip
+    add("--ensemble", type=Path, nargs="+", metavar="RUN", help="train nothing: combine these finished runs in --out,"
+        " to average their probabilities; inference takes the sum of their times")  # fmt: skip
     return parser
 
 
