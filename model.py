@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # whoever names cells from a shell needs no log of TensorFlow's
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # keeps TensorFlow's log off the terminal
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ import numpy as np
 IMAGE_SIZE = 96
 NUM_CLASSES = 8
 SURE = 0.7  # an image whose likeliest class has less than this after the first view gets the other views, too
-BATCH_SIZE = 64  # every batch is filled up to this size, so that an image meets the same arithmetic in any company
+BATCH_SIZE = 64  # every batch is padded to this size, so that no result depends on the batch
 FOLDER = Path(__file__).resolve().parent / "weights"
 CLASSES = (
     "basophil", "eosinophil", "erythroblast", "immature granulocyte",
@@ -47,8 +47,8 @@ def as_images(X) -> np.ndarray:
 def preprocess(X, steps: tuple[str, ...] = ()) -> np.ndarray:
     """Images as the network takes them: float32 (n, 96, 96, 3), 0-255 (the network rescales inside).
 
-    steps: names of training/enhance.py that each image passes at the end, in this order; a submission whose weights
-    were trained with some carries that file.
+    steps: of training/enhance.py, applied to each image at the end, in this order; a submission that has some carries
+    that file.
 
     X: (n, 96, 96, 3), integers or floats in 0-255. Each image is judged by itself: one of floats that are all in
     [0, 1] is scaled by 255; NaN becomes 0; what lies outside 0-255 is clipped (infinities too). Each of these
@@ -124,10 +124,10 @@ REMEDY = "unzip the submission again, or put a trained run's model.weights.h5 an
 def read_manifest(folder: Path) -> dict:
     """folder/manifest.json. Raises FileNotFoundError where it is missing, ValueError where a value cannot be used.
 
-    Either `members`, the names of folders beside it, each with weights and manifest of its own, whose probabilities are
-    averaged; or `sha256`, of model.weights.h5; `network`, a name in training/networks.py; `pixels`, see
-    `build_network`; `enhance`, see `preprocess`; `views`, how many of VIEWS an unsure image gets; `temperature`; where
-    a training was killed while it changed the weights, `next`, the manifest of the new ones.
+    It holds `sha256`, of model.weights.h5; `network`, a name in training/networks.py; `pixels`, see `build_network`;
+    `enhance`, see `preprocess`; `views`, how many of VIEWS an unsure image gets; `temperature`. A training that was
+    killed while it wrote weights leaves `next`, the manifest of the new ones. An ensemble has `members` instead: names
+    of folders beside it, each with weights and manifest.
     """
     path, weights = folder / "manifest.json", folder / "model.weights.h5"
     if not path.is_file():
@@ -185,7 +185,7 @@ def load_weights(network: keras.Model, path: Path, expected: str) -> None:
         raise ValueError(f"{path} does not fit the network of its manifest ({why:.200}): {REMEDY}") from error
 
 
-VIEWS = (  # a cell has no up and no handedness: flips and turns of it are the same cell, (n, h, w, 3) each
+VIEWS = (  # of (n, h, w, 3): a cell that is flipped or turned is the same cell
     lambda x: x,
     lambda x: x[:, ::-1, ::-1],
     lambda x: x[:, :, ::-1],
@@ -220,9 +220,8 @@ class Model:
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities (n, 8) float32; every row depends on its own image alone.
 
-        Of an image whose likeliest class has less than SURE they are averaged over views; then brought to the
-        temperature T: p^(1/T), scaled to sum to 1 (Guo et al. 2017), which changes no label. Of an ensemble they are
-        the mean over its members.
+        Where no class has SURE or more, they are averaged over all views. The temperature T makes them p^(1/T), scaled
+        to sum to 1 (Guo et al. 2017), which changes no label. An ensemble gives the mean over its members.
         """
         if self.members:
             return np.mean([member.predict_proba(X) for member in self.members], axis=0)

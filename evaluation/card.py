@@ -61,8 +61,8 @@ def measure(model: object, cells: data.Cells, condition: Condition) -> dict:
 
 
 def finished(path: Path, key: dict) -> dict[Condition, dict]:
-    """The conditions of an unfinished run: JSON lines, the first says what they belong to. Other work is started over,
-    a line cut short by a kill is cut off."""
+    """The conditions that an unfinished run left as JSON lines below the key that they belong to. Those of another key,
+    and a line that a kill cut short, are dropped."""
     done = {}
     try:
         first, *lines = path.read_text(encoding="utf-8").splitlines()

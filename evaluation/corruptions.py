@@ -345,10 +345,9 @@ FAMILIES: dict[str, dict[str, Corruption]] = {
 }  # fmt: skip
 CORRUPTIONS: dict[str, Corruption] = {name: f for family in FAMILIES.values() for name, f in family.items()}
 
-# (family, odds): about three layers an image, each at 0.4-1 of the composite's strength. Geometry and colour make most
-# of it, because that is what the known hidden scores follow: networks that never saw noise or occlusion lost little
-# there (RandAugment alone .87, cutout on top of it one point more), where a fifth of them fails under light noise and
-# half under a light grid mask.
+# (family, odds): about three layers an image, each at 0.4-1 of the composite's strength. Most are geometry and colour,
+# as the known hidden scores suggest: networks that never saw noise or occlusion lost little on the hidden test
+# (RandAugment alone .87, with cutout a point more), but here a light grid mask costs them half of the cells.
 LAYERS = (("geometry", 0.8), ("geometry", 0.5), ("colour", 0.8), ("colour", 0.4), ("medmnist_c", 0.3),
           ("occlusion", 0.15), ("noise", 0.05))  # fmt: skip
 
@@ -357,8 +356,8 @@ def composite(image: np.ndarray, strength: float, rng: np.random.Generator) -> n
     """Several layers at once, as teams describe the hidden test ("multiple layers of augmentation").
 
     Each of `LAYERS` happens or not by its odds, takes one corruption of its family at random, and its own strength
-    from 0.4-1 of the composite's. It stays solvable: of 60 cells at strength 4, 55 show what tells their class, four
-    show a cell whose telling part is hidden or drowned, and one shows none (counted by eye).
+    from 0.4-1 of the composite's. It stays solvable: of 60 cells at strength 4, 55 can be told by eye; in four what
+    tells the class is hidden, and one picture shows no cell.
     """
     for family, odds in LAYERS:
         if rng.random() < odds:

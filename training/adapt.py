@@ -2,11 +2,11 @@
 
     python -m training.adapt --data CELLS --out runs/mine [--weights weights] [--keep data/training_set.npz]
 
-CELLS is a folder with a folder of pictures per class, or an .npz with images and labels; any two or more of the
-classes, 25 cells at least. The network stays as it is; its last layer, a multinomial logistic regression on the
-network's features, is fitted anew and is held back towards the one there was. So that the classes and the looks that
-the new cells lack are not forgotten, each class is stood for by the mean features of a few cells to keep. How strongly
-the layer is held back is chosen by cross-validation. `python model.py PATHS --weights runs/mine` uses the result.
+CELLS is a folder with a folder of pictures per class, or an .npz with images and labels: 25 cells at least, of two
+classes or more. The network stays as it is; its last layer, a multinomial logistic regression on the network's
+features, is fitted anew, with a penalty on its distance from the old one, whose strength is chosen by cross-validation.
+The mean features of a few old cells of each class enter the fit, so that what the new cells lack is not forgotten.
+`python model.py PATHS --weights runs/mine` uses the result.
 """
 
 import warnings
@@ -49,8 +49,8 @@ def features_of(predictor: model.Model, images: np.ndarray, views: tuple = model
 def to_keep(predictor: model.Model, cells: data.Cells | None, head: Head, features: np.ndarray) -> np.ndarray:
     """Features (8, features) that stand for what the head knows, one row a class.
 
-    The mean over some of `cells`, of those that `head` names as they are labelled (labels can be wrong). Without
-    cells: from the mean of the new `features` along the head's own weights.
+    With `cells`: the mean over some of the class, of those that `head` names as they are labelled (labels can be
+    wrong). Without: the mean of the new `features`, moved along the head's weights of the class.
     """
     if cells is None:
         ways = (head.kernel - head.kernel.mean(1, keepdims=True)).T
@@ -186,7 +186,7 @@ def main() -> None:
     counts = np.bincount(cells.labels, minlength=model.NUM_CLASSES)
     named = ", ".join(f"{n} {name}" for n, name in zip(counts, data.CLASSES, strict=True) if n)
     print(f"{len(cells)} cells: {named}")
-    print(f"kept: {'what the old head stands for; cells, by --keep, would keep more' if keep is None else args.keep}")
+    print(f"kept: {'the old head, by its own weights; --keep CELLS keeps more' if keep is None else args.keep}")
     print(f"before  {share(before)}\nafter   {share(after)}, cross-validated\n{verdict(before, after)}")
     print(f"{args.out} is written. Next: python model.py PATHS --weights {args.out}")
 

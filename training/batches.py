@@ -115,7 +115,7 @@ def _without_main():
 
 
 def _work(name, shape, *others):
-    """Start as a worker, which leaves Ctrl-C to its parent and ends with it: if that is killed, nobody else says so."""
+    """Start as a worker: it ignores Ctrl-C, which its parent handles, and ends when its parent does, even if killed."""
     global _memory
 
     def end():

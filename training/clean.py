@@ -1,4 +1,4 @@
-"""The audit: finds what is false in a set of cells and keeps what is real.
+"""The audit of a set of cells: finds copies, pictures that are no cells, and doubtful labels.
 
     python -m training.clean data/training_set.npz --output CLEAN.npz --html AUDIT.html
     python -m training.clean --fetch 224                            BloodMNIST from its public record, into data/
@@ -106,7 +106,7 @@ def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: b
 
 def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, scores: np.ndarray, signs: np.ndarray,
            limit: float) -> list[dict]:  # fmt: skip
-    """Records of what goes of one group of copies, given by their sorted indices; labels, scores, signs: of all."""
+    """Records of what goes of one group of copies (sorted indices). labels, scores, signs: (n,), of all images."""
     names, middle = np.unique(labels[group]), np.median(scores[group])
     repeated = len(group) >= REPEATS or len(names) > 2
     if middle > limit or (repeated and not (np.isfinite(limit) and middle < limit / 2)):
@@ -256,9 +256,9 @@ def robust_distances(activations: np.ndarray, labels: np.ndarray) -> tuple[np.nd
 
     The distance is Mahalanobis's within the principal components of the trusted cells, plus that from their space
     (Moghaddam and Pentland 1997). Planted pictures would hide one another (masking; Rousseeuw and Van Driessen 1999):
-    the trusted set grows from the most central third under each label. An image joins it that is not crowded by its
-    neighbours, that discriminant analysis gives its label, as most of its neighbours theirs, and that is not far from
-    the set. Two halves judge each other. Where hardly any image can be trusted, none is, and all distances are 1.
+    the trusted set grows from the most central third under each label. An image joins where it is near the set, where
+    its neighbours are not too close to it, and where discriminant analysis confirms its label and most of theirs. Two
+    halves judge each other. Where hardly any image can be trusted, none is, and all distances are 1.
     """
     n = len(activations)
     scaled = _standardised(activations)
@@ -374,7 +374,7 @@ def _line_traces(lines: np.ndarray, reach: int = 10) -> tuple[float, float, floa
 
 
 def rarity(measure: np.ndarray, trusted: np.ndarray) -> np.ndarray:
-    """How far out in the trusted cells' upper tail images lie: (n,), 0 where 2% of them begin, a unit e times rarer.
+    """How far images (n,) lie in the upper tail of the trusted cells: 0 where 2% of these begin, +1 for e times rarer.
 
     The tail is taken as exponential: about right for distances, and wider than the tails of traces are.
     """

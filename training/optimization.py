@@ -87,8 +87,8 @@ def check_memory(network, size: int) -> None:
 class Average(keras.callbacks.Callback):
     """Keeps `average`, in place, an exponential moving average of all weights over a horizon of steps.
 
-    Keras's own `use_ema` averages what the optimizer trains and so leaves batch norm's statistics behind. Whole
-    numbers among the weights, such as counters, are not averaged: the newest counts.
+    Keras's own `use_ema` averages only what the optimizer trains, and so leaves out batch norm's statistics. Of
+    integers, such as counters, the newest is kept.
     """
 
     def __init__(self, average: list[np.ndarray], horizon: float, steps: int):

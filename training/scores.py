@@ -1,4 +1,4 @@
-"""Accuracy, cross-entropy and the temperature that makes probabilities honest."""
+"""Accuracy, cross-entropy, and temperature scaling."""
 
 import numpy as np
 

@@ -74,8 +74,7 @@ def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
 def as_dataset(source: Batches, epoch: int):
     """One epoch for `fit`, preprocessed as model.py does it: for TensorFlow a tf.data.Dataset, else a generator.
 
-    Of a generator Keras makes a dataset itself, but with autotuning, whose thread sleeps for up to a minute before an
-    epoch can end.
+    Keras would turn the generator into a dataset with autotuning, whose thread delays an epoch's end by up to a minute.
     """
 
     def generate():
@@ -166,7 +165,7 @@ class Run:
             as_dataset(self.batches, epoch), steps_per_epoch=steps, initial_epoch=epoch, epochs=epoch + 1,
             shuffle=False, callbacks=callbacks, verbose=1 if sys.stdout.isatty() else 0,
         )  # fmt: skip
-        if stage == "head" or not horizon:  # in the first, an average would only lag behind
+        if stage == "head" or not horizon:  # of the head, an average would only lag behind
             self.average[:] = self.network.get_weights()
         self.shipped.set_weights(self.average)
         entry = {"epoch": epoch, "stage": stage, "size": pixels}
@@ -193,9 +192,9 @@ class Run:
         self.save_checkpoint()
 
     def ship(self) -> None:
-        """Write weights and manifest, of which a kill at any moment leaves a pair that model.py takes.
+        """Write weights and manifest; a kill at any moment leaves a matching pair.
 
-        While the weights change, the older manifest holds the new one as `next`: model.py takes the one that fits.
+        While the weights change, the older manifest holds the new one as `next`: model.py takes the one that matches.
         """
         weights, path = self.out / ".next.weights.h5", self.out / "manifest.json"
         save_half(self.shipped, weights)
@@ -231,7 +230,7 @@ class Run:
                 shutil.rmtree(old)
 
     def set_temperature(self) -> None:
-        """Fit the temperature on the validation cells, clean and augmented, as model.py names them; rescore them."""
+        """Fit the temperature to model.py's answers on the validation cells, clean and augmented; score them anew."""
         keras.config.set_dtype_policy("float32")
         predictor = model.Model(self.out)
         predictor.temperature = 1.0  # the weights of a run that was prolonged can have another
@@ -344,7 +343,7 @@ def options() -> shell.Parser:
     add("--data", type=Path, default=default, metavar="CELLS", help="npz or a folder per class"
         " (default: data/training_set.npz)")  # fmt: skip
     add("--epochs", type=shell.positive, metavar="N", help="passes over the cells, in all (default: the recipe's)")
-    add("--weights", help="to start from: imagenet, a file, or none, which trains all at once (default: the recipe's)")
+    add("--weights", help="start from imagenet, a file, or none: random, all layers trained (default: the recipe's)")
     add("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob of the recipe; can be repeated")
     add("--limit", type=shell.positive, metavar="N", help="use at most so many cells, for a trial (default: all)")
     add("--resume", action="store_true", help="go on where the run in --out stopped")
