@@ -12,7 +12,6 @@ import importlib
 import shlex
 import subprocess
 import sys
-from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
 from training import shell
@@ -59,7 +58,7 @@ def main(words: list[str] | None = None) -> None:
     name, *rest = (sys.argv[1:] if words is None else words) or ["--help"]
     if name in ("-h", "--help"):
         return print(listing())
-    parser = shell.Parser(f"python -m evaluation {name}", formatter_class=RawDescriptionHelpFormatter)
+    parser = shell.parser(f"evaluation {name}")
     if name == "all":
         parser.description = __doc__
         parser.parse_args(rest)

@@ -74,7 +74,7 @@ def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray, known: np.ndarra
     A = np.linalg.pinv(X * np.sqrt(weights)[:, None]) * np.sqrt(weights)  # (a, b) = A y
     a, b = A @ y
     if np.ptp(x) < 1e-9 or not b > 0:
-        raise ValueError("over these systems the composite does not rise with the hidden score: no calibration")
+        raise ValueError("over these systems the composite does not rise with the hidden score: give cards of others")
     leaves = np.eye(len(x)) - X @ A  # residuals = leaves @ y
     variance = weights @ (leaves @ y) ** 2 / np.trace(leaves.T @ (weights[:, None] * leaves))
     return {
@@ -160,7 +160,7 @@ def predict(calibration: dict, card: dict) -> dict:
     """
     cells_differ, pictures_differ = (calibration["provenance"][k] != card["provenance"][k] for k in SAME)
     if pictures_differ:
-        raise ValueError("the calibration is of other corrupted pictures than the card (another version)")
+        raise ValueError("calibration and card are of other corrupted pictures: make both anew with one version")
     accuracy, cells = composite_at(card, calibration["strength"])
     scores = (round(value, 4) for value in interval(calibration["fit"], accuracy, cells))
     points = calibration["points"]

@@ -33,7 +33,7 @@ def read_run(folder: Path) -> dict:
     """run.json of a training run. Raises ValueError where it is missing, damaged or without an epoch."""
     run = cards.read_json(folder / "run.json", "run of training", ("recipe", "settings", "history"))
     if not run["history"]:
-        raise ValueError(f"{folder / 'run.json'} holds no epoch yet")
+        raise ValueError(f"{folder / 'run.json'} holds no epoch yet: leave this run out")
     return run
 
 

@@ -53,7 +53,7 @@ def test_help_names_what_can_be_run_and_shows_defaults(capsys, name):
         (["compare", ".", "--cards", "gone"], "gone is no folder of cards"),
         (["compare", ".", "--json", "."], ". is a folder: name a file in it"),
         (["unforeseen"], "arguments are required: targets"),
-        (["unforeseen", ".", "--images", "0"], "0 is no whole number above 0"),
+        (["unforeseen", ".", "--images", "0"], "give a whole number above 0, not 0"),
         (["pictures", "--heldout", "empty.npz"], "empty.npz is no npz file"),
         (["ledger", "gone.json"], "arguments are required: --baseline"),
         (["benchmark", "s.zip", "--heldout", "empty.npz"], "empty.npz is no npz file"),

@@ -68,7 +68,7 @@ def test_what_cannot_be_done_is_one_line(monkeypatch, capsys, tmp_path, module, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--recipe", "other"], "no recipe 'other'"),
+        (["--recipe", "other"], "invalid choice: 'other' (choose from"),
         (["--epochs", "0"], "argument --epochs: give a whole number above 0, not 0"),
         (["--limit", "-5"], "argument --limit: give a whole number above 0, not -5"),
         (["--set", "mixup=2"], "the odds of mixup"),

@@ -15,12 +15,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
 
 
-def parser(module: str, doc: str, **more) -> Parser:
-    """A parser for `python -m MODULE`, described by its docstring's first line and the commands that stand there."""
-    first, *rest = doc.split("\n")
-    commands = [line for line in rest if line.startswith("    python")]
+def parser(module: str, doc: str | None = None, **more) -> Parser:
+    """A parser for `python -m MODULE`, described by its docstring."""
     form = argparse.RawDescriptionHelpFormatter
-    return Parser(f"python -m {module}", description="\n".join([first, "", *commands]), formatter_class=form, **more)
+    return Parser(f"python -m {module}", description=doc, formatter_class=form, **more)
 
 
 def new_file(text: str) -> Path:

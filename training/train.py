@@ -53,7 +53,7 @@ def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, 
         names = ", ".join(f"{label} {data.CLASSES[label]}" for label in missing)
         raise ValueError(f"no cells to train on of {names}: add some, or raise --limit")
     if not len(validation):
-        raise ValueError(f"no cells are left to validate on, of {len(kept)}: use more, or a larger validation")
+        raise ValueError(f"of {len(kept)} cells none is left to validate on: add some, or --set validation=0.2")
     print(f"{len(kept):,} kept: {len(train):,} to train on, {len(validation):,} to validate", flush=True)
     return cells.take(kept[train]), cells.take(kept[validation]), audit.report()
 
@@ -339,7 +339,7 @@ def options() -> shell.Parser:
     )
     add, default = parser.add_argument, ROOT / "data" / "training_set.npz"
     add("--out", type=Path, required=True, metavar="FOLDER", help="of the run: weights, manifest, checkpoints")
-    add("--recipe", default="ours", metavar="NAME", help="what to train, of the recipes below (default: ours)")
+    add("--recipe", choices=RECIPES, default="ours", metavar="NAME", help="one of the recipes below (default: ours)")
     add("--data", type=Path, default=default, metavar="CELLS", help="npz or a folder per class"
         " (default: data/training_set.npz)")  # fmt: skip
     add("--epochs", type=shell.positive, metavar="N", help="passes over the cells, in all (default: the recipe's)")
@@ -362,8 +362,6 @@ def parse() -> tuple[argparse.Namespace, Recipe]:
     given = {argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("--")}
     if args.ensemble and (idle := given - {"--ensemble", "--out"}):
         parser.error(f"{', '.join(sorted(idle))} would have no effect with --ensemble")
-    if args.recipe not in RECIPES:
-        parser.error(f"there is no recipe {args.recipe!r}; choose from {', '.join(RECIPES)}")
     recipe = RECIPES[args.recipe]
     if args.weights == "none":
         recipe = from_scratch(recipe)
