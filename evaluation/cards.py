@@ -18,12 +18,7 @@ from evaluation.scoring import METRICS, confusion
 from training import data, files
 
 SCHEMA = 1
-
-
-@cache
-def commit() -> str | None:
-    """The commit that results name: as it is before the first of them changes the working tree."""
-    return files.commit()
+commit = cache(files.commit)  # as it is before the first result changes the working tree
 
 
 def read_json(path: Path, what: str, keys: Iterable[str] = ()) -> dict:
