@@ -56,8 +56,8 @@ def text(trials: list[dict]) -> str:
 def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("cards", type=Path, nargs="+", help="the trial's card, or those of its seeds")
-    add("--baseline", type=Path, nargs="+", required=True, help="the baseline's, as many")
-    add("--change", required=True, help="what was changed; one that is there already is measured anew")
+    add("--baseline", type=Path, nargs="+", required=True, help="the baseline's cards, as many")
+    add("--change", required=True, help="what was changed; an entry of the same words is replaced")
     add("--against", default="the shipped weights", help="what the baseline is (default: %(default)s)")
     add("--cost", required=True, help="what the change costs")
     add("--kept", choices=("yes", "no"), required=True, help="whether the change stays")

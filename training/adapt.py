@@ -170,10 +170,10 @@ def main() -> None:
     add = (parser := shell.parser("training.adapt", __doc__)).add_argument
     add("--data", type=Path, required=True, metavar="CELLS", help="your labelled cells: a folder per class, or .npz")
     add("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
-    add("--weights", type=Path, default=ROOT / "weights", metavar="FOLDER", help="to begin with (default: weights)")
+    add("--weights", type=Path, default=ROOT / "weights", metavar="FOLDER", help="to start from (default: weights)")
     usual = ROOT / "data" / "training_set.npz"
     add("--keep", metavar="CELLS", default=str(usual) if usual.exists() else "none",
-        help="cells to stay known, npz or folder, or none (default: data/training_set.npz if there)")  # fmt: skip
+        help="old cells not to forget: npz, folder or none (default: data/training_set.npz if there)")  # fmt: skip
     args = parser.parse_args()
     with shell.plain_errors():
         if args.out.exists():

@@ -23,7 +23,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def new_folder(path: Path):
-    """A folder to fill, which gets the name `path` at the end, or is removed where that is not reached."""
+    """A folder to fill; it gets the name `path` at the end, or is removed where something fails."""
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         temporary.mkdir(parents=True)

@@ -5,8 +5,8 @@
 
 Every network takes float32 images (n, 96, 96, 3) in 0-255, as `model.preprocess` gives them, and returns softmax
 probabilities (n, 8) float32. Resizing to a network's own size and the scaling it was pretrained with are layers of the
-graph. LionIA and Spritzers are the two teams whose reports this project is built from; they name their own CNNs but
-not every number in them, so "as far as stated" marks where the plain standard fills in.
+graph. LionIA and Spritzers, whose reports this project implements, name their own CNNs but not every number in them;
+"as far as stated" marks where a usual value fills in.
 
 A submission whose network is built here carries this very file: it needs `model.py` and what Keras itself needs.
 """

@@ -93,7 +93,7 @@ class Average(keras.callbacks.Callback):
 
     def __init__(self, average: list[np.ndarray], horizon: float, steps: int):
         super().__init__()
-        self.average, self.every = average, min(8, steps)  # each reading of the weights costs a GPU a pause
+        self.average, self.every = average, min(8, steps)  # reading the weights stalls a GPU
         self.share = min(1.0, self.every / horizon)
 
     def on_train_batch_end(self, batch, logs=None):

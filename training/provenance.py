@@ -85,7 +85,7 @@ def find_checkpoint(out: Path, settings: dict, resume: bool) -> Path | None:
     if found is None:
         raise ValueError(f"{out} holds no run that could be resumed: leave out --resume, or name the run's folder")
     state = json.loads((found / "state.json").read_text(encoding="utf-8"))
-    free = {"epochs"} if settings["schedule"] == "constant" else set()  # nothing else depends on it there
+    free = {"epochs"} if settings["schedule"] == "constant" else set()  # no rate depends on it
     old = state["settings"]
     changed = [f"{key} {old.get(key)!r}, not {settings[key]!r}" for key in sorted(settings) if key not in free
                and settings[key] != old.get(key)]  # fmt: skip

@@ -46,7 +46,7 @@ def positive(text: str) -> int:
 
 
 def in_words(error: Exception) -> str:
-    """What a person can do something about."""
+    """The message of an error, of files in plain words."""
     if isinstance(error, OSError) and error.filename:
         missing = isinstance(error, FileNotFoundError)
         return f"{error.filename} is not there: check the path" if missing else f"{error.filename}: {error.strerror}"
