@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import re
 import stat
+import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -128,7 +129,8 @@ def check_zip(
             then(in_order(found))
             if "model.py" in entries:
                 sources = {name: entry.head for name, entry in entries.items() if name.endswith(".py")}
-                said, code = check_sources(sources, set(entries), profile, packages)
+                writable = not ERAS[era].over_predictions
+                said, code = check_sources(sources, set(entries), profile, packages, writable)
                 found += said
                 found += check_weights(file, entries, code, KNOWN | module_names(sources) | set(packages))
     except ZIP_ERRORS as error:
@@ -261,7 +263,7 @@ def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
 def odd_name(info: zipfile.ZipInfo) -> str | None:
     """Why a name would not unpack as it stands, or None. `orig_filename` still has what zipfile cleans away."""
     name = info.orig_filename
-    if not name or any(not c.isprintable() for c in name):
+    if not name or any(unicodedata.category(c) == "Cc" for c in name):
         return "has no name or control characters in it"
     if "\\" in name:
         return "has backslashes"
@@ -269,8 +271,6 @@ def odd_name(info: zipfile.ZipInfo) -> str | None:
         return "is an absolute path"
     if any(part in ("", ".", "..") for part in name.removesuffix("/").split("/")):
         return "climbs out of its folder or has empty parts"
-    if re.search(r"[<>:\"|?*]", name) or any(part != part.rstrip(". ") for part in name.removesuffix("/").split("/")):
-        return "has characters that some systems do not allow"
     return None
 
 

@@ -131,8 +131,24 @@ def tops(top: str, more: str = "") -> str:
     return loads("n.keras", more).replace(LOADS, top)
 
 
-def cut(data: bytes) -> bytes:
-    return data[:-1]
+def named_h5(*attributes: str) -> bytes:
+    """An .h5 file of weights as Keras 3 writes them; with the attribute layer_names, as Keras 2 does."""
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.create_group("layers")
+        for name in attributes:
+            file.attrs[name] = ["conv"]
+    return buffer.getvalue()
+
+
+LOADS_WEIGHTS = loads("{}").replace("saving.load_model", "Sequential().load_weights")
+TF = f"import os, keras\nimport tensorflow as tf\n{PATHLIB}"
+READS_OR = f"w = {HERE.format('w.npy')}\nif os.path.exists(w):\n    np.load(w)\nelse:\n    {{}}"
+USES_CV2 = "def crop(X):\n    import cv2\n    return cv2.resize(X, (9, 9))\n"
+GROW = "def grow(X):\n    return X\n"
+TRAINER = "class Trainer:\n    def __init__(self):\n        import matplotlib"
 
 
 # Kinds of weights and names: (code, faulty, twin)
@@ -205,6 +221,67 @@ KINDS = [
      {"model.py": model(init="np.load(W)", top="from places import W"),
       "places.py": "import os\nW = os.path.join(os.path.dirname(__file__), 'w.npy')", "w.npy": ""}),
     ("ZIP10", entries(*((f"{i}", bytes(9 << 20)) for i in range(12))), entries(("0", bytes(9 << 20)))),
+    ("KER08", {"model.py": LOADS_WEIGHTS.format("c"), "c.index": ""},
+     {"model.py": model(init="self.c = len\nself.c.restore(Path(__file__).with_name('c'))", top=PATHLIB),
+      "c.index": ""}),
+    ("KER08", {"model.py": LOADS_WEIGHTS.format("w.npz"), "w.npz": npz(b"")},
+     {"model.py": LOADS_WEIGHTS.format("w.npz").replace(LOADS, LOADS + "\nfrom net import Net"), "w.npz": npz(b""),
+      "net.py": "class Net:\n    def load_weights(self, path): self.path = path"}),
+    ("KER08", {"model.py": LOADS_WEIGHTS.format("w.weights.h5"), "w.weights.h5": named_h5("layer_names")},
+     {"model.py": LOADS_WEIGHTS.format("w.h5"), "w.h5": named_h5("layer_names")}),
+    ("KER08", {"model.py": LOADS_WEIGHTS.format("w.h5"), "w.h5": named_h5()},
+     {"model.py": LOADS_WEIGHTS.format("w.weights.h5"), "w.weights.h5": named_h5()}),
+    ("KER05", {"model.py": model(init=f"np.load({HERE.format('c.npy')})", top="import os"), "c.npy": objects(b"math")},
+     {"model.py": model(init=f"np.load({HERE.format('c.npy')}, allow_pickle=True)", top="import os"),
+      "c.npy": objects(b"math")}),
+    ("KER07", stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", beta=0.1))),
+     stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", alpha=0.1)))),
+    ("IMP05", model(init="self.net = keras.layers.LeakyReLU(beta=0.1)", top=LOADS),
+     model(init="self.net = keras.layers.LeakyReLU(alpha=0.1)", top=LOADS)),
+    ("IMP05", model("return self.net.predict_classes(X)", init="self.net = keras.Sequential()", top=LOADS),
+     model("return self.predict_classes(X)") + "\n    def predict_classes(self, X):\n        return X\n"),
+    ("PATH04", model(init="np.save(__file__[:-8] + 'a.npy', 1)\nopen(Path(__file__).with_name('a'), 'w')", top=PATHLIB),
+     model(init="open('/tmp/a', 'w')\nself.net = [].append", top=PATHLIB)),
+    ("PATH04", {"model.py": model(init="os.makedirs(Path(__file__).parent / 'b')", top="import os\n" + PATHLIB)},
+     {"model.py": model(init="os.makedirs(Path(__file__).parent / 'b', exist_ok=True)", top="import os\n" + PATHLIB),
+      "b/c": ""}),
+    *(("PATH03", {"model.py": model(init=f"{how}(Path(__file__).with_name('n'))", top=TF), "m/a": ""},
+       {"model.py": model(init=f"{how}(Path(__file__).with_name('n'))", top=TF), "n/a": ""})
+      for how in ("keras.layers.TFSMLayer", "os.listdir", "tf.lite.Interpreter")),
+    ("PATH03", {"model.py": model(init="np.load(Path(__file__).resolve().parent.parent / 'w.npy')", top=PATHLIB),
+                "w.npy": ""},
+     {"model.py": model(init="np.load(net.W)", top="from src import net"), "w.npy": "",
+      "src/net.py": f"{PATHLIB}\nW = Path(__file__).resolve().parent.parent / 'w.npy'"}),
+    ("PATH03", model(init=READS_OR.format("raise FileNotFoundError"), top="import os"),
+     model(init=READS_OR.format("print('none')"), top="import os")),
+    ("PATH03", model(init="np.load('w.npy')"),
+     model(init="for p in Path('.').glob('*.txt'):\n    p.read_text('utf-8')\n    p.open('rb')", top=PATHLIB)),
+    ("IMP01", {"model.py": model("return crop(X)", top="from tools import crop"), "tools.py": USES_CV2},
+     {"model.py": model("return grow(X)", top="from tools import grow"), "tools.py": USES_CV2 + GROW}),
+    ("IMP01", {"model.py": model("return c(X)", top="from tools import crop as c"), "tools.py": USES_CV2},
+     {"model.py": model("return c(X)", top="from tools import grow as c"), "tools.py": USES_CV2 + GROW}),
+    ("IMP01", model(init="self.t = Trainer()", top=TRAINER), model(top=TRAINER)),
+    ("IMP01", model(top="try:\n    import cv2\nexcept ImportError as e:\n    raise SystemExit('cv2') from e"),
+     model(top="try:\n    import cv2\nexcept ImportError as e:\n    if not e:\n        raise\n    cv2 = None")),
+    ("IMP01", model("try:\n    import cv2\nexcept ImportError:\n    raise\nreturn X"),
+     model("if len(X):\n    return X\ntry:\n    import cv2\nexcept ImportError:\n    raise\nreturn X")),
+    ("IMP01", model("return array_to_img(X)", top="from keras.utils import array_to_img"),
+     model("return img_to_array(X)", top="from keras.utils import array_to_img, img_to_array")),
+    ("IMP01", model("return image.random_shift(X, 1, 1)", top="from tensorflow.keras.preprocessing import image"),
+     model("return image.random_brightness(X, (1, 1))", top="from tensorflow.keras.preprocessing import image")),
+    *(("IMP01", model(top=f"import {name}"), model(top="import curses")) for name in ("tkinter", "winsound")),
+    ("PY02", "from net import Net", {"model.py": "import numpy as np\ndef Model():\n    return np"}),
+    ("PY04", {"model.py": "from net import Net as Model", "net.py": GOOD.replace("(self, X)", "(self, X, y)").replace(
+        "class Model", "class Net")}, {"model.py": "from net import Net as Model",
+                                     "net.py": GOOD.replace("class Model", "class Net")}),
+    ("PY04", model("y = X"), model("if len(X):\n    return X\nreturn X")),
+    ("PY04", GOOD.replace("def predict", "def forecast"),
+     GOOD.replace("def predict", "def forecast").replace("pass", "self.predict = self.forecast")),
+    ("PY04", GOOD.replace("def predict", "def forecast"), GOOD.replace("def predict(", "def __getattr__(")),
+    ("PY05", model("return self.net(X)", init="self.model = len"), model("return self.net(X)", init="self.net = len")),
+    ("PY05", model("return self.crop(X)"), model("return self.crop(X)") + "\n    def crop(self, X): return X\n"),
+    ("PY05", model("return self.crop(X)"), model("return self.crop(X)", init="setattr(self, 'cr' + 'op', len)")),
+    ("PY05", model("y = X", top="y: NDArray = 1"), model("y: NDArray = X\nreturn y")),
 ]  # fmt: skip
 
 # (code, what is faulty, the near-twin that is not): files, or model.py alone, or a builder of the zip
@@ -228,6 +305,7 @@ FAULTS = [
     ("ZIP06", raw(name="model.rar"), raw(name="model.zip")),
     ("ZIP06", {"model.py": GOOD, "d" * 101: "x"}, {"model.py": GOOD, "d" * 100: "x"}),
     ("ZIP07", entries(("../evil.py", "x")), entries(("..evil.txt", "x"))),
+    ("ZIP07", entries(("Icon\r", "x")), entries(("Screenshot at 10:00\u202fAM?.png", "x"))),
     ("ZIP07", entries(("/etc/evil", "x")), entries(("etc/evil", "x"))),
     ("ZIP07", entries(("C:/evil", "x")), entries(("C/evil", "x"))),
     ("ZIP07", raw((b"b+evil", b"b\\evil"), files={"model.py": GOOD, "b+evil": "x"}),
@@ -259,8 +337,8 @@ FAULTS = [
      GOOD.replace("predict(self, X)", "predict(self, X, batch=8)")),
     ("PY05", model("return preprocess(X).argmax(1)"),
      model("return preprocess(X).argmax(1)", top="def preprocess(X): return X")),
-    ("PY05", model("return self.net(X) if tf else X"),
-     model("return self.net(X) if tf else X", top="import tensorflow as tf")),
+    ("PY05", model("return len(X) if tf else X"),
+     model("return len(X) if tf else X", top="import tensorflow as tf")),
     ("PY06", TWO_METHODS.format("times"), TWO_METHODS.format("factor")),
     ("PY06", model("return crop(X)", top=CROP), model("return crop(X, 9)", top=CROP)),
     ("PY06", model("return crop(X)", top=CROP), model("def crop(X): return X\nreturn crop(X)", top=CROP)),
@@ -300,11 +378,12 @@ FAULTS = [
     ("PATH02", model(init="if not os.path.exists('/content/w.npy'):\n    np.load('/content/w.npy')", top="import os"),
      model(init="if not os.path.exists('/content/w.npy'):\n    pass\nelse:\n    np.load('/content/w.npy')",
      top="import os")),
-    ("PATH03", model(init="open('w.txt', mode='r')"), model(init="open('w.txt', mode='w')")),
-    ("PATH03", model(init="Path('w.txt').open()", top=PATHLIB), model(init="Path('w.txt').open('w')", top=PATHLIB)),
-    ("PATH03", {"model.py": model(init="self.c.restore(Path(__file__).with_name('c-1'))", top=PATHLIB),
-     "c-11.index": ""}, {"model.py": model(init="self.c.restore(Path(__file__).with_name('c-1'))", top=PATHLIB),
-     "c-1.index": ""}),
+    ("PATH03", model(init="open('w.txt', mode='r')"), model(init="open('/tmp/w.txt', mode='w')")),
+    ("PATH03", model(init="Path('w.txt').open()", top=PATHLIB), model(init="Path('/tmp/w').open('w')", top=PATHLIB)),
+    ("PATH03", {"model.py": model(init="self.c = len\nself.c.restore(Path(__file__).with_name('c-1'))", top=PATHLIB),
+                "c-11.index": ""},
+     {"model.py": model(init="self.c = len\nself.c.restore(Path(__file__).with_name('c-1'))", top=PATHLIB),
+      "c-1.index": ""}),
     ("PATH01", {"model.py": model(init="self.w = np.load('w.npy')"), "w.npy": "x"},
      {"model.py": model(init=f"self.w = np.load({HERE.format('w.npy')})", top="import os"), "w.npy": "x"}),
     ("PATH01", {"model.py": model(init="self.w = (Path('w') / 'a.txt').read_text()", top=PATHLIB), "w/a.txt": "x"},
@@ -583,7 +662,7 @@ def test_the_zip_of_a_run_that_needs_more_code(tmp_path):
 def test_a_path_of_another_file_that_rests_on_a_later_name(tmp_path):
     for base, codes in (("os.environ['DATA']", []), ("'/home/me'", ["PATH02"])):
         other = f"import os\nif os.name:\n    base = {base}\nfirst = os.path.join(base, 'a.npy')\n"
-        files = {"model.py": model("np.load(other.first)", top="import other"), "other.py": other}
+        files = {"model.py": model("return np.load(other.first)", top="import other"), "other.py": other}
         assert [f.code for f in check_zip(make_zip(tmp_path / "s.zip", files))] == codes
 
 
