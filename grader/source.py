@@ -29,6 +29,7 @@ from grader.syntax import (
     dotted,
     fallbacks,
     given_arguments,
+    gives_up,
     imports,
     module_files,
     own_nodes,
@@ -285,7 +286,7 @@ def lacking(name: str, imported: set[str] | None) -> str | None:
     parts, module = name.split("."), name.split(".")[0]
     for part in parts[1:]:
         inside, here = held(module), f"{module}.{part}"
-        if inside is None or part in ("*", "src", "api", "_tf_keras") or part.startswith("__"):
+        if inside is None or part in ("*", "src", "api") or part.startswith("_"):
             return None
         if part not in inside and not (held(here) is not None if imported is None else here in imported):
             return here
@@ -341,13 +342,14 @@ def check_class(model: ast.ClassDef) -> Iterator[Finding]:
 def check_predict(predict: ast.FunctionDef) -> Iterator[str]:
     """What is wrong with a predict, in words."""
     inside = list(own_nodes(predict))
+    returns = [node for node in inside if isinstance(node, ast.Return)]
     try:
         signature(predict).bind(*[] if "staticmethod" in decorators(predict) else ["self"], "X")
     except TypeError as error:
         yield f"has a predict that cannot be called with images alone ({error})"
     if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in inside):
         yield "has a predict that yields, which returns no labels when called"
-    elif not predict.decorator_list and not any(isinstance(node, ast.Return) and node.value for node in inside):
+    elif not (predict.decorator_list or gives_up(predict.body) or any(node.value for node in returns)):
         yield "has a predict that returns nothing"
 
 
@@ -362,11 +364,12 @@ def check_names(nodes: Nodes, file: str) -> Iterator[Finding]:
     except RecursionError:  # of a tree that may compile all the same
         return
     places = {(m.lineno, m.col, m.message_args[0]) for m in said if isinstance(m, messages.UndefinedName)}
+    deleted = {n.id for n, _ in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del)}  # after use, maybe
     spare = annotations(nodes)
     lines: dict[str, int] = {}
     for node, guarded in nodes:
         if isinstance(node, ast.Name) and not guarded and node not in spare:
-            if (node.lineno, node.col_offset, node.id) in places:
+            if (node.lineno, node.col_offset, node.id) in places and node.id not in deleted:
                 lines[node.id] = min(node.lineno, lines.get(node.id, node.lineno))
     for name, line in sorted(lines.items(), key=lambda item: item[1]):
         yield finding("PY05", file=file, line=line, name=name)

@@ -89,10 +89,11 @@ def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
 
 
 def gives_up(body: list[ast.stmt]) -> bool:
-    """Whether a block ends by raising or by leaving the program."""
+    """Whether a block ends by raising, by leaving the program, or not at all."""
     last = body[-1] if body else None
     left = called(last.value) if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) else ""
-    return isinstance(last, ast.Raise) or left in ("exit", "quit", "_exit", "abort")
+    endless = isinstance(last, ast.While) and isinstance(last.test, ast.Constant)
+    return endless or isinstance(last, ast.Raise) or left in ("exit", "quit", "_exit", "abort")
 
 
 def asks_version(node: ast.AST) -> bool:
@@ -191,8 +192,8 @@ def own_nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
 
 
 def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements at the level of the module, those under `if`, `try` and `with` too."""
-    for node in body:
+    """Statements at the level of the module, those under `if`, `try` and `with` too, where an import runs them."""
+    for node in (node for node in body if not is_main(node)):
         yield node
         if isinstance(node, (ast.If, ast.Try, ast.With, ast.ExceptHandler)):
             for field in ("body", "orelse", "finalbody", "handlers"):

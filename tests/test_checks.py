@@ -270,10 +270,12 @@ KINDS = [
     ("IMP01", model("return image.random_shift(X, 1, 1)", top="from tensorflow.keras.preprocessing import image"),
      model("return image.random_brightness(X, (1, 1))", top="from tensorflow.keras.preprocessing import image")),
     *(("IMP01", model(top=f"import {name}"), model(top="import curses")) for name in ("tkinter", "winsound")),
+    ("PY02", GOOD.replace("class", "if __name__ == '__main__':\n  class"), GOOD.replace("class", "if True:\n  class")),
     ("PY02", "from net import Net", {"model.py": "import numpy as np\ndef Model():\n    return np"}),
     ("PY04", {"model.py": "from net import Net as Model", "net.py": GOOD.replace("(self, X)", "(self, X, y)").replace(
         "class Model", "class Net")}, {"model.py": "from net import Net as Model",
                                      "net.py": GOOD.replace("class Model", "class Net")}),
+    ("PY04", model("return"), model("raise NotImplementedError")),
     ("PY04", model("y = X"), model("if len(X):\n    return X\nreturn X")),
     ("PY04", GOOD.replace("def predict", "def forecast"),
      GOOD.replace("def predict", "def forecast").replace("pass", "self.predict = self.forecast")),
@@ -281,6 +283,9 @@ KINDS = [
     ("PY05", model("return self.net(X)", init="self.model = len"), model("return self.net(X)", init="self.net = len")),
     ("PY05", model("return self.crop(X)"), model("return self.crop(X)") + "\n    def crop(self, X): return X\n"),
     ("PY05", model("return self.crop(X)"), model("return self.crop(X)", init="setattr(self, 'cr' + 'op', len)")),
+    ("PY05", model(init="self.f = grow", top="def make(): return grow\nmake()"),
+     model(init="self.f = 1", top="def grow(): return 1\ndef make(): return grow\nmake()\ndel grow")),
+    ("IMP05", model(top="import numpy.rot91"), model(top="import numpy._core")),
     ("PY05", model("y = X", top="y: NDArray = 1"), model("y: NDArray = X\nreturn y")),
 ]  # fmt: skip
 
