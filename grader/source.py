@@ -84,15 +84,15 @@ def check_sources(
             found.append(finding("PY01", file=file, why=where or "nested too deeply"))
     idle = uncalled(trees.values())
     reached = {file: list(walk(tree, idle)) for file, tree in trees.items()}
-    values, bound = share(reached), members(reached)
-    parts = [module.split(".") for nodes in reached.values() for module, _, _ in imports(nodes)]
+    every = [pair for nodes in reached.values() for pair in nodes]
+    values, bound = share(reached, given_arguments(every)), members(every)
+    parts = [module.split(".") for module, _, _ in imports(every)]
     imported = {".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
     tops = {name.split("/")[0].removesuffix(".py") for name in sources}
-    known = KNOWN | local_modules(sources, reached, tops) | set(packages)
-    there = set() if any(uses(nodes, "sys.path", "sys.modules") for nodes in reached.values()) else stems(names) - KNOWN
-    moves = any(isinstance(n, ast.Call) and called(n) == "chdir" for nodes in reached.values() for n, _ in nodes)
-    functions = {n.name for nodes in reached.values() for n, _ in nodes if isinstance(n, ast.FunctionDef)}
-    place = Place(profile, moves, writable)
+    known = KNOWN | set(packages) | (module_names(sources) if uses(every, "sys.path") else tops)
+    there = set() if uses(every, "sys.path", "sys.modules") else stems(names) - KNOWN
+    functions = {n.name for n, _ in every if isinstance(n, ast.FunctionDef)}
+    place = Place(profile, any(isinstance(n, ast.Call) and called(n) == "chdir" for n, _ in every), writable)
     found += check_model(trees)
     for file, nodes in reached.items():
         found += check_imports(nodes, file, known, packages, tops)
@@ -138,21 +138,13 @@ def stems(names: set[str]) -> set[str]:
     return {name[:at] for name in names for at, letter in enumerate(name) if letter in "/."}
 
 
-def local_modules(sources: dict[str, bytes], reached: dict[str, Nodes], tops: set[str]) -> set[str]:
-    """Names of modules that the zip brings along; tops: those at its root."""
-    if any(uses(nodes, "sys.path") for nodes in reached.values()):
-        return module_names(sources)
-    return tops
-
-
 def module_names(sources: dict[str, bytes]) -> set[str]:
     """Of modules and packages anywhere in the zip."""
     return {part.removesuffix(".py") for name in sources for part in name.split("/")}
 
 
-def share(reached: dict[str, Nodes]) -> dict[str, dict[str, ast.expr]]:
+def share(reached: dict[str, Nodes], given: set[str]) -> dict[str, dict[str, ast.expr]]:
     """For each file its names with one value only (see constants), those that it imports from other files, too."""
-    given = given_arguments(reached.values())
     values = {file: constants(nodes, given) for file, nodes in reached.items()}
     for file, nodes in reversed(reached.items()):
         for node, _ in nodes:
@@ -246,12 +238,11 @@ def check_attributes(nodes: Nodes, file: str, imported: set[str], packages: tupl
             used = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             used = [f"{node.module}.{alias.name}" for alias in node.names]
-        for lacks in filter(
-            None, (lacking(name, imported if isinstance(node, ast.Attribute) else None) for name in used)
-        ):
-            other = lacks.removeprefix("tensorflow.")
-            instead = f"say {other}" if other != lacks and not lacking(other, None) else "do without it"
-            yield finding("IMP05", **line, name=lacks, instead=instead)
+        for lacks in (lacking(name, imported if isinstance(node, ast.Attribute) else None) for name in used):
+            if lacks:
+                other = lacks.removeprefix("tensorflow.")
+                instead = f"say {other}" if other != lacks and not lacking(other, None) else "do without it"
+                yield finding("IMP05", **line, name=lacks, instead=instead)
         name = public(node) if isinstance(node, (ast.Name, ast.Attribute)) else ""
         needs = NEED.get(name.split(".")[-1]) if name.split(".")[0] in ("keras", "tensorflow") else None
         if needs and needs not in packages:
@@ -303,37 +294,42 @@ def check_shadow(root: str) -> Iterator[Finding]:
 
 def check_model(trees: dict[str, ast.Module], file: str = "model.py", name: str = "Model") -> Iterator[Finding]:
     """Model, its __init__ and its predict, as far as the files show them."""
-    model, left = None, {other: tree for other, tree in trees.items() if other != file}
-    for node in definitions(trees[file].body) if file in trees else ():
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            model = node
-        elif isinstance(node, ast.ImportFrom):
-            given = [alias.name for alias in node.names if (alias.asname or alias.name) in (name, "*")]
-            if given and model is None and (node.module or "").split(".")[0] not in ("keras", "tensorflow"):
-                paths = module_files("." * node.level + (node.module or ""), file)
-                for path in [path for path in paths[::-1] if path in left][:1]:
-                    yield from check_model(left, path, given[0])
-                return
-        elif getattr(node, "name", "") == name:  # a function that makes one
-            return
-        elif isinstance(node, ast.Assign) and any(getattr(t, "id", "") == name for t in node.targets):
-            return
-    if model:
-        yield from check_class(model)
-    elif file == "model.py" and file in trees:
+    made = binding(trees[file], name) if file in trees else None
+    if isinstance(made, ast.ClassDef):
+        yield from check_class(made)
+    elif isinstance(made, ast.ImportFrom):
+        left = {other: tree for other, tree in trees.items() if other != file}
+        there = next((alias.name for alias in made.names if (alias.asname or alias.name) == name), name)
+        for path in module_files("." * made.level + (made.module or ""), file)[-1:]:
+            yield from check_model(left, path, there)
+    elif made is None and file == "model.py" and file in trees:
         yield finding("PY02")
+
+
+def binding(tree: ast.Module, name: str) -> ast.stmt | None:
+    """The last statement of a module that gives this name, or else the last `import *`; what Keras gives is no Model."""
+    found = star = None
+    for node in definitions(tree.body):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] not in ("keras", "tensorflow"):
+            given = {alias.asname or alias.name for alias in node.names}
+            star = node if "*" in given else star
+        elif isinstance(node, ast.Assign):
+            given = {getattr(target, "id", "") for target in node.targets}
+        else:
+            given = {getattr(node, "name", "")}
+        found = node if name in given else found
+    return found or star
 
 
 def check_class(model: ast.ClassDef) -> Iterator[Finding]:
     methods = {node.name: node for node in definitions(model.body) if isinstance(node, ast.FunctionDef)}
-    inherits = any(getattr(base, "id", "") != "object" for base in model.bases)
     if "__init__" in methods and (needed := required(methods["__init__"])[1:]):
         yield finding("PY03", names=", ".join(needed))
     if "predict" in methods:
         yield from (finding("PY04", how=how) for how in check_predict(methods["predict"]))
     elif any(isinstance(node, ast.AsyncFunctionDef) and node.name == "predict" for node in model.body):
         yield finding("PY04", how="has an async predict, which returns no labels when called")
-    elif not inherits and not model.decorator_list and "__getattr__" not in methods:
+    elif stands_alone(model) and "__getattr__" not in methods:
         uses = (n for n in ast.walk(model) if isinstance(n, ast.Name) or isinstance(getattr(n, "ctx", None), ast.Store))
         if "predict" not in {getattr(n, "id", getattr(n, "attr", "")) for n in uses}:
             yield finding("PY04", how="has no method predict")
@@ -391,22 +387,23 @@ def check_members(nodes: Nodes, file: str, bound: set[str]) -> Iterator[Finding]
     for node in run:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and called(node) in GONE - bound:
             yield finding("IMP05", file=file, line=node.lineno, name=called(node), instead="say predict, then argmax")
-    alone = [n for n, _ in nodes if isinstance(n, ast.ClassDef) and not (n.decorator_list or n.keywords)]
-    for cls in alone if not bound & {*DYNAMIC, "__dict__"} else ():
-        if not any(getattr(base, "id", "") != "object" for base in cls.bases):
-            lines = {
-                n.attr: n.lineno
-                for n in ast.walk(cls)
-                if n in run and dotted(n).count(".") == 1 and dotted(n)[:5] == "self."
-            }
-            for name in sorted(lines.keys() - bound - set(dir(object))):
-                yield finding("PY05", file=file, line=lines[name], name=f"self.{name}")
+    classes = [n for n, _ in nodes if isinstance(n, ast.ClassDef) and stands_alone(n)]
+    for cls in classes if not bound & {*DYNAMIC, "__dict__"} else ():
+        used = [n for n in ast.walk(cls) if isinstance(n, ast.Attribute) and dotted(n.value) == "self" and n in run]
+        lines = {node.attr: node.lineno for node in used}
+        for name in sorted(lines.keys() - bound - set(dir(object))):
+            yield finding("PY05", file=file, line=lines[name], name=f"self.{name}")
 
 
-def members(reached: dict[str, Nodes]) -> set[str]:
+def stands_alone(cls: ast.ClassDef) -> bool:
+    """Whether a class has nothing but what stands in it: no base, metaclass or decorator adds to it."""
+    return not cls.decorator_list and not cls.keywords and all(getattr(b, "id", "") == "object" for b in cls.bases)
+
+
+def members(nodes: Nodes) -> set[str]:
     """Names of functions and classes, and of what is set on any object, in a class or through a text."""
     found = set()
-    for node in (node for nodes in reached.values() for node, _ in nodes):
+    for node, _ in nodes:
         if isinstance(node, ast.Attribute) and (isinstance(node.ctx, ast.Store) or node.attr == "__dict__"):
             found.add(node.attr)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -414,8 +411,8 @@ def members(reached: dict[str, Nodes]) -> set[str]:
         elif isinstance(node, ast.Call):
             found |= {called(node)} & DYNAMIC
         elif isinstance(node, ast.ClassDef):
-            body = [inner for part in definitions(node.body) for inner in ast.walk(part)]
-            found |= {n.id for n in body if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            parts = [part for part in node.body if not isinstance(part, ast.FunctionDef)]
+            found |= {n.id for part in parts for n in ast.walk(part) if isinstance(n, ast.Name)}
         found.add(getattr(node, "name", None))
     return found
 

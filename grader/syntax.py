@@ -212,10 +212,9 @@ def decorators(node: ast.FunctionDef) -> list[str]:
     return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list]
 
 
-def given_arguments(files: Iterable[Nodes]) -> set[str]:
+def given_arguments(nodes: Nodes) -> set[str]:
     """Last names of what is called with arguments; less Model, which the grader calls without."""
-    calls = (n for nodes in files for n, _ in nodes if isinstance(n, ast.Call) and (n.args or n.keywords))
-    return {called(call) for call in calls} - {"Model"}
+    return {called(n) for n, _ in nodes if isinstance(n, ast.Call) and (n.args or n.keywords)} - {"Model"}
 
 
 def constants(nodes: Nodes, given: set[str]) -> dict[str, ast.expr]:

@@ -275,6 +275,8 @@ KINDS = [
     ("PY04", {"model.py": "from net import Net as Model", "net.py": GOOD.replace("(self, X)", "(self, X, y)").replace(
         "class Model", "class Net")}, {"model.py": "from net import Net as Model",
                                      "net.py": GOOD.replace("class Model", "class Net")}),
+    ("PY04", {"model.py": model(top="from tools import *").replace("self, X", ""), "tools.py": ""},
+     {"model.py": "from tools import *", "tools.py": GOOD}),
     ("PY04", model("return"), model("raise NotImplementedError")),
     ("PY04", model("y = X"), model("if len(X):\n    return X\nreturn X")),
     ("PY04", GOOD.replace("def predict", "def forecast"),
@@ -282,6 +284,7 @@ KINDS = [
     ("PY04", GOOD.replace("def predict", "def forecast"), GOOD.replace("def predict(", "def __getattr__(")),
     ("PY05", model("return self.net(X)", init="self.model = len"), model("return self.net(X)", init="self.net = len")),
     ("PY05", model("return self.crop(X)"), model("return self.crop(X)") + "\n    def crop(self, X): return X\n"),
+    ("PY05", model("return self.net(X)", init="net = len"), model("return self.net(X)") + "\n    net = len\n"),
     ("PY05", model("return self.crop(X)"), model("return self.crop(X)", init="setattr(self, 'cr' + 'op', len)")),
     ("PY05", model(init="self.f = grow", top="def make(): return grow\nmake()"),
      model(init="self.f = 1", top="def grow(): return 1\ndef make(): return grow\nmake()\ndel grow")),
