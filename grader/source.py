@@ -307,7 +307,7 @@ def check_model(trees: dict[str, ast.Module], file: str = "model.py", name: str 
 
 
 def binding(tree: ast.Module, name: str) -> ast.stmt | None:
-    """The last statement of a module that gives this name, or else the last `import *`; what Keras gives is no Model."""
+    """The last statement of a module that gives this name, or else the last `import *`; those of Keras do not count."""
     found = star = None
     for node in definitions(tree.body):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] not in ("keras", "tensorflow"):
