@@ -11,7 +11,7 @@ import ast
 import re
 from dataclasses import dataclass, field
 
-from grader.syntax import IN_ZIP, Nodes, called, definitions, dotted, work_out
+from grader.syntax import IN_ZIP, Nodes, called, definitions, dotted, gives, work_out
 
 SCOPES = ("custom_object_scope", "CustomObjectScope")
 
@@ -45,7 +45,7 @@ class Code:
     def add(self, file: str, nodes: Nodes, values: dict[str, ast.expr], own: set[str]) -> None:
         """own: functions of the zip, whose names are not taken for those of Keras."""
         module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        self.defined[module] = top_names(nodes[0][0].body)
+        self.defined[module] = set().union(*map(gives, definitions(nodes[0][0].body)))
         for node, guarded in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 self.texts.update((node.value, re.split(r"[/\\]", node.value)[-1]))
@@ -101,8 +101,9 @@ class Code:
             given = dict(zip(("filepath", "custom_objects", "compile", "safe_mode"), node.args, strict=False)) | given
         if "custom_objects" in given:
             self.take(given["custom_objects"], values)
-        if dotted(node.func) in ("np.load", "numpy.load") and node.args and "allow_pickle" not in given and not guarded:
-            self.arrays.add(name_in_zip(work_out(node.args[0], values, file) or ""))
+        if dotted(node.func) in ("np.load", "numpy.load") and node.args[:1] and not node.args[2:] and not guarded:
+            if "allow_pickle" not in given:
+                self.arrays.add(name_in_zip(work_out(node.args[0], values, file) or ""))
         if name in ("load_model", "load_weights") and not guarded:
             path = given.get("filepath") or (node.args[0] if node.args else None)
             options = [is_true(given.get(key), values) for key in ("compile", "safe_mode")]
@@ -139,19 +140,6 @@ class Code:
 def name_in_zip(path: str) -> str:
     """The name that a path, as work_out gives it, has in the zip."""
     return path.removeprefix(IN_ZIP).removeprefix("./").rstrip("/")
-
-
-def top_names(body: list[ast.stmt]) -> set[str]:
-    """Names that a module has once it is imported."""
-    found = set()
-    for node in definitions(body):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            found.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.Assign):
-            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return found
 
 
 def text(node: ast.expr, values: dict[str, ast.expr]) -> str | None:

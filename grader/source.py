@@ -29,6 +29,7 @@ from grader.syntax import (
     dotted,
     fallbacks,
     given_arguments,
+    gives,
     gives_up,
     imports,
     module_files,
@@ -75,13 +76,9 @@ def check_sources(
 
     names: all files in the zip. writable: their folder can be written to at the grader.
     """
-    found, trees, code = [], {}, Code()
-    for file, read in reach(sources):
-        if isinstance(read, ast.Module):
-            trees[file] = read
-        else:
-            where = f"line {read.lineno}: {read.msg}" if isinstance(read, SyntaxError) else str(read)
-            found.append(finding("PY01", file=file, why=where or "nested too deeply"))
+    code, read = Code(), dict(reach(sources))
+    found = [part for part in read.values() if isinstance(part, Finding)]
+    trees = {file: part for file, part in read.items() if isinstance(part, ast.Module)}
     idle = uncalled(trees.values())
     reached = {file: list(walk(tree, idle)) for file, tree in trees.items()}
     every = [pair for nodes in reached.values() for pair in nodes]
@@ -107,14 +104,15 @@ def check_sources(
     return list(dict.fromkeys(found)), code
 
 
-def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Exception]]:
+def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Finding]]:
     """model.py and the modules of the zip that it imports, directly or not: their trees, or why they have none."""
     todo, known = ["model.py"], {"model.py"}
     for file in todo:  # which grows
         try:
             tree = parse(sources[file])
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            yield file, error
+            where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
+            yield file, finding("PY01", file=file, why=where or "nested too deeply")
             continue
         yield file, tree
         nodes = [(node, False) for node in ast.walk(tree)]
@@ -310,14 +308,9 @@ def binding(tree: ast.Module, name: str) -> ast.stmt | None:
     """The last statement of a module that gives this name, or else the last `import *`; those of Keras do not count."""
     found = star = None
     for node in definitions(tree.body):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] not in ("keras", "tensorflow"):
-            given = {alias.asname or alias.name for alias in node.names}
-            star = node if "*" in given else star
-        elif isinstance(node, ast.Assign):
-            given = {getattr(target, "id", "") for target in node.targets}
-        else:
-            given = {getattr(node, "name", "")}
-        found = node if name in given else found
+        if (getattr(node, "module", "") or "").split(".")[0] not in ("keras", "tensorflow"):
+            found = node if name in gives(node) else found
+            star = node if "*" in gives(node) else star
     return found or star
 
 
@@ -465,15 +458,13 @@ def signature(definition: ast.FunctionDef) -> inspect.Signature:
     kinds = {
         parameter.POSITIONAL_ONLY: args.posonlyargs,
         parameter.POSITIONAL_OR_KEYWORD: args.args,
-        parameter.VAR_POSITIONAL: [args.vararg] if args.vararg else [],
+        parameter.VAR_POSITIONAL: [args.vararg],
         parameter.KEYWORD_ONLY: args.kwonlyargs,
-        parameter.VAR_KEYWORD: [args.kwarg] if args.kwarg else [],
+        parameter.VAR_KEYWORD: [args.kwarg],
     }
-    every = [(arg.arg, kind) for kind, group in kinds.items() for arg in group]
-    open_ = (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    return inspect.Signature(
-        [parameter(n, k, default=parameter.empty if n in needed or k in open_ else None) for n, k in every]
-    )
+    needed += [arg.arg for arg in (args.vararg, args.kwarg) if arg]  # which take no default
+    every = [(arg.arg, kind) for kind, group in kinds.items() for arg in group if arg]
+    return inspect.Signature([parameter(n, k, default=parameter.empty if n in needed else None) for n, k in every])
 
 
 class Place(NamedTuple):

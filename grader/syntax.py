@@ -200,6 +200,14 @@ def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from definitions(getattr(node, field, []))
 
 
+def gives(node: ast.stmt) -> set[str]:
+    """Names that a statement binds at its own level; "*" for those that cannot be told."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return {getattr(part, "name", getattr(part, "id", "")) for part in (node, *targets)}
+
+
 def required(node: ast.FunctionDef) -> list[str]:
     """Names of the parameters without a default, `self` included."""
     args = node.args
