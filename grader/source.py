@@ -60,6 +60,8 @@ DYNAMIC = {"globals", "locals", "vars", "exec", "eval", "setattr", "__getattr__"
 NEED = {**dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL"),
         **dict.fromkeys(("random_rotation", "random_shift", "random_shear", "random_zoom"), "scipy")}  # fmt: skip
 GONE = {"predict_classes", "predict_generator"}  # methods that models of Keras had
+# What the standard library has since Python 3.12.
+NEWER = {"itertools.batched", "math.sumprod", "typing.override", "typing.TypeAliasType", "warnings.deprecated"}
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
     "read_bytes loadmat restore TFSMLayer Interpreter GFile read_file listdir scandir".split()
@@ -273,6 +275,8 @@ def lacking(name: str, imported: set[str] | None) -> str | None:
     """The part of a dotted name at which the grader's version ends, or None. imported: submodules that are loaded;
     None: `name` stands in an import, which finds submodules by itself."""
     parts, module = name.split("."), name.split(".")[0]
+    if name in NEWER:
+        return name
     for part in parts[1:]:
         inside, here = held(module), f"{module}.{part}"
         if inside is None or part in ("*", "src", "api") or part.startswith("_"):
@@ -377,8 +381,8 @@ def annotations(nodes: Nodes) -> set[ast.AST]:
 def check_members(nodes: Nodes, file: str, bound: set[str]) -> Iterator[Finding]:
     """Methods that models of Keras no longer have, and attributes of self that nothing sets. bound: see members."""
     run = {node for node, guarded in nodes if not guarded}
-    for node in run:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and called(node) in GONE - bound:
+    for node in (n for n in run if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
+        if called(node) in GONE - bound:
             yield finding("IMP05", file=file, line=node.lineno, name=called(node), instead="say predict, then argmax")
     classes = [n for n, _ in nodes if isinstance(n, ast.ClassDef) and stands_alone(n)]
     for cls in classes if not bound & {*DYNAMIC, "__dict__"} else ():

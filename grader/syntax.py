@@ -136,13 +136,15 @@ def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
 
 
 def set_backend(node: ast.AST) -> str | None:
-    """The package that a statement makes Keras import, by the environment variable KERAS_BACKEND, or None."""
+    """The package that a statement makes Keras or TensorFlow import, by an environment variable, or None."""
     pair = ()
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
         pair = (node.targets[0].slice, node.value)
     elif isinstance(node, ast.Call) and called(node) in ("setdefault", "putenv"):
         pair = node.args
     key, value = ([getattr(part, "value", None) for part in pair] + [None, None])[:2]
+    if key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true"):
+        return "tf_keras"
     return value if key == "KERAS_BACKEND" and isinstance(value, str) else None
 
 

@@ -202,6 +202,8 @@ KINDS = [
      {"model.py": model(top="import a.b"), "a/b.py": "from . import c", "a/c.py": ""}),
     *(("IMP01", model(top=f"import os\n{how}" % "jax"), model(top=f"import os\n{how}" % "tensorflow"))
       for how in ("os.environ['KERAS_BACKEND'] = '%s'", "os.environ.setdefault('KERAS_BACKEND', '%s')")),
+    ("IMP01", model(top="import os\nos.environ['TF_USE_LEGACY_KERAS'] = '1'"),
+     model(top="import os\nos.environ['TF_USE_LEGACY_KERAS'] = '0'")),
     ("IMP01", model(top="import google.colab"), model(top="import google.protobuf")),
     ("IMP01", model("return keras.utils.array_to_img(X)", top="import keras"),
      model("return keras.utils.img_to_array(X)", top="import keras")),
@@ -238,6 +240,8 @@ KINDS = [
      stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", alpha=0.1)))),
     ("IMP05", model(init="self.net = keras.layers.LeakyReLU(beta=0.1)", top=LOADS),
      model(init="self.net = keras.layers.LeakyReLU(alpha=0.1)", top=LOADS)),
+    ("IMP05", model("return next(batched(X, 9))", top="from itertools import batched"),
+     model("return next(pairwise(X))", top="from itertools import pairwise")),
     ("IMP05", model("return self.net.predict_classes(X)", init="self.net = keras.Sequential()", top=LOADS),
      model("return self.predict_classes(X)") + "\n    def predict_classes(self, X):\n        return X\n"),
     ("PATH04", model(init="np.save(__file__[:-8] + 'a.npy', 1)\nopen(Path(__file__).with_name('a'), 'w')", top=PATHLIB),
@@ -521,6 +525,12 @@ def test_relative_paths_are_a_warning_where_the_grader_changes_into_the_submissi
     files = {"model.py": model(init="self.w = np.load('w.npy')"), "w.npy": "x"}
     found = check_zip(make_zip(tmp_path / "s.zip", files), profile="an2dl")
     assert [(f.code, f.level) for f in found] == [("PATH01", "warning")]
+
+
+def test_a_submission_may_write_beside_model_py_before_2026_05_only(tmp_path):
+    path = make_zip(tmp_path / "s.zip", model(init="open('log.txt', 'w')"))
+    assert [f.code for f in check_zip(path)] == ["PATH04"] and check_zip(path, "strict") == []
+    assert check_zip(path, era="2026") == []
 
 
 def test_packages_that_the_user_vouches_for(tmp_path):
