@@ -4,8 +4,8 @@
     for finding in check_within_limits("submission.zip"): print(finding.code, finding)
 
 Three parts: the container (names, sizes, compression; here), the Python sources (source.py, by their syntax trees) and
-the weights (weights.py: what is inside, whether they are whole). A zip may be made to take for ever, or to break what
-reads it: the check runs in a process of its own, under the kernel's limits.
+the weights (weights.py: what is inside, whether they are whole). A hostile zip may take for ever or crash its reader:
+the check runs in a process of its own, under the kernel's limits.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ JUNK = re.compile(
 
 
 class Entry(NamedTuple):
-    """What one pass over a file in the zip leaves: its first bytes (of sources and JSON all), size and SHA-256."""
+    """What is kept of a file in the zip: its first bytes (of sources and JSON all), size and SHA-256."""
 
     head: bytes
     size: int
@@ -60,7 +60,7 @@ class Entry(NamedTuple):
 def check_within_limits(path: str | Path, *how) -> list[Finding]:
     """check_zip in a process of its own, under limits of computing and memory.
 
-    ZIP14 where it takes more or is ended: an error for the container, a warning for the sources and weights in it.
+    ZIP14 where it takes more or its process ends: an error for the container, a warning for sources and weights.
     Raises ImportError where this Python lacks a package that the check needs.
     """
     receive, send = multiprocessing.Pipe(duplex=False)

@@ -2,8 +2,8 @@
 
     check_sources({"model.py": b"..."}, names_in_the_zip, profile="an2dl", packages=())
 
-Starts at model.py and follows its imports into the zip: other scripts in the zip are nobody's business. What of a
-source counts as run says syntax.py.
+Starts at model.py and follows its imports into the zip. Other scripts in the zip are ignored. syntax.py says what of
+a source counts as run.
 """
 
 from __future__ import annotations

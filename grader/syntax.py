@@ -1,7 +1,7 @@
-"""Syntax trees of foreign sources, and what can be told from them: what runs, what is imported, what a path comes to.
+"""Syntax trees of foreign sources, and what they tell: what runs, what is imported, what a path comes to.
 
-Functions that nothing calls and `if __name__ == "__main__"` count as not run. What is inside `try` with an `except` is
-left alone, too, unless it surely runs and every `except` raises again; the rehearsal runs it.
+Functions that nothing calls and `if __name__ == "__main__"` count as not run. So does the body of a `try`, since it may
+fail, unless it surely runs and every `except` raises again. The rehearsal runs it all.
 """
 
 from __future__ import annotations
