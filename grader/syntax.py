@@ -82,7 +82,7 @@ def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
         for part in getattr(node, "body", ()):
             if isinstance(part, ast.Try) and all(gives_up(handler.body) for handler in part.handlers):
                 yield part
-            if isinstance(part, (ast.If, ast.For, ast.With, ast.Try)) and any(
+            if isinstance(part, (ast.If, ast.For, ast.While, ast.With, ast.Try)) and any(
                 isinstance(inner, ast.Return) for inner in ast.walk(part)
             ):
                 return
