@@ -65,11 +65,10 @@ class Code:
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
 
     def register(self, decorator: ast.expr, name: str, values: dict[str, ast.expr]) -> None:
-        call = decorator if isinstance(decorator, ast.Call) else None
-        if not call or called(call) != "register_keras_serializable":
+        if not isinstance(decorator, ast.Call) or called(decorator) != "register_keras_serializable":
             return
-        given = {k.arg: k.value for k in call.keywords}
-        given = dict(zip(("package", "name"), call.args, strict=False)) | given
+        given = {k.arg: k.value for k in decorator.keywords}
+        given = dict(zip(("package", "name"), decorator.args, strict=False)) | given
         package = text(given["package"], values) if "package" in given else "Custom"
         own = text(given["name"], values) if "name" in given else name
         if package is None or own is None:

@@ -298,7 +298,7 @@ def check_model(trees: dict[str, ast.Module], file: str = "model.py", name: str 
     """Model, its __init__ and its predict, as far as the files show them."""
     made = binding(trees[file], name) if file in trees else None
     if isinstance(made, ast.ClassDef):
-        yield from check_class(made)
+        yield from check_class(made, trees[file])
     elif isinstance(made, ast.ImportFrom):
         left = {other: tree for other, tree in trees.items() if other != file}
         there = next((alias.name for alias in made.names if (alias.asname or alias.name) == name), name)
@@ -318,7 +318,8 @@ def binding(tree: ast.Module, name: str) -> ast.stmt | None:
     return found or star
 
 
-def check_class(model: ast.ClassDef) -> Iterator[Finding]:
+def check_class(model: ast.ClassDef, tree: ast.Module) -> Iterator[Finding]:
+    """Findings on the class Model of a file."""
     methods = {node.name: node for node in definitions(model.body) if isinstance(node, ast.FunctionDef)}
     if "__init__" in methods and (needed := required(methods["__init__"])[1:]):
         yield finding("PY03", names=", ".join(needed))
@@ -327,8 +328,9 @@ def check_class(model: ast.ClassDef) -> Iterator[Finding]:
     elif any(isinstance(node, ast.AsyncFunctionDef) and node.name == "predict" for node in model.body):
         yield finding("PY04", how="has an async predict, which returns no labels when called")
     elif stands_alone(model) and "__getattr__" not in methods:
-        uses = (n for n in ast.walk(model) if isinstance(n, ast.Name) or isinstance(getattr(n, "ctx", None), ast.Store))
-        if "predict" not in {getattr(n, "id", getattr(n, "attr", "")) for n in uses}:
+        names = {node.id for node in ast.walk(model) if isinstance(node, ast.Name)}
+        names |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+        if "predict" not in names:
             yield finding("PY04", how="has no method predict")
 
 

@@ -286,6 +286,8 @@ KINDS = [
     ("PY04", GOOD.replace("def predict", "def forecast"),
      GOOD.replace("def predict", "def forecast").replace("pass", "self.predict = self.forecast")),
     ("PY04", GOOD.replace("def predict", "def forecast"), GOOD.replace("def predict(", "def __getattr__(")),
+    ("PY04", GOOD.replace("    def predict", "def predict"),
+     GOOD.replace("    def predict", "def predict") + "\nModel.predict = predict\n"),
     ("PY05", model("return self.net(X)", init="self.model = len"), model("return self.net(X)", init="self.net = len")),
     ("PY05", model("return self.crop(X)"), model("return self.crop(X)") + "\n    def crop(self, X): return X\n"),
     ("PY05", model("return self.net(X)", init="net = len"), model("return self.net(X)") + "\n    net = len\n"),
