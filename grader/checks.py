@@ -33,7 +33,8 @@ MAX_MB = 15_000  # the quota of a user; 4.4 GB is known to have passed
 SLOW_MB = 2000  # uploads above this often break off
 COPY_MB = 100  # above this, a second copy of the submission in its own result is worth a word
 PREDICTIONS = ("predictions.npy", "progress.json")  # what the ingestion program writes
-MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_PART_NAME, MAX_ENTRIES = 64, 200, 100, 10_000
+MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_ENTRIES = 64, 1000, 10_000
+MAX_PART_NAME = 255  # bytes that Linux allows
 MAX_UNPACKED = 15 * 10**9  # bytes
 WHOLE_RATIO, WHOLE_SMALL = 20, 100 << 20  # how tightly a zip may be packed; bytes below which it may be any
 SECONDS, PACE, MEMORY = 2, 20_000_000, 500_000_000  # of computing, and one more for so many bytes of the zip; bytes
@@ -183,7 +184,7 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
     unpacked = sum(info.file_size for info in infos)
     if unpacked > MAX_UNPACKED or (unpacked > WHOLE_SMALL and unpacked > WHOLE_RATIO * size):
         yield finding("ZIP10", name="the zip", claim=f"{unpacked / 1e9:.1f} GB once unpacked, from {size / 1e6:.1f} MB")
-    seen: dict[str, str] = {}
+    seen: dict[str, set[str]] = {}  # names that differ in case alone
     for info in infos:
         name = info.filename
         how = odd_name(info)
@@ -193,18 +194,18 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
         yield from check_entry(info)
         if name.split("/")[0] in PREDICTIONS:
             yield finding("ZIP13", name=name)
-        key = name.rstrip("/").casefold()
-        if key in seen:
-            yield finding("ZIP09", name=name, other=seen[key])
-        seen[key] = name
+        key = name.rstrip("/")
+        same = seen.setdefault(key.casefold(), set())
+        if same:
+            yield finding("ZIP09", "error" if key in same else "warning", name=name, other=min(same))
+        same.add(key)
     files = {info.filename for info in infos if not info.is_dir() and len(info.filename) <= MAX_ENTRY_NAME}
     yield from check_leftovers(sorted(info.filename for info in infos))
     for name in files:  # a file where another entry needs a folder
-        parts = name.casefold().split("/")
-        for depth in range(1, len(parts)):
-            other = seen.get("/".join(parts[:depth]))
-            if other in files:
-                yield finding("ZIP09", name=name, other=other)
+        parts = name.split("/")
+        for folder in ("/".join(parts[:depth]) for depth in range(1, len(parts))):
+            for other in seen.get(folder.casefold(), set()) & files:
+                yield finding("ZIP09", "error" if other == folder else "warning", name=name, other=other)
     if "model.py" not in files:
         nested = sorted(n for n in files if n.split("/")[-1] == "model.py" and not JUNK.search(n))
         if nested:
@@ -216,9 +217,9 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
 def check_entry(info: zipfile.ZipInfo) -> Iterator[Finding]:
     """Length of name, kind, claimed size and method of one entry."""
     name = info.filename
-    if len(name) > MAX_ENTRY_NAME or max(map(len, name.split("/"))) > MAX_PART_NAME:
-        yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} characters, or is longer "
-                                              f"than {MAX_ENTRY_NAME}")  # fmt: skip
+    if len(name) > MAX_ENTRY_NAME or any(len(part.encode()) > MAX_PART_NAME for part in name.split("/")):
+        yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} bytes, or is longer "
+                                              f"than {MAX_ENTRY_NAME} characters")  # fmt: skip
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         yield finding("ZIP08", name=name)
     if packed_tightly(info):
