@@ -202,13 +202,13 @@ def unwritable(path: Path) -> str | None:
 
 
 def inside(folder: Path) -> Path:
-    """A file's path in a folder, or in as much of it as is there."""
+    """A path to try writing at: in a folder, or in the nearest one above it that exists."""
     return next(there for there in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(there)) / "log"
 
 
 @contextlib.contextmanager
 def workplace():
-    """A new folder for a rehearsal, removed at the end; those of this machine's processes that are gone go first."""
+    """A new folder for a rehearsal, removed at the end. Folders that ended processes left behind are removed first."""
     prefix = f"{PREFIX}{platform.node()}-"
     for old in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*") if POSIX else ():
         pid = old.name.removeprefix(prefix).partition("-")[0]
@@ -394,7 +394,7 @@ def publish(facts: dict, images, run: bool, args: argparse.Namespace, console) -
 
 
 def shut_in(args: argparse.Namespace, console) -> bool:
-    """Whether a rehearsal may start: not of a foreign zip, where nothing shuts it in, unless the user says so."""
+    """Whether a rehearsal may start. A foreign zip that nothing shuts in is run only if the user says so."""
     isolated, why = sandbox.permitted(args.python)
     if not isolated:
         console.print(f"This machine cannot shut a submission in ({why}): it runs as a plain process.")

@@ -42,6 +42,8 @@ def bundle(competition: dict, cells: list[Cells], harder: bool = False) -> bytes
     competition: as `competition.complete` gives it. cells: of each task; with two, the second is the last phase's.
     harder: whether the images were corrupted, so that the page on the data says so.
     """
+    import yaml
+
     contents = {}
     for program in ("ingestion_program", "scoring_program"):
         add(contents, program, HERE / program)
@@ -61,14 +63,8 @@ def bundle(competition: dict, cells: list[Cells], harder: bool = False) -> bytes
         | {key: f"{key}/" for key in ("starting_kit", "public_data") if key in competition}
         for index, phase in enumerate(made["phases"])
     ]
-    contents["competition.yaml"] = as_yaml(made)
+    contents["competition.yaml"] = yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=1000).encode()
     return pack(contents)
-
-
-def as_yaml(made: dict) -> bytes:
-    import yaml
-
-    return yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=1000).encode()
 
 
 def add(contents: dict[str, bytes], folder: str, source: Path) -> str:

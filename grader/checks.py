@@ -4,8 +4,8 @@
     for finding in check_within_limits("submission.zip"): print(finding.code, finding)
 
 Three parts: the container (names, sizes, compression; here), the Python sources (source.py, by their syntax trees) and
-the weights (weights.py: what is inside, whether they are whole). A zip may be made to take for ever, or to break what
-reads it: the check runs in a process of its own, under the kernel's limits.
+the weights (weights.py: what is inside, whether they are whole). A hostile zip may take for ever or crash its reader:
+the check runs in a process of its own, under the kernel's limits.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import re
 import stat
+import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,7 +33,8 @@ MAX_MB = 15_000  # the quota of a user; 4.4 GB is known to have passed
 SLOW_MB = 2000  # uploads above this often break off
 COPY_MB = 100  # above this, a second copy of the submission in its own result is worth a word
 PREDICTIONS = ("predictions.npy", "progress.json")  # what the ingestion program writes
-MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_PART_NAME, MAX_ENTRIES = 64, 200, 100, 10_000
+MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_ENTRIES = 64, 1000, 10_000
+MAX_PART_NAME = 255  # bytes that Linux allows
 MAX_UNPACKED = 15 * 10**9  # bytes
 WHOLE_RATIO, WHOLE_SMALL = 20, 100 << 20  # how tightly a zip may be packed; bytes below which it may be any
 SECONDS, PACE, MEMORY = 2, 20_000_000, 500_000_000  # of computing, and one more for so many bytes of the zip; bytes
@@ -49,7 +51,7 @@ JUNK = re.compile(
 
 
 class Entry(NamedTuple):
-    """What one pass over a file in the zip leaves: its first bytes (of sources and JSON all), size and SHA-256."""
+    """What is kept of a file in the zip: its first bytes (of sources and JSON all), size and SHA-256."""
 
     head: bytes
     size: int
@@ -59,7 +61,7 @@ class Entry(NamedTuple):
 def check_within_limits(path: str | Path, *how) -> list[Finding]:
     """check_zip in a process of its own, under limits of computing and memory.
 
-    ZIP14 where it takes more or is ended: an error for the container, a warning for the sources and weights in it.
+    ZIP14 where it takes more or its process ends: an error for the container, a warning for sources and weights.
     Raises ImportError where this Python lacks a package that the check needs.
     """
     receive, send = multiprocessing.Pipe(duplex=False)
@@ -128,7 +130,8 @@ def check_zip(
             then(in_order(found))
             if "model.py" in entries:
                 sources = {name: entry.head for name, entry in entries.items() if name.endswith(".py")}
-                said, code = check_sources(sources, set(entries), profile, packages)
+                writable = not ERAS[era].over_predictions
+                said, code = check_sources(sources, set(entries), profile, packages, writable)
                 found += said
                 found += check_weights(file, entries, code, KNOWN | module_names(sources) | set(packages))
     except ZIP_ERRORS as error:
@@ -181,7 +184,7 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
     unpacked = sum(info.file_size for info in infos)
     if unpacked > MAX_UNPACKED or (unpacked > WHOLE_SMALL and unpacked > WHOLE_RATIO * size):
         yield finding("ZIP10", name="the zip", claim=f"{unpacked / 1e9:.1f} GB once unpacked, from {size / 1e6:.1f} MB")
-    seen: dict[str, str] = {}
+    seen: dict[str, set[str]] = {}  # names that differ in case alone
     for info in infos:
         name = info.filename
         how = odd_name(info)
@@ -191,18 +194,18 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
         yield from check_entry(info)
         if name.split("/")[0] in PREDICTIONS:
             yield finding("ZIP13", name=name)
-        key = name.rstrip("/").casefold()
-        if key in seen:
-            yield finding("ZIP09", name=name, other=seen[key])
-        seen[key] = name
+        key = name.rstrip("/")
+        same = seen.setdefault(key.casefold(), set())
+        if same:
+            yield finding("ZIP09", "error" if key in same else "warning", name=name, other=min(same))
+        same.add(key)
     files = {info.filename for info in infos if not info.is_dir() and len(info.filename) <= MAX_ENTRY_NAME}
     yield from check_leftovers(sorted(info.filename for info in infos))
     for name in files:  # a file where another entry needs a folder
-        parts = name.casefold().split("/")
-        for depth in range(1, len(parts)):
-            other = seen.get("/".join(parts[:depth]))
-            if other in files:
-                yield finding("ZIP09", name=name, other=other)
+        parts = name.split("/")
+        for folder in ("/".join(parts[:depth]) for depth in range(1, len(parts))):
+            for other in seen.get(folder.casefold(), set()) & files:
+                yield finding("ZIP09", "error" if other == folder else "warning", name=name, other=other)
     if "model.py" not in files:
         nested = sorted(n for n in files if n.split("/")[-1] == "model.py" and not JUNK.search(n))
         if nested:
@@ -214,9 +217,9 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
 def check_entry(info: zipfile.ZipInfo) -> Iterator[Finding]:
     """Length of name, kind, claimed size and method of one entry."""
     name = info.filename
-    if len(name) > MAX_ENTRY_NAME or max(map(len, name.split("/"))) > MAX_PART_NAME:
-        yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} characters, or is longer "
-                                              f"than {MAX_ENTRY_NAME}")  # fmt: skip
+    if len(name) > MAX_ENTRY_NAME or any(len(part.encode()) > MAX_PART_NAME for part in name.split("/")):
+        yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} bytes, or is longer "
+                                              f"than {MAX_ENTRY_NAME} characters")  # fmt: skip
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         yield finding("ZIP08", name=name)
     if packed_tightly(info):
@@ -261,7 +264,7 @@ def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
 def odd_name(info: zipfile.ZipInfo) -> str | None:
     """Why a name would not unpack as it stands, or None. `orig_filename` still has what zipfile cleans away."""
     name = info.orig_filename
-    if not name or any(not c.isprintable() for c in name):
+    if not name or any(unicodedata.category(c) == "Cc" for c in name):
         return "has no name or control characters in it"
     if "\\" in name:
         return "has backslashes"
@@ -269,8 +272,6 @@ def odd_name(info: zipfile.ZipInfo) -> str | None:
         return "is an absolute path"
     if any(part in ("", ".", "..") for part in name.removesuffix("/").split("/")):
         return "climbs out of its folder or has empty parts"
-    if re.search(r"[<>:\"|?*]", name) or any(part != part.rstrip(". ") for part in name.removesuffix("/").split("/")):
-        return "has characters that some systems do not allow"
     return None
 
 

@@ -40,9 +40,8 @@ def by_name() -> dict[str, list[str | None]]:
     """{class name: the arguments of every class of that name}, as a whole-model .h5 looks them up."""
     found: dict[str, list[str | None]] = {name: [] for name in table()["layers"].split()}
     for place, arguments in table()["classes"].items():
-        if place.startswith("keras.src."):
-            continue
-        found.setdefault(place.split(".")[-1], []).append(arguments)
+        if not place.startswith("keras.src."):
+            found.setdefault(place.split(".")[-1], []).append(arguments)
     return found
 
 
@@ -127,26 +126,19 @@ def judge(part: dict, code: Code, legacy: bool) -> Doubt | None:
     place = f"{module}.{what}"
     if place in table()["classes"]:
         return unfit(what, config, table()["classes"][place], set())
-    if in_module(str(module), what, code):
-        return None
-    return missing(registered, what, code)
+    return None if in_module(str(module), what, code) else missing(registered, what, code)
 
 
 def unfit(what: str, config: object, taken: str | None, popped: set[str]) -> Doubt | None:
     more = set(config) - set(taken.split()) - popped if isinstance(config, dict) and taken is not None else set()
-    if not more:
-        return None
-    return Doubt("KER07", what, ", ".join(sorted(map(str, more))))
+    return Doubt("KER07", what, ", ".join(sorted(map(str, more)))) if more else None
 
 
 def in_module(module: str, name: str, code: Code) -> bool:
     """Whether Keras finds a name by importing the module that a file names for it."""
-    root = module.split(".")[0]
     if module in code.defined:
         return name in code.defined[module]
-    if root == "keras":
-        return False
-    return root in ("tensorflow", "numpy")
+    return module.split(".")[0] in ("tensorflow", "numpy")
 
 
 def function_found(part: dict, code: Code) -> bool:

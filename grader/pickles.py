@@ -10,7 +10,7 @@ import pickletools
 from itertools import islice
 from typing import BinaryIO
 
-MAX_OPCODES = 20_000  # of one pickle; modules are named where the first object of theirs stands
+MAX_OPCODES = 20_000  # of one pickle; a module is named with its first object, so early
 STRINGS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 PUTS, GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
 

@@ -1,7 +1,7 @@
 """What the sources of a zip give Keras when it loads a file: registered classes, custom objects, options.
 
-code = registry.Code(); code.add("model.py", nodes, values)     for each file that model.py reaches
-code.unread(sources)                                          for the others
+code = registry.Code(); code.add("model.py", nodes, values, own)   for each file that model.py reaches
+code.unread(sources)                                             for the others
 code.loads("net.keras")                                         how model.py loads it
 """
 
@@ -11,18 +11,19 @@ import ast
 import re
 from dataclasses import dataclass, field
 
-from grader.syntax import IN_ZIP, Nodes, called, definitions, dotted, work_out
+from grader.syntax import IN_ZIP, Nodes, called, definitions, dotted, gives, work_out
 
 SCOPES = ("custom_object_scope", "CustomObjectScope")
 
 
 @dataclass
 class Load:
-    """One call of load_model: of which file (None: unknown), and its options."""
+    """One call of load_model or load_weights: of which file (None: unknown), and the options of load_model."""
 
     path: str | None
     line: int
     file: str
+    call: str
     compiles: bool
     safe: bool
 
@@ -36,13 +37,15 @@ class Code:
     defined: dict[str, set[str]] = field(default_factory=dict)  # {module: names at its top level}
     idle: dict[str, str] = field(default_factory=dict)  # {class or function: the file that model.py never imports}
     models: list[Load] = field(default_factory=list)
+    weights: list[Load] = field(default_factory=list)
+    arrays: set[str] = field(default_factory=set)  # files that np.load opens without allow_pickle
     texts: set[str] = field(default_factory=set)  # every constant text and its last part, taken for a path
     calls: set[str] = field(default_factory=set)  # last names of all that is called, where it runs
 
-    def add(self, file: str, nodes: Nodes, values: dict[str, ast.expr]) -> None:
+    def add(self, file: str, nodes: Nodes, values: dict[str, ast.expr], own: set[str]) -> None:
+        """own: functions of the zip, whose names are not taken for those of Keras."""
         module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        self.defined[module] = top_names(nodes[0][0].body)
-        own = {node.name for node, _ in nodes if isinstance(node, ast.FunctionDef)}
+        self.defined[module] = set().union(*map(gives, definitions(nodes[0][0].body)))
         for node, guarded in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 self.texts.update((node.value, re.split(r"[/\\]", node.value)[-1]))
@@ -52,7 +55,8 @@ class Code:
             elif isinstance(node, ast.Assign):
                 self.assign(node, values)
             elif isinstance(node, ast.Call):
-                self.call(node, guarded or dotted(node.func).removeprefix("self.") in own, file, values)
+                its_own = dotted(node.func).removeprefix("self.") in own or called(node) in own & {"load_weights"}
+                self.call(node, guarded or its_own, file, values)
 
     def unread(self, sources: dict[str, bytes]) -> None:
         """The files that model.py does not reach."""
@@ -61,11 +65,10 @@ class Code:
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
 
     def register(self, decorator: ast.expr, name: str, values: dict[str, ast.expr]) -> None:
-        call = decorator if isinstance(decorator, ast.Call) else None
-        if not call or called(call) != "register_keras_serializable":
+        if not isinstance(decorator, ast.Call) or called(decorator) != "register_keras_serializable":
             return
-        given = {k.arg: k.value for k in call.keywords}
-        given = dict(zip(("package", "name"), call.args, strict=False)) | given
+        given = {k.arg: k.value for k in decorator.keywords}
+        given = dict(zip(("package", "name"), decorator.args, strict=False)) | given
         package = text(given["package"], values) if "package" in given else "Custom"
         own = text(given["name"], values) if "name" in given else name
         if package is None or own is None:
@@ -97,9 +100,14 @@ class Code:
             given = dict(zip(("filepath", "custom_objects", "compile", "safe_mode"), node.args, strict=False)) | given
         if "custom_objects" in given:
             self.take(given["custom_objects"], values)
-        if name == "load_model" and not guarded:
-            path, options = given.get("filepath"), [is_true(given.get(key), values) for key in ("compile", "safe_mode")]
-            self.models.append(Load(path and work_out(path, values, file), node.lineno, file, *options))
+        if dotted(node.func) in ("np.load", "numpy.load") and node.args[:1] and not node.args[2:] and not guarded:
+            if "allow_pickle" not in given:
+                self.arrays.add(name_in_zip(work_out(node.args[0], values, file) or ""))
+        if name in ("load_model", "load_weights") and not guarded:
+            path = given.get("filepath") or (node.args[0] if node.args else None)
+            options = [is_true(given.get(key), values) for key in ("compile", "safe_mode")]
+            load = Load(path and work_out(path, values, file), node.lineno, file, name, *options)
+            (self.models if name == "load_model" else self.weights).append(load)
 
     def take(self, given: ast.expr | None, values: dict[str, ast.expr]) -> None:
         """Custom objects, as a dict that can be read here or as anything else."""
@@ -131,19 +139,6 @@ class Code:
 def name_in_zip(path: str) -> str:
     """The name that a path, as work_out gives it, has in the zip."""
     return path.removeprefix(IN_ZIP).removeprefix("./").rstrip("/")
-
-
-def top_names(body: list[ast.stmt]) -> set[str]:
-    """Names that a module has once it is imported."""
-    found = set()
-    for node in definitions(body):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            found.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.Assign):
-            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return found
 
 
 def text(node: ast.expr, values: dict[str, ast.expr]) -> str | None:

@@ -85,12 +85,11 @@ def facts(report: dict) -> list[tuple[str, str]]:
     expected = report.get("forecast")
     if expected:
         spare = rehearsal["time_limit_s"] - expected["seconds"]
-        seen = expected["from_images"]
-        text = f"{expected['images']} images: {{}} {expected['seconds']:.0f} s"
-        if expected["images"] > FEW_TIMES * seen:
-            text = text.format("roughly") + f"; the memory cannot be told from {seen}"
+        n, seen, seconds = expected["images"], expected["from_images"], f"{expected['seconds']:.0f} s"
+        if n > FEW_TIMES * seen:
+            text = f"{n} images: roughly {seconds}; the memory cannot be told from {seen}"
         else:
-            text = text.format("about") + f", {spare:.0f} s within the limit; {expected['memory_mb']:.0f} MB"
+            text = f"{n} images: about {seconds}, {spare:.0f} s within the limit; {expected['memory_mb']:.0f} MB"
         rows.append(("forecast", text))
     quota = report["quota"]
     text = f"{quota['bytes_per_upload'] / 1e6:.0f} MB an upload; {quota['uploads_that_fit']} fit into "
@@ -174,13 +173,14 @@ def scored(report: dict, images) -> list[str]:
     from grader.scoring_program.scoring import CLASS_HEAD, confusion_table, table
 
     matrix = np.array(report["confusion"])
-    parts = [
+    return [
         "<h2>Confusion matrix</h2>",
         confusion_table(matrix, report["classes"]),
         "<h2>Classes</h2>",
         table(classes(report), CLASS_HEAD),
+        f"<p class=soft>{other_scores(report)}</p>",
+        *mistaken(report, images),
     ]
-    return parts + [f"<p class=soft>{other_scores(report)}</p>", *mistaken(report, images)]
 
 
 def heading(report: dict) -> str:

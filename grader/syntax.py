@@ -1,7 +1,7 @@
-"""Syntax trees of foreign sources, and what can be told from them: what runs, what is imported, what a path comes to.
+"""Syntax trees of foreign sources, and what they tell: what runs, what is imported, what a path comes to.
 
-Functions that nothing calls and `if __name__ == "__main__"` count as not run. What is inside `try` with an `except` is
-taken for a fallback and left alone, too; the rehearsal runs it.
+Functions that nothing calls and `if __name__ == "__main__"` count as not run. So does the body of a `try`, since it may
+fail, unless it surely runs and every `except` raises again. The rehearsal runs it all.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import posixpath
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 IN_ZIP = "<zip>/"  # where __file__ is, while paths are worked out
 Nodes = list[tuple[ast.AST, bool]]  # what walk gives
@@ -29,25 +29,30 @@ def mentions(condition: ast.expr) -> set[str]:
     return {getattr(n, "id", getattr(n, "attr", None)) for n in ast.walk(condition)} - {None}
 
 
-def uncalled(tree: ast.Module) -> set[ast.AST]:
-    """Functions that neither the import nor Model nor anything they mention names, such as left-over training code."""
-    said: dict[ast.AST | None, set[str]] = {None: set()}  # names in each function, and outside of all
+def uncalled(trees: Iterable[ast.Module]) -> set[ast.AST]:
+    """Functions that neither an import nor Model nor anything they mention names, such as left-over training code.
+
+    trees: of all files that model.py reaches. Methods of Model are found by their names. Those of another class count
+    as run where the class is mentioned or decorated: Keras calls them by itself (call, build, get_config).
+    """
+    said: dict[ast.AST | None, set[str]] = {None: {"Model", "predict"}}  # names in each function, and outside of all
     by_name: dict[str, list[ast.AST]] = {}
-    todo: list[tuple[ast.AST, ast.AST | None]] = [(tree, None)]
+    todo: list[tuple[ast.AST, ast.AST | None, str]] = [(tree, None, "") for tree in trees]
     while todo:
-        node, owner = todo.pop()
+        node, owner, group = todo.pop()  # the function around the node; the name under which its methods are found
         if isinstance(node, (ast.Name, ast.Attribute)):
             said[owner].add(getattr(node, "id", getattr(node, "attr", "")))
-        elif isinstance(node, ast.ClassDef) and node.name != "Model":
-            # Keras calls the methods of a layer (call, build, get_config) by itself
-            said[None] |= {f.name for f in node.body if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef))}
+        elif isinstance(node, ast.alias) and node.asname:
+            said[owner].add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            owner, group = None, "Model" if node.decorator_list else node.name if node.name != "Model" else ""
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            by_name.setdefault(node.name, []).append(node)
-            todo += [(decorator, None) for decorator in node.decorator_list]
-            said[node], owner = set(), node
+            by_name.setdefault(group or node.name, []).append(node)
+            todo += [(decorator, None, "") for decorator in node.decorator_list]
+            said[node], owner, group = set(), node, ""
         if not is_main(node):
-            todo += [(child, None if isinstance(node, ast.ClassDef) else owner) for child in ast.iter_child_nodes(node)]
-    names = said[None] | {name for name in by_name if name == "predict" or name.startswith("__")}
+            todo += [(child, owner, group) for child in ast.iter_child_nodes(node)]
+    names = said[None] | {name for name in by_name if name.startswith("__")}
     while names:
         for function in by_name.pop(names.pop(), []):
             names |= said[function]
@@ -59,12 +64,36 @@ def is_main(node: ast.AST) -> bool:
 
 
 def unsure(node: ast.AST) -> str | None:
-    """The branch of an `if` that runs only where some file was found to be there, or never, as for TYPE_CHECKING."""
+    """The branch of an `if` that runs only where some file was found to be there, or never, as for TYPE_CHECKING.
+
+    Where the other branch ends the program, it has to run.
+    """
     if isinstance(node, ast.If) and dotted(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
         return "body"
     if isinstance(node, (ast.If, ast.IfExp)) and mentions(node.test) & {"exists", "isfile", "isdir", "is_file"}:
-        return "orelse" if isinstance(node.test, ast.UnaryOp) else "body"
+        doubted, other = ("orelse", "body") if isinstance(node.test, ast.UnaryOp) else ("body", "orelse")
+        return None if isinstance(node, ast.If) and gives_up(getattr(node, other)) else doubted
     return None
+
+
+def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
+    """Each `try` that a module, __init__ or predict comes to in any case and whose every `except` ends the program."""
+    if isinstance(node, ast.Module) or getattr(node, "name", "") in ("__init__", "predict"):
+        for part in getattr(node, "body", ()):
+            if isinstance(part, ast.Try) and all(gives_up(handler.body) for handler in part.handlers):
+                yield part
+            if isinstance(part, (ast.If, ast.For, ast.While, ast.With, ast.Try)) and any(
+                isinstance(inner, ast.Return) for inner in ast.walk(part)
+            ):
+                return
+
+
+def gives_up(body: list[ast.stmt]) -> bool:
+    """Whether a block ends by raising, by leaving the program, or not at all."""
+    last = body[-1] if body else None
+    left = called(last.value) if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) else ""
+    endless = isinstance(last, ast.While) and isinstance(last.test, ast.Constant)
+    return endless or isinstance(last, ast.Raise) or left in ("exit", "quit", "_exit", "abort")
 
 
 def asks_version(node: ast.AST) -> bool:
@@ -73,13 +102,14 @@ def asks_version(node: ast.AST) -> bool:
     return bool(asked) and any(name in ("hasattr", "find_spec") or "version" in name.lower() for name in asked)
 
 
-def walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
-    """Every node, and whether nothing will run it, or an `except` stands by in case it fails."""
-    todo, idle = [(tree, False)], uncalled(tree)
+def walk(tree: ast.Module, idle: set[ast.AST]) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node, and whether nothing will run it, or an `except` stands by in case it fails. idle: see uncalled."""
+    todo, strict = [(tree, False)], set()
     while todo:
         node, guarded = todo.pop()
         yield node, guarded
-        tried = "body" if isinstance(node, ast.Try) and node.handlers else None
+        strict.update(strict_tries(node))
+        tried = "body" if isinstance(node, ast.Try) and node.handlers and node not in strict else None
         guarded, doubted, asks = guarded or node in idle or is_main(node), unsure(node), asks_version(node)
         for field, value in ast.iter_fields(node):
             children = value if isinstance(value, list) else [value]
@@ -106,13 +136,15 @@ def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
 
 
 def set_backend(node: ast.AST) -> str | None:
-    """The package that a statement makes Keras import, by the environment variable KERAS_BACKEND, or None."""
+    """The package that a statement makes Keras or TensorFlow import, by an environment variable, or None."""
     pair = ()
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
         pair = (node.targets[0].slice, node.value)
     elif isinstance(node, ast.Call) and called(node) in ("setdefault", "putenv"):
         pair = node.args
     key, value = ([getattr(part, "value", None) for part in pair] + [None, None])[:2]
+    if key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true"):
+        return "tf_keras"
     return value if key == "KERAS_BACKEND" and isinstance(value, str) else None
 
 
@@ -162,12 +194,20 @@ def own_nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
 
 
 def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements at the level of the module, those under `if`, `try` and `with` too."""
-    for node in body:
+    """Statements at the level of the module, those under `if`, `try` and `with` too, where an import runs them."""
+    for node in (node for node in body if not is_main(node)):
         yield node
         if isinstance(node, (ast.If, ast.Try, ast.With, ast.ExceptHandler)):
             for field in ("body", "orelse", "finalbody", "handlers"):
                 yield from definitions(getattr(node, field, []))
+
+
+def gives(node: ast.stmt) -> set[str]:
+    """Names that a statement binds at its own level; "*" for those that cannot be told."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return {getattr(part, "name", getattr(part, "id", "")) for part in (node, *targets)}
 
 
 def required(node: ast.FunctionDef) -> list[str]:
@@ -182,18 +222,26 @@ def decorators(node: ast.FunctionDef) -> list[str]:
     return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list]
 
 
-def constants(nodes: Nodes) -> dict[str, ast.expr]:
-    """{name: expression} of variables, attributes of self and parameters that are given one value only."""
+def given_arguments(nodes: Nodes) -> set[str]:
+    """Last names of what is called with arguments; less Model, which the grader calls without."""
+    return {called(n) for n, _ in nodes if isinstance(n, ast.Call) and (n.args or n.keywords)} - {"Model"}
+
+
+def constants(nodes: Nodes, given: set[str]) -> dict[str, ast.expr]:
+    """{name: expression} of variables, attributes of self and parameters that are given one value only.
+
+    given: see given_arguments.
+    """
     values: dict[str, list[ast.expr]] = {}
-    given = {called(n) for n, _ in nodes if isinstance(n, ast.Call) and (n.args or n.keywords)}
+    classes = {inner: node.name for node, _ in nodes if isinstance(node, ast.ClassDef) for inner in node.body}
     for node, _ in nodes:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 values.setdefault(dotted(target), []).append(node.value)
         elif isinstance(node, (ast.FunctionDef, ast.Lambda)):
-            args = node.args.posonlyargs + node.args.args
+            args, name = node.args.posonlyargs + node.args.args, getattr(node, "name", None)
             defaults = [None] * (len(args) - len(node.args.defaults)) + list(node.args.defaults)
-            if getattr(node, "name", None) in given:  # its callers may give something else
+            if name in given or (name == "__init__" and classes.get(node) in given):  # its callers may give another one
                 defaults = [None] * len(args)
             for arg, default in zip(args, defaults, strict=True):
                 values.setdefault(arg.arg, []).append(default)
@@ -224,7 +272,7 @@ def work_out(node: ast.expr, values: dict[str, ast.expr], file: str, fuel: list[
         return text
     if isinstance(node, ast.Attribute) and node.attr == "parent":
         base = part(node.value)
-        return None if base is None else posixpath.dirname(base) or IN_ZIP
+        return None if base is None else above(base)
     if isinstance(node, ast.FormattedValue):
         return part(node.value) if node.conversion == -1 and node.format_spec is None else None
     if isinstance(node, ast.JoinedStr):
@@ -253,8 +301,13 @@ def call_out(node: ast.Call, part: Callable[[ast.expr], str | None]) -> str | No
         return joined(args, lambda parts: posixpath.join(*parts))
     if name in ("with_name", "joinpath") and isinstance(node.func, ast.Attribute):
         base = part(node.func.value)
-        return joined([base and posixpath.dirname(base) if name == "with_name" else base, *args],
+        return joined([base and above(base) if name == "with_name" else base, *args],
                       lambda parts: posixpath.join(*parts))  # fmt: skip
     if name in ("abspath", "realpath", "str", "fspath", "normpath", "expanduser"):
         return args[0]
-    return posixpath.dirname(args[0]) if name == "dirname" else None
+    return above(args[0]) if name == "dirname" else None
+
+
+def above(path: str) -> str:
+    """The folder that holds a file or folder; that of the zip's root is none of the zip's."""
+    return f"{path}/.." if path == IN_ZIP.rstrip("/") or path.endswith("..") else posixpath.dirname(path)

@@ -87,9 +87,8 @@ def judge_job(job: Job, name: str, limits: Limits) -> list[Finding]:
         "disk": ("LIM03", f"{limits.disk / MB:.0f}"),
         "processes": ("LIM04", limits.processes),
     }
-    stopped = job.stopped or ("memory" if job.exit_code == 137 else None)
     found = [finding("SAF01", name=path) for path in job.changed[:3]]
-    if stopped:
+    if stopped := job.stopped or ("memory" if job.exit_code == 137 else None):
         code, limit = passed[stopped]
         found.append(finding(code, job=name, limit=limit))
     return found
@@ -216,9 +215,10 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits, classes: 
 def forecast(probe: Job, n: int, job: Job, seen: int) -> dict:
     """Likely seconds and peak MB of a prediction job for `n` images, by straight lines; {} without measurements.
 
-    job: the prediction job, for `seen` images. What an image takes is told by its own numbers where it had more than
-    the probe ever had at once, else by the probe's call for twice as many images beside an equal call for once as many;
-    of the memory, less what a second call of the same takes more than the first, which is no growth.
+    job: the prediction job, which had `seen` images. If these are more than the probe's largest call had, an image
+    takes the mean of the job's time, and the memory by which job and probe differ. If not, the probe tells both: its
+    call with twice the images, less a call with the images once. A second equal call may take more memory than the
+    first; that is no growth and is subtracted.
     """
     try:
         seconds, memory, images = (probe.notes[key] for key in ("seconds", "memory", "images"))
@@ -244,15 +244,15 @@ def forecast(probe: Job, n: int, job: Job, seen: int) -> dict:
 
 def judge_forecast(expected: dict, limits: Limits, image: int = 0) -> list[Finding]:
     """Time and memory near or above the limits; image: bytes of one, where known."""
-    found = []
-    if expected and expected["seconds"] > 0.5 * limits.seconds:
-        seconds, limit = f"{expected['seconds']:.0f}", f"{limits.seconds:g}"
-        found.append(finding("LIM05", n=expected["images"], seconds=seconds, limit=limit))
-    if expected and expected["memory_mb"] > max(BEYOND, (limits.memory or 0) / MB):
-        found.append(finding("LIM07", n=expected["images"], total=f"{expected['memory_mb']:.0f}"))
-    elif expected and expected["memory_mb_per_image"] > max(GROWTH[0], GROWTH[1] * image / MB):
-        each, total = f"{expected['memory_mb_per_image']:.1f}", f"{expected['memory_mb']:.0f}"
-        found.append(finding("LIM06", each=each, total=total, n=expected["images"]))
+    if not expected:
+        return []
+    found, n, total = [], expected["images"], f"{expected['memory_mb']:.0f}"
+    if expected["seconds"] > 0.5 * limits.seconds:
+        found.append(finding("LIM05", n=n, seconds=f"{expected['seconds']:.0f}", limit=f"{limits.seconds:g}"))
+    if expected["memory_mb"] > max(BEYOND, (limits.memory or 0) / MB):
+        found.append(finding("LIM07", n=n, total=total))
+    elif expected["memory_mb_per_image"] > max(GROWTH[0], GROWTH[1] * image / MB):
+        found.append(finding("LIM06", each=f"{expected['memory_mb_per_image']:.1f}", total=total, n=n))
     return found
 
 

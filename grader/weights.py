@@ -40,14 +40,17 @@ def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: froze
         try:
             if not why and name.endswith((".h5", ".hdf5")):
                 why = broken(entry.head, entry.size)
-                if not why and code.loads(name):
+                if not why and (code.loads(name) or weights_of(name, code)):
                     with copied(file, name) as stream:
                         yield from check_h5(stream, name, code)
             elif not why and name.endswith(".keras"):
                 with copied(file, name) as stream:
                     yield from check_keras(stream, name, code)
             elif not why and code.calls & UNPICKLE and code.speaks_of(name):
-                yield from check_pickle(file, name, entry.head, known)
+                needs = needed(file, name, entry.head)
+                yield from (finding("KER09", file=name, name=module) for module in sorted(needs - known))
+                if needs and name in code.arrays:
+                    why = "it holds Python's objects, which np.load takes only with allow_pickle=True"
         except ZIP_ERRORS as error:
             why = str(error) or type(error).__name__
         if why:
@@ -136,6 +139,8 @@ def check_h5(stream: io.IOBase, name: str, code: Code) -> Iterator[Finding]:
     import h5py
 
     with h5py.File(stream, "r") as file:
+        how = misnamed(file, name)
+        yield from (not_loadable(load, name, how) for load in weights_of(name, code) if how)
         said = {key: as_text(file.attrs.get(key)) for key in ("keras_version", "model_config", "training_config")}
     loads = code.loads(name)
     if not said["model_config"]:
@@ -148,13 +153,29 @@ def check_h5(stream: io.IOBase, name: str, code: Code) -> Iterator[Finding]:
     yield from keras_files.check_model(name, config, compiled, code, loads, legacy=True)
 
 
+def weights_of(name: str, code: Code) -> list[Load]:
+    """The calls of load_weights that open this file of the zip."""
+    return [load for load in code.weights if load.path and name_in_zip(load.path) == name]
+
+
+def misnamed(file, name: str) -> str:
+    """Why load_weights, which goes by the name of an .h5 file, would not read this one; "" where it would."""
+    older = "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
+    if older and name.endswith(".weights.h5"):
+        return "whose weights Keras 2 wrote, or a whole model: its name must not end in .weights.h5"
+    newer = not older and ("layers" in file or "_layer_checkpoint_dependencies" in file)
+    return (
+        "whose weights Keras 3 wrote: its name must end in .weights.h5" if newer and name[-11:] != ".weights.h5" else ""
+    )
+
+
 def as_text(value) -> str:
     """An attribute's text; "" where it holds none."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value if isinstance(value, str) else ""
 
 
-def check_pickle(file: zipfile.ZipFile, name: str, head: bytes, known: frozenset[str]) -> Iterator[Finding]:
-    """Modules that a file's pickles need: a pickle, a packed one, or arrays of objects in .npy and .npz files."""
+def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
+    """Packages that a file's pickles need: a pickle, a packed one, or arrays of objects in .npy and .npz files."""
     opened = next((way for magic, way in PACKED.items() if head.startswith(magic)), None)
     if name.endswith(".npz"):
         with copied(file, name) as stream, zipfile.ZipFile(stream) as arrays:
@@ -164,13 +185,17 @@ def check_pickle(file: zipfile.ZipFile, name: str, head: bytes, known: frozenset
             array = head.startswith(b"\x93NUMPY")
             needs = pickles.modules_of_array(stream) if array else pickles.modules(opened(stream) if opened else stream)
     else:
-        return
-    roots = {module.split(".")[0] for module in needs}
-    yield from (finding("KER09", file=name, name=module) for module in sorted(roots - known))
+        needs = set()
+    return {module.split(".")[0] for module in needs}
 
 
 def check_loads(names: set[str], code: Code) -> Iterator[Finding]:
-    """Calls of load_model on what Keras 3 does not load: a SavedModel folder, another ending."""
+    """Calls on what Keras 3 does not load: a SavedModel folder, a TensorFlow checkpoint, another ending."""
+    other = "which ends neither in .keras nor in .h5"
+    for load in code.weights:
+        if load.path and not load.path.endswith(MODELS):
+            path = name_in_zip(load.path)
+            yield not_loadable(load, path, "a TensorFlow checkpoint" if f"{path}.index" in names else other)
     saved = {posixpath.dirname(name) for name in names if posixpath.basename(name) == "saved_model.pb"}
     for load in code.models:
         path = load.path and name_in_zip(load.path)
@@ -178,13 +203,13 @@ def check_loads(names: set[str], code: Code) -> Iterator[Finding]:
         if path in saved or (load.path is None and saved and not any(name.endswith(MODELS) for name in names)):
             how = "a SavedModel folder"
         elif path in names and not path.endswith(MODELS):
-            how = "which ends neither in .keras nor in .h5"
+            how = other
         if how:
             yield not_loadable(load, path or sorted(saved)[0], how)
 
 
 def not_loadable(load: Load, path: str, how: str) -> Finding:
-    return finding("KER08", file=load.file, at=f" line {load.line}", name=path, how=how)
+    return finding("KER08", file=load.file, at=f" line {load.line}", call=load.call, name=path, how=how)
 
 
 def check_manifest(entries: dict) -> Iterator[Finding]:

@@ -32,7 +32,7 @@ SAMPLES = {
     "equation": "ab,bc->ac", "output_shape": [2], "mode": "int8", "source_name": "float32",
 }  # fmt: skip
 OLDER = ("decay", "is_legacy_optimizer", "jit_compile", "input_shape", "batch_input_shape", "input_dim", "ragged", "lr",
-         "implementation", "time_major", "weights", "fn", "input_length", "epsilon")  # fmt: skip
+         "implementation", "time_major", "weights", "fn", "input_length", "epsilon", "alpha")  # fmt: skip
 MORE = {
     "InputLayer": {"batch_shape": [None, 2]}, "Activation": {"activation": "relu"}, "BatchNormalization": {"axis": 1},
     "UnitNormalization": {"axis": 1}, "Resizing": {"height": 8, "width": 8}, "Lambda": {"function": len},
@@ -70,7 +70,7 @@ def arguments(cls: type) -> str | None:
         config = None
     if config is None or not accepts(cls, config) or accepts(cls, {**config, "no_such_argument": 1}):
         return None
-    names |= set(config) | {old for old in OLDER if accepts(cls, {**config, old: None})}
+    names |= set(config) | {old for old in OLDER if accepts(cls, {**config, old: 0.1 if old == "alpha" else None})}
     return " ".join(sorted(names - {"self"}))
 
 
