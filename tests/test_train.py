@@ -262,7 +262,7 @@ def test_refusals(toy, whole, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds no run that could be resumed"):
         run(tmp_path / "bare", resume=True)
     assert history_of(tmp_path / "bare") == history_of(whole)
-    with pytest.raises(ValueError, match="no cells"):
+    with pytest.raises(ValueError, match="none is left to validate on"):
         run(tmp_path / "new", limit=10)
     state = json.loads((whole / "checkpoint-004" / "state.json").read_text())
     state["history"].pop()  # not finished, and begun when the audit kept other cells
