@@ -161,12 +161,11 @@ def weights_of(name: str, code: Code) -> list[Load]:
 def misnamed(file, name: str) -> str:
     """Why load_weights, which goes by the name of an .h5 file, would not read this one; "" where it would."""
     older = "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
-    if older and name.endswith(".weights.h5"):
-        return "whose weights Keras 2 wrote, or a whole model: its name must not end in .weights.h5"
     newer = not older and ("layers" in file or "_layer_checkpoint_dependencies" in file)
-    return (
-        "whose weights Keras 3 wrote: its name must end in .weights.h5" if newer and name[-11:] != ".weights.h5" else ""
-    )
+    ending = name.endswith(".weights.h5")
+    if older and ending:
+        return "whose weights Keras 2 wrote, or a whole model: its name must not end in .weights.h5"
+    return "whose weights Keras 3 wrote: its name must end in .weights.h5" if newer and not ending else ""
 
 
 def as_text(value) -> str:
