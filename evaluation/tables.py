@@ -7,7 +7,7 @@ python -m evaluation tables --check    exit status 1 if that would change anythi
 import argparse
 import re
 
-from evaluation import benchmark, calibrate, card, cards, compare, laboratory, ledger, markdown, unforeseen
+from evaluation import benchmark, calibrate, card, cards, compare, laboratory, ledger, markdown, setup, unforeseen
 from evaluation.calibrate import with_interval
 from evaluation.markdown import percent
 from training.files import ROOT, write_text
@@ -70,6 +70,8 @@ def audit(b: dict) -> str:
 
 
 BLOCKS = {
+    "setup": lambda: setup.commands(load("setup")),
+    "trial": lambda: setup.trial(load("setup")),
     "report": lambda: report(load("report")),
     "headline": lambda: headline(load("card")["summary"], load("benchmark")),
     "summary": lambda: card.short(load("card")["summary"]),
