@@ -37,6 +37,27 @@ def test_a_batch_in_four_steps_is_the_batch_at_once():
     assert not np.allclose(start, once, atol=1e-3) and np.allclose(once, four, atol=1e-4)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused kernel is TensorFlow's")
+@pytest.mark.parametrize("options, trainable", [({}, False), ({"scale": False}, True), ({"center": False}, True)])
+def test_fused_batch_norm_learns_and_answers_as_keras_does(options, trainable):
+    image = keras.Input((8, 8, 3))
+    norm = keras.layers.BatchNormalization(**options, trainable=trainable)
+    x = keras.layers.GlobalAveragePooling2D()(norm(keras.layers.Conv2D(4, 3)(image)))
+    plain = keras.Model(image, keras.layers.Dense(8, activation="softmax", name="head")(keras.layers.Dropout(0.0)(x)))
+    fused = keras.models.clone_model(plain)
+    fused.set_weights(plain.get_weights())
+    optimization.fuse_batch_norm(fused)
+    images = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3)).astype(np.float32)
+    for model in (plain, fused):
+        model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
+        model.fit(images, np.eye(8, dtype=np.float32)[:4], epochs=3, verbose=0)
+    for expected, found in zip(plain.get_weights(), fused.get_weights(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    moved = norm.moving_mean.numpy().any(), not np.allclose(norm.moving_variance, 1)
+    assert moved == (trainable, trainable)
+    np.testing.assert_allclose(fused.predict(images, verbose=0), plain.predict(images, verbose=0), atol=1e-5)
+
+
 def test_a_step_is_traced_once():
     made, traced = network(), []
     optimization.compile_for(made, RECIPE, "head", 2)

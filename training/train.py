@@ -27,7 +27,7 @@ import model
 from training import augment, clean, data, ensemble, networks, shell
 from training.batches import Batches, policy_of
 from training.files import ROOT, write_json
-from training.optimization import Average, check_memory, compile_for, freeze, hasten_batch_norm, reseed
+from training.optimization import Average, check_memory, compile_for, freeze, fuse_batch_norm, hasten_batch_norm, reseed
 from training.provenance import find_checkpoint, provenance, save_half
 from training.recipes import RECIPES, Recipe
 from training.scores import fit_temperature, score
@@ -142,6 +142,7 @@ class Run:
         self.shipped = networks.build(recipe.network, dropout=recipe.dropout, pixels=pixels)
         if recipe.weights == "none":
             hasten_batch_norm(self.network)
+        fuse_batch_norm(self.network)
         freeze(self.network, recipe, stage)
         check_memory(self.network, self.batches.size)
         same = self.stage(epoch - 1)[0] == stage  # else the weights alone are taken up: the optimizer starts anew
