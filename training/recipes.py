@@ -54,8 +54,8 @@ def ours() -> Recipe:
     The pictures grow from 64 over 96 to 112 pixels (progressive resizing, Tan & Le 2021) under one cosine.
     """
     return Recipe(
-        policy="ours", mixup=0.15, cutmix=0.25, epochs=76, sizes=((0, 64), (0.5, 96), (0.92, 112)), batch_size=64,
-        learning_rate=8e-4, warmup_epochs=2.0, views=4,
+        policy="ours", mixup=0.15, cutmix=0.25, epochs=104, sizes=((0, 64), (0.2, 96), (0.6, 112)), batch_size=64,
+        learning_rate=8e-4, warmup_epochs=2.0, validation=0.02, views=4,
     )  # fmt: skip
 
 
