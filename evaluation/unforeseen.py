@@ -22,7 +22,6 @@ from training import data, shell
 from training.augment import pixel_grid, to_uint8
 from training.files import write_json
 
-
 X, Y = pixel_grid((96, 96))  # of every pixel, read-only
 
 

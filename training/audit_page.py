@@ -44,11 +44,10 @@ def page(cells: Cells, result, name: str, most: int = 200) -> str:
     from model import STYLE
 
     counts = [[key.replace("_", " "), f"{number:,}"] for key, number in result.counts().items()]
-    parts = [table(("", "pictures"), counts), "<h2>Classes</h2>"]
-    parts += [classes_table(cells.labels, cells.labels[result.kept])]
+    classes = classes_table(cells.labels, cells.labels[result.kept])
+    parts = [table(("", "pictures"), counts), "<h2>Classes</h2>", classes]
     for reason in SECTIONS:
-        records = [record for record in result.removed if record["reason"] == reason]
-        if records:
+        if records := [record for record in result.removed if record["reason"] == reason]:
             parts += section(cells, result.groups, reason, records, most)
     figures = [
         figure((cells.images[s["index"]], f"row {s['index']}", f"labelled <b>{CLASSES[s['label']]}</b>, rather "

@@ -18,9 +18,7 @@ import numpy as np
 Operation = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
+# --- helpers
 def to_uint8(values: np.ndarray) -> np.ndarray:
     """Round to the nearest integer and clip to 0-255."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
@@ -91,9 +89,7 @@ def smooth_field(image: np.ndarray, knots: int, rng: np.random.Generator) -> np.
     return cv2.resize(grid, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
 
 
-# --- geometry --------------------------------------------------------------------------------------------------------
-
-
+# --- geometry
 def flip_turn(image, strength, rng):
     """One of the eight flips and quarter turns of a square, with odds `strength` of being drawn at all."""
     if rng.random() >= strength:
@@ -128,8 +124,7 @@ def elastic(image, strength, rng):
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, **any_border(image, rng))
 
 
-# --- tone and colour -------------------------------------------------------------------------------------------------
-
+# --- tone and colour
 LEVELS = np.arange(256, dtype=np.float32)
 
 
@@ -305,9 +300,7 @@ def veil(image, strength, rng):
     return to_uint8(image + share * (any_colour(image, rng).astype(np.float32) - image))
 
 
-# --- focus, sampling, noise ------------------------------------------------------------------------------------------
-
-
+# --- focus, sampling, noise
 def gaussian_blur(image, strength, rng):
     """Gaussian blur, sigma up to 3 pixels."""
     sigma = rng.uniform(0, 3 * strength)
@@ -325,9 +318,8 @@ def motion_blur(image, strength, rng):
     if length < 1:
         return image.copy()
     radius, angle = int(np.ceil(length / 2)), rng.uniform(0, np.pi)
-    end = np.array([np.cos(angle), np.sin(angle)]) * length / 2
-    points = [tuple(int(v) for v in np.rint((radius + sign * end) * 16)) for sign in (-1, 1)]
-    kernel = np.zeros((2 * radius + 1,) * 2, np.float32)
+    end, kernel = np.array([np.cos(angle), np.sin(angle)]) * length / 2, np.zeros((2 * radius + 1,) * 2, np.float32)
+    points = [np.rint((radius + sign * end) * 16).astype(int).tolist() for sign in (-1, 1)]
     cv2.line(kernel, *points, 1.0, 1, cv2.LINE_8, 4)
     return convolve(image, kernel)
 
@@ -401,11 +393,10 @@ INTERPOLATIONS = [cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTE
 
 def pixelate(image, strength, rng):
     """Shrink by up to 4 and enlarge again, each with an interpolation of its own."""
-    h, w = image.shape[:2]
-    factor = 1 + rng.uniform(0, 3 * strength)
+    size, factor = image.shape[1::-1], 1 + rng.uniform(0, 3 * strength)
     down, up = rng.choice(INTERPOLATIONS, 2)
-    small = cv2.resize(image, (max(1, round(w / factor)), max(1, round(h / factor))), interpolation=int(down))
-    return cv2.resize(small, (w, h), interpolation=int(up)) if factor > 1 else image.copy()
+    small = cv2.resize(image, [round(side / factor) for side in size], interpolation=int(down))
+    return cv2.resize(small, size, interpolation=int(up))
 
 
 def jpeg(image, strength, rng):
@@ -484,9 +475,7 @@ def pattern(image, strength, rng):
     return to_uint8(image + field * np.float32(rng.uniform(0, 50 * strength) / max(field.std(), 1e-3)))
 
 
-# --- occlusion -------------------------------------------------------------------------------------------------------
-
-
+# --- occlusion
 def cutout(image, strength, rng):
     """Fill one to three rectangles, each up to 0.6 of the side, with a colour or noise (DeVries & Taylor 2017)."""
     image = image.copy()
@@ -497,10 +486,8 @@ def cutout(image, strength, rng):
     for _ in range(count):
         dy, dx = (rng.uniform(0.05, 0.6, 2) * strength * (h, w) / np.sqrt(count)).astype(int) + 1
         top, left = rng.integers(0, h - dy + 1), rng.integers(0, w - dx + 1)
-        noise = rng.random() < 0.2
-        image[top : top + dy, left : left + dx] = (
-            rng.integers(0, 256, (dy, dx, 3)) if noise else to_uint8(any_colour(image, rng))
-        )
+        fill = rng.integers(0, 256, (dy, dx, 3)) if rng.random() < 0.2 else to_uint8(any_colour(image, rng))
+        image[top : top + dy, left : left + dx] = fill
     return image
 
 
@@ -526,8 +513,8 @@ def blots(image, strength, rng):
     side = image.shape[0]
     count, mask = int(rng.integers(1, 6)), np.zeros(image.shape[:2], np.float32)
     for _ in range(count):
-        centre = tuple(int(v) for v in rng.integers(0, side, 2))
-        axes = tuple(1 + int(v) for v in rng.uniform(0.02, 0.3, 2) * strength * side / np.sqrt(count))
+        centre = rng.integers(0, side, 2).tolist()
+        axes = [1 + int(v) for v in rng.uniform(0.02, 0.3, 2) * strength * side / np.sqrt(count)]
         filled = -1 if rng.random() < 0.7 else int(rng.integers(1, 4))
         cv2.ellipse(mask, centre, axes, rng.uniform(0, 180), 0, 360, rng.uniform(0.3, 1), filled, cv2.LINE_AA)
     mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.3, 3))[..., None]
@@ -559,7 +546,7 @@ def drop_lines(image, strength, rng):
     return np.ascontiguousarray(image.transpose(1, 0, 2)) if turned else image
 
 
-# --- RandAugment and AutoAugment as their papers have them -----------------------------------------------------------
+# --- RandAugment and AutoAugment as their papers have them
 # Cubuk et al. 2020 (arXiv:1909.13719), in its ranges: strength s = 1 is the paper's magnitude 10. Unlike those above,
 # these operations take the strength as it is, only its sign is drawn, and what moves in from outside is black.
 
@@ -613,7 +600,7 @@ def autoaugment(image, strength, rng):
     return image
 
 
-# --- what the reports used: Keras's rotations and shifts, RandAugment and AugMix as KerasCV 0.9 has them -------------
+# --- what the reports used: Keras's rotations and shifts, RandAugment and AugMix as KerasCV 0.9 has them
 # KerasCV's magnitude 0.3 is not the paper's 3 of 10. What moves in from outside is reflected.
 
 REFLECT = {"borderMode": cv2.BORDER_REFLECT}
@@ -688,9 +675,7 @@ def keras_augmix(image, strength, rng):
     return cv2.addWeighted(image, keep, mixture, 1 - keep, 0, dtype=cv2.CV_8U)
 
 
-# --- policies --------------------------------------------------------------------------------------------------------
-
-
+# --- policies
 @dataclass(frozen=True)
 class Layer:
     """With odds `odds`, one of `operations` at a strength drawn uniformly from (`low`, `strength`]."""

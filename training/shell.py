@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 
@@ -31,18 +32,14 @@ def new_file(text: str) -> Path:
     return path
 
 
-def count(text: str) -> int:
+def count(text: str, least: int = 0) -> int:
     """The type of an option that counts something, or nothing."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"give a whole number from 0 on, not {text}")
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"give a whole number {'above 0' if least else 'from 0 on'}, not {text}")
     return int(text)
 
 
-def positive(text: str) -> int:
-    """The type of an option that counts something."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"give a whole number above 0, not {text}")
-    return int(text)
+positive = partial(count, least=1)  # of one that counts something
 
 
 def in_words(error: Exception) -> str:
