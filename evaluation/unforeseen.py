@@ -3,10 +3,9 @@
     python -m evaluation unforeseen runs/ours
     python -m evaluation unforeseen weights runs/before --json results/unforeseen.json       and the gain over before
 
-The report card's corruptions come in families that augmentation knows, too, if in other forms. No operation of
-training.augment makes pictures like these, but some have relatives there: `webp` in JPEG, `halftone` in dither,
-`palette` in posterize, `painting` in flatten and outline, `double_exposure` in MixUp, and `other_laboratory` is several
-kinds at once (stain, lamp, focus, sampling, noise). They must stay out of training, or they say nothing any more. Each
+No operation of training.augment makes pictures like these, and they must stay out of training. Some have relatives
+there: `webp` in JPEG, `halftone` in dither, `palette` in posterize, `painting` in flatten and outline,
+`double_exposure` in MixUp, and `other_laboratory` is several kinds at once (stain, lamp, focus, sampling, noise). Each
 takes (image uint8 (96, 96, 3) RGB, rng) and returns the same shape.
 """
 

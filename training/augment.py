@@ -536,14 +536,14 @@ def scratches(image, strength, rng):
 
 def drop_lines(image, strength, rng):
     """Up to 0.45 of the rows, or of the columns, filled with a colour or moved along: a bad sensor, interlacing."""
-    turned = rng.random() < 0.5
-    image = np.ascontiguousarray(image.transpose(1, 0, 2)) if turned else image.copy()
-    gone = rng.random(image.shape[0]) < rng.uniform(0, 0.45 * strength)
+    image = image.copy()
+    lines = image.transpose(1, 0, 2) if rng.random() < 0.5 else image
+    gone = rng.random(len(lines)) < rng.uniform(0, 0.45 * strength)
     if rng.random() < 0.5:
-        image[gone] = to_uint8(any_colour(image, rng))
+        lines[gone] = to_uint8(any_colour(lines, rng))
     else:
-        image[gone] = np.roll(image[gone], 1 + int(rng.uniform(0, 8 * strength)), axis=1)
-    return np.ascontiguousarray(image.transpose(1, 0, 2)) if turned else image
+        lines[gone] = np.roll(lines[gone], 1 + int(rng.uniform(0, 8 * strength)), axis=1)
+    return image
 
 
 # --- RandAugment and AutoAugment as their papers have them

@@ -153,7 +153,7 @@ def copies(images: np.ndarray) -> Copies:
 
     A candidate is among the three most similar thumbnails before it (16x16, local contrast, under the eight flips and
     turns). It is confirmed if the details of the two pictures (Gaussians of 1 and 3 pixels, subtracted) correlate at
-    SAME or more when one is slid over the other by a few pixels. Brightness and contrast cancel out in both steps.
+    SAME or more when one is slid over the other by a few pixels.
     """
     seen: dict[bytes, int] = {}
     digests = (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)

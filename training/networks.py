@@ -5,8 +5,7 @@
 
 Every network takes float32 images (n, 96, 96, 3) in 0-255, as `model.preprocess` gives them, and returns softmax
 probabilities (n, 8) float32. Resizing to a network's own size and the scaling it was pretrained with are layers of the
-graph. LionIA and Spritzers, whose reports this project implements, name their own CNNs but not every number in them;
-"as far as stated" marks where a usual value fills in.
+graph. "As far as stated" marks where a usual value fills in what the reports of LionIA and Spritzers do not say.
 
 A submission whose network is built here carries this very file: it needs `model.py` and what Keras itself needs.
 """
@@ -111,10 +110,8 @@ def simple_cnn(x):
 
 
 def half_vgg(x):
-    """Spritzers' modified VGG: VGG16 with half the filters and smaller dense layers (512 for 4096, as far as stated).
-
-    He initialisation, without which thirteen convolutions in a row do not start to learn (He et al. 2015).
-    """
+    """Spritzers' modified VGG: VGG16 with half the filters and smaller dense layers (512 for 4096, as far as stated);
+    He initialisation, without which thirteen convolutions in a row do not start to learn (He et al. 2015)."""
     x = layers.Flatten()(convolved(x, ((32, 2), (64, 2), (128, 3), (256, 3), (256, 3)), "he_normal"))
     for _ in range(2):
         x = layers.Dense(512, activation="relu", kernel_initializer="he_normal")(x)
@@ -122,20 +119,15 @@ def half_vgg(x):
 
 
 def vit(x, patch: int = 8, width: int = 192, depth: int = 6):
-    """A vision transformer (Dosovitskiy et al. 2021): width and heads of DeiT-Ti (Touvron et al. 2021), half its depth.
-
-    Patches of 8x8 pixels, learned positions, pre-norm blocks, and the average of all patches in place of a class token
-    (Beyer, Zhai & Kolesnikov 2022).
-    """
+    """A vision transformer (Dosovitskiy et al. 2021): width and heads of DeiT-Ti (Touvron et al. 2021), half its depth,
+    and the average of all patches in place of a class token (Beyer, Zhai & Kolesnikov 2022)."""
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
     return encode(layers.Conv2D(width, patch, strides=patch)(x), depth)
 
 
 def hybrid(x, width: int = 192, depth: int = 5):
-    """A transformer behind a convolutional stem, which takes the place of patches and of one block (Xiao et al. 2021).
-
-    Three convolutions of stride 2 and one of 1x1: 12x12 tokens of a 96-pixel image, as many as `vit` has.
-    """
+    """A transformer behind a convolutional stem, which takes the place of patches and of one block (Xiao et al. 2021);
+    12x12 tokens of a 96-pixel image, as many as `vit` has."""
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
     for filters in (width // 4, width // 2, width):
         x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
@@ -242,12 +234,9 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
 
 # --- looking at a network
 def backbone_layers(network) -> list:
-    """The backbone's layers in graph order, as Keras's own `base_model.layers` holds them.
-
-    The input is the first; then, in EfficientNetB4, come two rescalings and a normalisation. A model inside, such as
-    ConvNeXt's stem, is one layer. Not counted is what is put around the backbone: resizing and scaling that Keras
-    leaves to the caller, an added layer, dropout and head.
-    """
+    """The backbone's layers in graph order, as Keras's own `base_model.layers` holds them: the input is the first, a
+    model inside is one. Not counted is what is put around the backbone: resizing and scaling that Keras leaves to the
+    caller, an added layer, dropout and head."""
     if network.layers[-1].name != "head":
         raise ValueError("the network does not end in dropout and head: take one of training.networks.build")
     inner = [layer for layer in network.layers[:-2] if layer.name not in ("scaling", "added")]
@@ -255,11 +244,8 @@ def backbone_layers(network) -> list:
 
 
 def flops(network) -> int:
-    """Floating-point operations for one image: two for every multiply-add.
-
-    Counted: the products of convolutions, depthwise convolutions and dense layers, and attention with its two matrix
-    products. Not counted: biases, normalisation, activations, pooling, resizing.
-    """
+    """Floating-point operations for one image: two for every multiply-add of convolutions, dense layers and attention.
+    Not counted: biases, normalisation, activations, pooling, resizing."""
     total = 0
     for layer in network.layers:
         if isinstance(layer, keras.Model):
