@@ -21,7 +21,7 @@ from training import data, shell
 from training.augment import pixel_grid, to_uint8
 from training.files import write_json
 
-X, Y = pixel_grid((96, 96))  # of every pixel, read-only
+X, Y = pixel_grid((96, 96))  # of every pixel
 
 
 def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:

@@ -76,10 +76,8 @@ def turn(angle: float, dx: float = 0.0, dy: float = 0.0) -> list:
 
 @cache
 def pixel_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of every pixel of an image of this shape (h, w, ...): x and y, each (h, w) float32, read-only."""
+    """Coordinates of every pixel of an image of this shape (h, w, ...): x and y, each (h, w) float32, not to change."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    for grid in (x, y):
-        grid.flags.writeable = False
     return x, y
 
 
