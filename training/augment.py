@@ -30,9 +30,8 @@ def blend(image: np.ndarray, other: np.ndarray, weight: float) -> np.ndarray:
 
 
 def look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Map each value through a table: (256,) for all channels, (256, 3) for each its own."""
-    table = to_uint8(table)
-    return cv2.LUT(image, table if table.ndim == 1 else table[None])
+    """Map each value through a table: (256, 1) for all channels, (256, 3) for each its own."""
+    return cv2.LUT(image, to_uint8(table)[None])
 
 
 def signed(strength: float, rng: np.random.Generator) -> float:
@@ -123,7 +122,7 @@ def elastic(image, strength, rng):
 
 
 # --- tone and colour
-LEVELS = np.arange(256, dtype=np.float32)
+LEVELS = np.arange(256, dtype=np.float32)[:, None]
 
 
 def brightness(image, strength, rng):
@@ -135,8 +134,7 @@ def brightness(image, strength, rng):
 
 def stretch(image: np.ndarray, mean: float | np.ndarray, factor: float) -> np.ndarray:
     """Multiply the distance to a mean, a number or each channel's own, by a factor."""
-    levels = LEVELS[:, None] if np.ndim(mean) else LEVELS
-    return look_up(image, mean + (levels - mean) * factor)
+    return look_up(image, mean + (LEVELS - mean) * factor)
 
 
 def contrast(image, strength, rng):
@@ -154,13 +152,13 @@ def tone_curve(image, strength, rng):
     channels = int(rng.choice([1, 3]))
     bend = rng.uniform(-1, 1, (int(rng.integers(3, 7)), channels))
     bend = cv2.resize(bend, (channels, 256), interpolation=cv2.INTER_CUBIC)
-    return look_up(image, (LEVELS[:, None] + 110 * strength * bend).repeat(3 // channels, axis=1))
+    return look_up(image, LEVELS + 110 * strength * bend)
 
 
 def autocontrast(image, strength, rng):
     """Stretch each channel to the full range; blended in by strength."""
     low, high = np.array([(c.min(), c.max()) for c in cv2.split(image)], np.float32).T
-    return blend(image, look_up(image, (LEVELS[:, None] - low) * 255 / np.maximum(high - low, 1)), strength)
+    return blend(image, look_up(image, (LEVELS - low) * 255 / np.maximum(high - low, 1)), strength)
 
 
 def equalize(image, strength, rng):
@@ -238,12 +236,12 @@ def grey(image, strength, rng):
 
 def channel_shift(image, strength, rng):
     """Add up to +-100 to each channel."""
-    return look_up(image, LEVELS[:, None] + 100 * rng.uniform(-strength, strength, 3))
+    return look_up(image, LEVELS + 100 * rng.uniform(-strength, strength, 3))
 
 
 def channel_gain(image, strength, rng):
     """Multiply each channel by e^+-0.6: white balance, lamp colour."""
-    return look_up(image, LEVELS[:, None] * np.exp(0.6 * rng.uniform(-strength, strength, 3)))
+    return look_up(image, LEVELS * np.exp(0.6 * rng.uniform(-strength, strength, 3)))
 
 
 def channel_shuffle(image, strength, rng):
@@ -253,7 +251,7 @@ def channel_shuffle(image, strength, rng):
 
 def stain(image, strength, rng):
     """Stain jitter: mix, scale and shift the channels' optical density, for any dye (after Tellez et al. 2018)."""
-    density = cv2.LUT(image, -np.log((LEVELS + 1) / 256))  # in natural units, which mixing and scaling do not mind
+    density = cv2.LUT(image, -np.log((LEVELS[None] + 1) / 256))  # in natural units, which mixing and scaling do not mind
     matrix = np.diag(np.exp(0.5 * rng.uniform(-strength, strength, 3))) + 0.2 * rng.uniform(-strength, strength, (3, 3))
     shift = 0.15 * np.log(10) * rng.uniform(-strength, strength, (3, 1))
     return to_uint8(256 * cv2.exp(cv2.transform(density, -np.hstack([matrix, shift]))) - 1)
@@ -265,7 +263,7 @@ def restain(image, strength, rng):
     low, light = 110 * strength * rng.random(3), 255 - 110 * strength * rng.random(3)
     bend, keep = np.exp(0.7 * rng.uniform(-strength, strength, 3)), 1 + strength * rng.uniform(-1, 0.5)
     luma = cv2.transform(image, LUMA[:1])
-    mapped = cv2.LUT(cv2.merge([luma] * 3), (low + (light - low) * (LEVELS[:, None] / 255) ** bend)[None])
+    mapped = cv2.LUT(cv2.merge([luma] * 3), (low + (light - low) * (LEVELS / 255) ** bend)[None])
     return to_uint8(mapped + keep * (image - luma[..., None].astype(np.float32)))
 
 
