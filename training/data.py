@@ -90,11 +90,10 @@ def _as_labels(labels: np.ndarray, n: int, path: Path) -> np.ndarray:
         return labels.argmax(1).astype(np.int64)
     if labels.shape not in ((n,), (n, 1)):
         raise ValueError(f"{path}: labels are {labels.shape}, expected ({n},) or ({n}, 1), one for each of {n} images")
-    labels = labels.reshape(n)
-    if labels.dtype.kind not in "iuf" or not np.isin(labels, range(len(CLASSES))).all():
-        wrong = [value for value in np.unique(labels).tolist() if value not in range(len(CLASSES))]
+    wrong = np.setdiff1d(labels, range(len(CLASSES)))
+    if labels.dtype.kind not in "iuf" or len(wrong):
         raise ValueError(f"{path}: labels must be integers in 0-7; found {', '.join(map(str, wrong[:5]))}")
-    return labels.astype(np.int64)
+    return labels.reshape(n).astype(np.int64)
 
 
 def _as_images(images: np.ndarray, path: Path) -> np.ndarray:
