@@ -42,14 +42,6 @@ def count(text: str, least: int = 0) -> int:
 positive = partial(count, least=1)  # of one that counts something
 
 
-def in_words(error: Exception) -> str:
-    """The message of an error, of files in plain words."""
-    if isinstance(error, OSError) and error.filename:
-        missing = isinstance(error, FileNotFoundError)
-        return f"{error.filename} is not there: check the path" if missing else f"{error.filename}: {error.strerror}"
-    return str(error)
-
-
 @contextmanager
 def plain_errors(stopped: str = "stopped"):
     """Ends the program with status 1 and one line where input, disk or a missing package stop it, or Ctrl-C.
@@ -58,7 +50,10 @@ def plain_errors(stopped: str = "stopped"):
     """
     try:
         yield
+    except FileNotFoundError as error:
+        sys.exit(f"error: {f'{error.filename} is not there: check the path' if error.filename else error}")
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {in_words(error)}")
+        named = isinstance(error, OSError) and error.filename
+        sys.exit(f"error: {f'{error.filename}: {error.strerror}' if named else error}")
     except KeyboardInterrupt:
         sys.exit(stopped)
