@@ -209,20 +209,20 @@ def text(calibration: dict) -> str:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cards", type=Path, nargs="+", help="cards of re-trained systems, RECIPE.json")
-    parser.add_argument(
-        "--json", type=Path, default=PATH, metavar="OUT", help="file to write (default: results/calibration.json)"
-    )
+    add = parser.add_argument
+    add("cards", type=Path, nargs="+", help="cards of re-trained systems, RECIPE.json")
+    add("--json", type=Path, default=PATH, metavar="OUT", help="file to write (default: results/calibration.json)")
 
 
 def run(args: argparse.Namespace) -> None:
-    unknown = [path for path in args.cards if path.stem not in KNOWN]
-    for path in unknown:
-        print(f"{path} left out: no hidden score is known of '{path.stem}'")
-    paths = [path for path in args.cards if path not in unknown]
-    found = {path.stem: cards.read_card(path) for path in paths}
-    if len(found) < len(paths):
-        raise ValueError("two cards are of one system; give one of each")
+    found = {}
+    for path in args.cards:
+        if path.stem in found:
+            raise ValueError("two cards are of one system; give one of each")
+        if path.stem in KNOWN:
+            found[path.stem] = cards.read_card(path)
+        else:
+            print(f"{path} left out: no hidden score is known of '{path.stem}'")
     calibration = calibrate(found)
     args.json.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.json, calibration)

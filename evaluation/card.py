@@ -29,7 +29,8 @@ from training.files import write_text
 IMAGES = 400  # cells per corruption and severity
 QUICK = 200, 100, (3,)  # cells, cells per corruption, severities
 COMPOSITE = "several corruptions at once (composite)"
-Condition = tuple[str, str, int, int]  # corruption, family, severity, cells
+HEADING = ("held-out cells", "accuracy %", "balanced %")
+Condition, CONDITION = tuple[str, str, int, int], ("corruption", "family", "severity", "cells")
 
 
 def conditions_of(total: int, quick: bool = False, composite: bool = False) -> list[Condition]:
@@ -44,16 +45,13 @@ def conditions_of(total: int, quick: bool = False, composite: bool = False) -> l
 
 def measure(model: object, cells: data.Cells, condition: Condition) -> dict:
     """One entry of the card's `conditions`. cells: in the card's order, of which the condition takes the first."""
-    name, family, severity, count = condition
+    name, _, severity, count = condition
     images, labels = cells.images[:count], cells.labels[:count]
     if name != "clean":
         images = corruptions.corrupt_batch(images, name, severity)
     predicted, probabilities = submissions.predict(model, images)
     return {
-        "corruption": name,
-        "family": family,
-        "severity": severity,
-        "cells": count,
+        **dict(zip(CONDITION, condition, strict=True)),
         **score(labels, predicted, probabilities),
         "predicted": "".join(map(str, predicted)),
         "confidence": None if probabilities is None else cards.pack(probabilities),
@@ -66,9 +64,8 @@ def finished(path: Path, key: dict) -> dict[Condition, dict]:
     done = {}
     try:
         first, *lines = path.read_text(encoding="utf-8").splitlines()
-        for line in lines if json.loads(first) == key else ():
-            entry = json.loads(line)
-            done[entry["corruption"], entry["family"], entry["severity"], entry["cells"]] = entry
+        for entry in map(json.loads, lines if json.loads(first) == key else ()):
+            done[tuple(entry[part] for part in CONDITION)] = entry
     except (FileNotFoundError, ValueError):  # none, an empty one, or the line that was being written
         pass
     write_text(path, "".join(json.dumps(line) + "\n" for line in (key, *done.values())))
@@ -131,14 +128,16 @@ def rows_of(summary: dict) -> dict[str, dict]:
     return rows | ({"mean of the five families of corruptions": summary["corrupted"]} if summary["corrupted"] else {})
 
 
+def row(name: str, scores: dict) -> list[str]:
+    """The cells of a table below HEADING."""
+    return [name, percent(scores["accuracy"]), percent(scores["balanced_accuracy"])]
+
+
 def text(card: dict) -> str:
     """The summary as a table, what it is measured on, and the hardest corruptions."""
     summary, cells = card["summary"], card["conditions"][-1]["cells"]
-    rows = []
-    for name, s in rows_of(summary).items():
-        shares = percent(s["accuracy"]), percent(s["balanced_accuracy"])
-        rows.append([name, *shares, number(s["roc_auc"], 1, 4), number(s["ece"], 1, 3)])
-    table = markdown.table(["held-out cells", "accuracy %", "balanced %", "ROC AUC", "ECE"], rows)
+    rows = [[*row(name, s), number(s["roc_auc"], 1, 4), number(s["ece"], 1, 3)] for name, s in rows_of(summary).items()]
+    table = markdown.table([*HEADING, "ROC AUC", "ECE"], rows)
     worst = sorted(summary["corruptions"].items(), key=lambda item: item[1])[:6]
     named = ", ".join(f"{name.replace('_', ' ')} {percent(value)}" for name, value in worst)
     each = f"; each corruption on {cells}. Hardest, mean over the severities: {named}" if worst else ""
@@ -148,9 +147,8 @@ def text(card: dict) -> str:
 def short(summary: dict) -> str:
     """Five rows of the card."""
     rows, names = rows_of(summary), ("clean", "mean", *(f"{COMPOSITE}, strength {s}" for s in "345"))
-    chosen = [(name, s) for start in names for name, s in rows.items() if name.startswith(start)]
-    body = [[name, percent(s["accuracy"]), percent(s["balanced_accuracy"])] for name, s in chosen]
-    return markdown.table(["held-out cells", "accuracy %", "balanced %"], body)
+    chosen = [row(name, s) for start in names for name, s in rows.items() if name.startswith(start)]
+    return markdown.table(HEADING, chosen)
 
 
 def classes(card: dict) -> str:
@@ -167,21 +165,20 @@ def classes(card: dict) -> str:
 def mistakes(summary: dict) -> str:
     """What is most often taken for what."""
     names = {"clean": "Clean", "corrupted": "Under the corruptions", "composite": "On the composite"}
-    return "\n".join(
-        f"- {names[group]}: "
-        + (", ".join(f"{p['true']} taken for {p['predicted']} {percent(p['share'])}%" for p in pairs) or "none")
-        for group, pairs in summary["confusion_pairs"].items()
-    )
+    lines = []
+    for group, pairs in summary["confusion_pairs"].items():
+        said = [f"{p['true']} taken for {p['predicted']} {percent(p['share'])}%" for p in pairs]
+        lines.append(f"- {names[group]}: {', '.join(said) or 'none'}")
+    return "\n".join(lines)
 
 
 def gained(card: dict, baseline: dict) -> str:
     """The groups, and the single corruptions whose interval excludes zero, in points of accuracy."""
-    found = {name: (len(gain), cards.interval(gain)) for name, gain in cards.gains(card, baseline).items()}
-    rows = [
-        [name.replace("_", " "), str(cells), markdown.points(gain)]
-        for name, (cells, gain) in found.items()
-        if name not in corruptions.CORRUPTIONS or gain["low"] > 0 or gain["high"] < 0
-    ]
+    rows = []
+    for name, gain in cards.gains(card, baseline).items():
+        found = cards.interval(gain)
+        if name not in corruptions.CORRUPTIONS or found["low"] > 0 or found["high"] < 0:
+            rows.append([name.replace("_", " "), str(len(gain)), markdown.points(found)])
     return markdown.table(["points of accuracy", "cells", "difference (95% interval)"], rows)
 
 

@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Callable, Iterable
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -99,15 +100,14 @@ def summarise(card: dict) -> dict:
     `corrupted` is the mean of the five families' means, so that none counts by its size.
     """
     groups = groups_of(card)
-    by = {key: grouped(groups.get("corrupted", []), lambda e, key=key: str(e[key]))
-          for key in ("family", "corruption")}  # fmt: skip
-    families = {name: {m: mean(part, m) for m in METRICS} for name, part in by["family"].items()}
+    by_family, by_name = (grouped(groups.get("corrupted", []), itemgetter(key)) for key in ("family", "corruption"))
+    families = {name: {m: mean(part, m) for m in METRICS} for name, part in by_family.items()}
     return {
         "clean": {m: groups["clean"][0][m] for m in METRICS},
         "corrupted": {m: mean(families.values(), m) for m in METRICS} if families else None,
         "composite": {str(e["severity"]): {m: e[m] for m in METRICS} for e in groups["composite"]},
         "families": families,
-        "corruptions": {name: mean(part, "accuracy") for name, part in by["corruption"].items()},
+        "corruptions": {name: mean(part, "accuracy") for name, part in by_name.items()},
         "confusion_pairs": {group: worst_pairs(card, entries) for group, entries in groups.items()},
     }
 

@@ -47,9 +47,10 @@ def read_scores(folder: Path, run: dict, beside: Path | None) -> tuple[dict, lis
 
     No hidden score is predicted of a system that the calibration rests on: that would be circular.
     """
-    places = [folder / "card.json", *([beside / f"{run['recipe']}.json"] if beside else [])]
-    path = next((path for path in places if path.is_file()), None)
-    if path is None:
+    path = folder / "card.json"
+    if beside and not path.is_file():
+        path = beside / f"{run['recipe']}.json"
+    if not path.is_file():
         return {}, []
     card = cards.read_card(path)
     if card["provenance"]["weights_sha256"] != model.sha256(folder / "model.weights.h5"):
@@ -136,9 +137,7 @@ def make_row(folder: Path, beside: Path | None = None) -> dict:
         raise ValueError(f"{folder} holds no run of this version, or no card of it: {error!r}") from error
 
 
-def compare(
-    folders: list[Path], beside: Path | None = None, known: Iterable[dict] = (), measure: bool = False
-) -> list[dict]:
+def compare(folders: list[Path], beside: Path | None = None, known: Iterable[dict] = (), measure: bool = False):
     """A list of rows: one per run, in the order of RECIPES; and one per recipe without a run.
 
     known: rows of an earlier table. Those of other runs, whose folders may be gone, stay, unless their recipe is gone;
@@ -155,15 +154,16 @@ def compare(
         rows.append({**empty, "notes": ["not trained here"], "command": command(name)})
     for row in rows:
         row["reported"] = {key: getattr(REPORTED.get(row["recipe"]), key, None) for key in ("local", "hidden")}
-    order = list(RECIPES)
-    return sorted(rows, key=lambda row: order.index(row["recipe"]) if row["recipe"] in order else len(order))
+    order = {name: place for place, name in enumerate(RECIPES)}
+    return sorted(rows, key=lambda row: order.get(row["recipe"], len(order)))
 
 
 def of_heldout(row: dict, metric: str) -> float | None:
     return (row.get("heldout") or {}).get(metric)
 
 
-def with_interval(hidden: dict | None) -> str:
+def predicted(row: dict) -> str:
+    hidden = row.get("predicted_hidden")
     return "{} ({}-{})".format(*(percent(hidden[key], 1) for key in ("score", "low", "high"))) if hidden else "-"
 
 
@@ -183,7 +183,7 @@ COLUMNS = {  # heading -> text of a row
     "recall": lambda row: percent(of_heldout(row, "macro_recall")),
     "ROC AUC": lambda row: number(of_heldout(row, "roc_auc"), 1, 4),
     "composite": lambda row: percent(row.get("composite")),
-    "predicted hidden": lambda row: with_interval(row.get("predicted_hidden")),
+    "predicted hidden": predicted,
     "reported local": lambda row: row["reported"]["local"] or "-",
     "reported hidden": lambda row: row["reported"]["hidden"] or "-",
     "what was done": lambda row: "; ".join(row["notes"]) or "as its recipe says",

@@ -28,14 +28,10 @@ def score(predictor: model.Model, cells: data.Cells) -> dict:
 
 def sentence(found: dict) -> str:
     """Accuracy, and the commonest mistake."""
-    mistakes = [
-        (count, name, other)
-        for name, row in found["classes"].items()
-        for other, count in row["named"].items()
-        if other != name
-    ]
-    count, name, other = max(mistakes, default=(0, "", ""))
-    worst = f"; most often {name} is taken for {other} ({count} of {found['classes'][name]['cells']})" if count else ""
+    rows, worst = found["classes"], ""
+    if mistakes := [(n, name, k) for name, row in rows.items() for k, n in row["named"].items() if k != name]:
+        count, name, other = max(mistakes)
+        worst = f"; most often {name} is taken for {other} ({count} of {rows[name]['cells']})"
     return (
         f"All cells are of one hospital. Of {found['cells']} cells of another laboratory ({found['name'].upper()}: "
         f"other stain, camera and scale) these weights name {percent(found['accuracy'])}% rightly{worst}."

@@ -49,12 +49,9 @@ def save(figure: Figure, path: Path, **how) -> None:
 
 def heatmap(groups: Groups) -> Figure:
     """Accuracy by corruption (rows) and severity (columns)."""
-    entries = groups.get("corrupted", []) + groups["composite"]
-    names = list(dict.fromkeys(e["corruption"] for e in entries))
-    severities = sorted({e["severity"] for e in entries})
-    values = np.full((len(names), len(severities)), np.nan)
-    for e in entries:
-        values[names.index(e["corruption"]), severities.index(e["severity"])] = e["accuracy"]
+    entries = {(e["corruption"], e["severity"]): e for e in groups.get("corrupted", []) + groups["composite"]}
+    names, severities = list(dict.fromkeys(name for name, _ in entries)), sorted({s for _, s in entries})
+    values = np.array([[entries.get((n, s), {"accuracy": np.nan})["accuracy"] for s in severities] for n in names])
     figure = Figure(figsize=(2.4 + 0.75 * len(severities), 0.6 + 0.24 * len(names)))
     axes = figure.subplots()
     low = np.floor(10 * np.nanmin(values)) / 10

@@ -94,9 +94,8 @@ def ask(function: Callable, *arguments):
             warnings.simplefilter("ignore")
             return function(*arguments)
     except Exception as error:
-        raise ValueError(
-            f"the model failed to {getattr(function, '__name__', 'answer')}: {type(error).__name__}: {error}"
-        ) from error
+        name = getattr(function, "__name__", "answer")
+        raise ValueError(f"the model failed to {name}: {type(error).__name__}: {error}") from error
 
 
 def construct(source: Path, folder: Path) -> object:

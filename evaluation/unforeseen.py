@@ -3,10 +3,9 @@
     python -m evaluation unforeseen runs/ours
     python -m evaluation unforeseen weights runs/before --json results/unforeseen.json       and the gain over before
 
-The report card's corruptions come in families that augmentation knows, too, if in other forms. No operation of
-training.augment makes pictures like these, but some have relatives there: `webp` in JPEG, `halftone` in dither,
-`palette` in posterize, `painting` in flatten and outline, `double_exposure` in MixUp, and `other_laboratory` is several
-kinds at once (stain, lamp, focus, sampling, noise). They must stay out of training, or they say nothing any more. Each
+No operation of training.augment makes pictures like these, and they must stay out of training. Some have relatives
+there: `webp` in JPEG, `halftone` in dither, `palette` in posterize, `painting` in flatten and outline,
+`double_exposure` in MixUp, and `other_laboratory` is several kinds at once (stain, lamp, focus, sampling, noise). Each
 takes (image uint8 (96, 96, 3) RGB, rng) and returns the same shape.
 """
 
@@ -22,6 +21,8 @@ from training import data, shell
 from training.augment import pixel_grid, to_uint8
 from training.files import write_json
 
+X, Y = pixel_grid((96, 96))  # of every pixel
+
 
 def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:
     """The image at (x, y), (96, 96) pixels each."""
@@ -30,22 +31,21 @@ def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BO
 
 def swirl(image, rng):
     """Turned by 92 degrees in the middle, ever less further out."""
-    x, y = (grid - 47.5 for grid in pixel_grid(image.shape))
+    x, y = X - 47.5, Y - 47.5
     angle = rng.choice([-1, 1]) * 1.6 * np.exp(-np.hypot(x, y) / 30)
     return sample(image, np.cos(angle) * x - np.sin(angle) * y + 47.5, np.sin(angle) * x + np.cos(angle) * y + 47.5)
 
 
 def fisheye(image, rng):
     """Barrel or pincushion distortion; black outside."""
-    x, y = (grid - 47.5 for grid in pixel_grid(image.shape))
+    x, y = X - 47.5, Y - 47.5
     scale = 1 + rng.choice([0.5, -0.3]) * (x**2 + y**2) / 48**2
     return sample(image, scale * x + 47.5, scale * y + 47.5, cv2.BORDER_CONSTANT)
 
 
 def wavy_rows(image, rng):
     """Rows shifted by up to 5 pixels, as a sine of 8 to 30 rows: a picture off a bad tape."""
-    x, y = pixel_grid(image.shape)
-    return sample(image, x + 5 * np.sin(2 * np.pi * y / rng.uniform(8, 30)), y)
+    return sample(image, X + 5 * np.sin(2 * np.pi * Y / rng.uniform(8, 30)), Y)
 
 
 def tiles(image, rng):
@@ -60,8 +60,7 @@ def tiles(image, rng):
 def halftone(image, rng):
     """Newsprint: black dots on white, as large as the place is dark, 6 pixels apart, at 45 degrees."""
     grey = cv2.normalize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None, 0, 1, cv2.NORM_MINMAX, cv2.CV_32F)
-    x, y = pixel_grid(image.shape)
-    screen = 0.5 + 0.25 * (np.cos(np.pi * (x + y) / 3) + np.cos(np.pi * (x - y) / 3))
+    screen = 0.5 + 0.25 * (np.cos(np.pi * (X + Y) / 3) + np.cos(np.pi * (X - Y) / 3))
     return to_uint8(255 * (grey > screen))[..., None].repeat(3, axis=2)
 
 
@@ -134,11 +133,10 @@ def other_laboratory(image, rng):
     return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR)
 
 
-KINDS = {
-    kind.__name__: kind
-    for kind in (swirl, fisheye, wavy_rows, tiles, halftone, palette, webp, false_colour, words, double_exposure,
-                 background, painting, rain, other_laboratory)
-}  # fmt: skip
+KINDS = {kind.__name__: kind for kind in (
+    swirl, fisheye, wavy_rows, tiles, halftone, palette, webp, false_colour, words, double_exposure, background,
+    painting, rain, other_laboratory,
+)}  # fmt: skip
 
 
 def change(images: np.ndarray, kind: str) -> np.ndarray:

@@ -235,7 +235,7 @@ def test_dropout_drops_in_training_only():
 
 
 def test_images_are_resized_where_a_network_has_another_size():
-    smaller = networks._assemble(networks.Network(48, networks.simple_cnn), None, 0.3)
+    smaller = networks._assemble(networks.Network(networks.simple_cnn, 48), None, 0.3)
     for network, resized in ((smaller, True), (networks.build("SimpleCNN"), False)):
         assert network.input_shape == (None, 96, 96, 3)
         assert ("Resizing" in {type(layer).__name__ for layer in network.layers}) is resized

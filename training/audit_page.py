@@ -45,10 +45,11 @@ def page(cells: Cells, result, name: str, most: int = 200) -> str:
 
     counts = [[key.replace("_", " "), f"{number:,}"] for key, number in result.counts().items()]
     parts = [table(("", "pictures"), counts), "<h2>Classes</h2>"]
-    parts += [classes_table(cells.labels, cells.labels[result.kept])]
+    shares = [[name, *share(cells.labels == c), *share(cells.labels[result.kept] == c)]
+              for c, name in enumerate(CLASSES)]  # fmt: skip
+    parts.append(table(("class", "before", "", "after", ""), shares))
     for reason in SECTIONS:
-        records = [record for record in result.removed if record["reason"] == reason]
-        if records:
+        if records := [record for record in result.removed if record["reason"] == reason]:
             parts += section(cells, result.groups, reason, records, most)
     figures = [
         figure((cells.images[s["index"]], f"row {s['index']}", f"labelled <b>{CLASSES[s['label']]}</b>, rather "
@@ -66,12 +67,9 @@ def table(head, rows) -> str:
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def classes_table(*labels: np.ndarray) -> str:
-    """Number and share of each class before and after."""
-    counts = [np.bincount(part, minlength=len(CLASSES)) for part in labels]
-    rows = [[name, *(text for part in counts for text in (f"{part[c]:,}", f"{part[c] / max(part.sum(), 1):.1%}"))]
-            for c, name in enumerate(CLASSES)]  # fmt: skip
-    return table(("class", "before", "", "after", ""), rows)
+def share(these: np.ndarray) -> tuple[str, str]:
+    """How many of (n,) bool are true, and their share."""
+    return f"{these.sum():,}", f"{these.sum() / max(len(these), 1):.1%}"
 
 
 def titled(title: str, number: int, said: str, figures: list[str], left_out: int, look: str = "") -> list[str]:
@@ -86,7 +84,7 @@ def section(cells: Cells, groups: np.ndarray, reason: str, records: list[dict], 
     title, said, pairs = SECTIONS[reason]
     same: dict[int, list[dict]] = {}
     for record in sorted(records, key=lambda record: -record["score"]):
-        same.setdefault(int(groups[record["index"]]), []).append(record)
+        same.setdefault(groups[record["index"]], []).append(record)
     figures = []
     for found in list(same.values())[:most]:
         index, other = found[0]["index"], found[0]["of"]

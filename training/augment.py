@@ -18,9 +18,7 @@ import numpy as np
 Operation = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
+# --- helpers
 def to_uint8(values: np.ndarray) -> np.ndarray:
     """Round to the nearest integer and clip to 0-255."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
@@ -32,9 +30,8 @@ def blend(image: np.ndarray, other: np.ndarray, weight: float) -> np.ndarray:
 
 
 def look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Map each value through a table: (256,) for all channels, (256, 3) for each its own."""
-    table = to_uint8(table)
-    return cv2.LUT(image, table if table.ndim == 1 else table[None])
+    """Map each value through a table: (256, 1) for all channels, (256, 3) for each its own."""
+    return cv2.LUT(image, to_uint8(table)[None])
 
 
 def signed(strength: float, rng: np.random.Generator) -> float:
@@ -78,10 +75,8 @@ def turn(angle: float, dx: float = 0.0, dy: float = 0.0) -> list:
 
 @cache
 def pixel_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of every pixel of an image of this shape (h, w, ...): x and y, each (h, w) float32, read-only."""
+    """Coordinates of every pixel of an image of this shape (h, w, ...): x and y, each (h, w) float32, not to change."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    for grid in (x, y):
-        grid.flags.writeable = False
     return x, y
 
 
@@ -91,9 +86,7 @@ def smooth_field(image: np.ndarray, knots: int, rng: np.random.Generator) -> np.
     return cv2.resize(grid, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
 
 
-# --- geometry --------------------------------------------------------------------------------------------------------
-
-
+# --- geometry
 def flip_turn(image, strength, rng):
     """One of the eight flips and quarter turns of a square, with odds `strength` of being drawn at all."""
     if rng.random() >= strength:
@@ -128,9 +121,8 @@ def elastic(image, strength, rng):
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, **any_border(image, rng))
 
 
-# --- tone and colour -------------------------------------------------------------------------------------------------
-
-LEVELS = np.arange(256, dtype=np.float32)
+# --- tone and colour
+LEVELS = np.arange(256, dtype=np.float32)[:, None]
 
 
 def brightness(image, strength, rng):
@@ -142,8 +134,7 @@ def brightness(image, strength, rng):
 
 def stretch(image: np.ndarray, mean: float | np.ndarray, factor: float) -> np.ndarray:
     """Multiply the distance to a mean, a number or each channel's own, by a factor."""
-    levels = LEVELS[:, None] if np.ndim(mean) else LEVELS
-    return look_up(image, mean + (levels - mean) * factor)
+    return look_up(image, mean + (LEVELS - mean) * factor)
 
 
 def contrast(image, strength, rng):
@@ -161,13 +152,13 @@ def tone_curve(image, strength, rng):
     channels = int(rng.choice([1, 3]))
     bend = rng.uniform(-1, 1, (int(rng.integers(3, 7)), channels))
     bend = cv2.resize(bend, (channels, 256), interpolation=cv2.INTER_CUBIC)
-    return look_up(image, (LEVELS[:, None] + 110 * strength * bend).repeat(3 // channels, axis=1))
+    return look_up(image, LEVELS + 110 * strength * bend)
 
 
 def autocontrast(image, strength, rng):
     """Stretch each channel to the full range; blended in by strength."""
     low, high = np.array([(c.min(), c.max()) for c in cv2.split(image)], np.float32).T
-    return blend(image, look_up(image, (LEVELS[:, None] - low) * 255 / np.maximum(high - low, 1)), strength)
+    return blend(image, look_up(image, (LEVELS - low) * 255 / np.maximum(high - low, 1)), strength)
 
 
 def equalize(image, strength, rng):
@@ -245,12 +236,12 @@ def grey(image, strength, rng):
 
 def channel_shift(image, strength, rng):
     """Add up to +-100 to each channel."""
-    return look_up(image, LEVELS[:, None] + 100 * rng.uniform(-strength, strength, 3))
+    return look_up(image, LEVELS + 100 * rng.uniform(-strength, strength, 3))
 
 
 def channel_gain(image, strength, rng):
     """Multiply each channel by e^+-0.6: white balance, lamp colour."""
-    return look_up(image, LEVELS[:, None] * np.exp(0.6 * rng.uniform(-strength, strength, 3)))
+    return look_up(image, LEVELS * np.exp(0.6 * rng.uniform(-strength, strength, 3)))
 
 
 def channel_shuffle(image, strength, rng):
@@ -260,7 +251,7 @@ def channel_shuffle(image, strength, rng):
 
 def stain(image, strength, rng):
     """Stain jitter: mix, scale and shift the channels' optical density, for any dye (after Tellez et al. 2018)."""
-    density = cv2.LUT(image, -np.log((LEVELS + 1) / 256))  # in natural units, which mixing and scaling do not mind
+    density = cv2.LUT(image, -np.log((LEVELS[None] + 1) / 256))  # natural units, which scaling does not mind
     matrix = np.diag(np.exp(0.5 * rng.uniform(-strength, strength, 3))) + 0.2 * rng.uniform(-strength, strength, (3, 3))
     shift = 0.15 * np.log(10) * rng.uniform(-strength, strength, (3, 1))
     return to_uint8(256 * cv2.exp(cv2.transform(density, -np.hstack([matrix, shift]))) - 1)
@@ -272,7 +263,7 @@ def restain(image, strength, rng):
     low, light = 110 * strength * rng.random(3), 255 - 110 * strength * rng.random(3)
     bend, keep = np.exp(0.7 * rng.uniform(-strength, strength, 3)), 1 + strength * rng.uniform(-1, 0.5)
     luma = cv2.transform(image, LUMA[:1])
-    mapped = cv2.LUT(cv2.merge([luma] * 3), (low + (light - low) * (LEVELS[:, None] / 255) ** bend)[None])
+    mapped = cv2.LUT(cv2.merge([luma] * 3), (low + (light - low) * (LEVELS / 255) ** bend)[None])
     return to_uint8(mapped + keep * (image - luma[..., None].astype(np.float32)))
 
 
@@ -305,9 +296,7 @@ def veil(image, strength, rng):
     return to_uint8(image + share * (any_colour(image, rng).astype(np.float32) - image))
 
 
-# --- focus, sampling, noise ------------------------------------------------------------------------------------------
-
-
+# --- focus, sampling, noise
 def gaussian_blur(image, strength, rng):
     """Gaussian blur, sigma up to 3 pixels."""
     sigma = rng.uniform(0, 3 * strength)
@@ -325,9 +314,8 @@ def motion_blur(image, strength, rng):
     if length < 1:
         return image.copy()
     radius, angle = int(np.ceil(length / 2)), rng.uniform(0, np.pi)
-    end = np.array([np.cos(angle), np.sin(angle)]) * length / 2
-    points = [tuple(int(v) for v in np.rint((radius + sign * end) * 16)) for sign in (-1, 1)]
-    kernel = np.zeros((2 * radius + 1,) * 2, np.float32)
+    end, kernel = np.array([np.cos(angle), np.sin(angle)]) * length / 2, np.zeros((2 * radius + 1,) * 2, np.float32)
+    points = [np.rint((radius + sign * end) * 16).astype(int).tolist() for sign in (-1, 1)]
     cv2.line(kernel, *points, 1.0, 1, cv2.LINE_8, 4)
     return convolve(image, kernel)
 
@@ -401,11 +389,10 @@ INTERPOLATIONS = [cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTE
 
 def pixelate(image, strength, rng):
     """Shrink by up to 4 and enlarge again, each with an interpolation of its own."""
-    h, w = image.shape[:2]
-    factor = 1 + rng.uniform(0, 3 * strength)
+    size, factor = image.shape[1::-1], 1 + rng.uniform(0, 3 * strength)
     down, up = rng.choice(INTERPOLATIONS, 2)
-    small = cv2.resize(image, (max(1, round(w / factor)), max(1, round(h / factor))), interpolation=int(down))
-    return cv2.resize(small, (w, h), interpolation=int(up)) if factor > 1 else image.copy()
+    small = cv2.resize(image, [round(side / factor) for side in size], interpolation=int(down))
+    return cv2.resize(small, size, interpolation=int(up))
 
 
 def jpeg(image, strength, rng):
@@ -484,9 +471,7 @@ def pattern(image, strength, rng):
     return to_uint8(image + field * np.float32(rng.uniform(0, 50 * strength) / max(field.std(), 1e-3)))
 
 
-# --- occlusion -------------------------------------------------------------------------------------------------------
-
-
+# --- occlusion
 def cutout(image, strength, rng):
     """Fill one to three rectangles, each up to 0.6 of the side, with a colour or noise (DeVries & Taylor 2017)."""
     image = image.copy()
@@ -497,10 +482,8 @@ def cutout(image, strength, rng):
     for _ in range(count):
         dy, dx = (rng.uniform(0.05, 0.6, 2) * strength * (h, w) / np.sqrt(count)).astype(int) + 1
         top, left = rng.integers(0, h - dy + 1), rng.integers(0, w - dx + 1)
-        noise = rng.random() < 0.2
-        image[top : top + dy, left : left + dx] = (
-            rng.integers(0, 256, (dy, dx, 3)) if noise else to_uint8(any_colour(image, rng))
-        )
+        fill = rng.integers(0, 256, (dy, dx, 3)) if rng.random() < 0.2 else to_uint8(any_colour(image, rng))
+        image[top : top + dy, left : left + dx] = fill
     return image
 
 
@@ -526,8 +509,8 @@ def blots(image, strength, rng):
     side = image.shape[0]
     count, mask = int(rng.integers(1, 6)), np.zeros(image.shape[:2], np.float32)
     for _ in range(count):
-        centre = tuple(int(v) for v in rng.integers(0, side, 2))
-        axes = tuple(1 + int(v) for v in rng.uniform(0.02, 0.3, 2) * strength * side / np.sqrt(count))
+        centre = rng.integers(0, side, 2).tolist()
+        axes = [1 + int(v) for v in rng.uniform(0.02, 0.3, 2) * strength * side / np.sqrt(count)]
         filled = -1 if rng.random() < 0.7 else int(rng.integers(1, 4))
         cv2.ellipse(mask, centre, axes, rng.uniform(0, 180), 0, 360, rng.uniform(0.3, 1), filled, cv2.LINE_AA)
     mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.3, 3))[..., None]
@@ -549,17 +532,17 @@ def scratches(image, strength, rng):
 
 def drop_lines(image, strength, rng):
     """Up to 0.45 of the rows, or of the columns, filled with a colour or moved along: a bad sensor, interlacing."""
-    turned = rng.random() < 0.5
-    image = np.ascontiguousarray(image.transpose(1, 0, 2)) if turned else image.copy()
-    gone = rng.random(image.shape[0]) < rng.uniform(0, 0.45 * strength)
+    image = image.copy()
+    lines = image.transpose(1, 0, 2) if rng.random() < 0.5 else image
+    gone = rng.random(len(lines)) < rng.uniform(0, 0.45 * strength)
     if rng.random() < 0.5:
-        image[gone] = to_uint8(any_colour(image, rng))
+        lines[gone] = to_uint8(any_colour(lines, rng))
     else:
-        image[gone] = np.roll(image[gone], 1 + int(rng.uniform(0, 8 * strength)), axis=1)
-    return np.ascontiguousarray(image.transpose(1, 0, 2)) if turned else image
+        lines[gone] = np.roll(lines[gone], 1 + int(rng.uniform(0, 8 * strength)), axis=1)
+    return image
 
 
-# --- RandAugment and AutoAugment as their papers have them -----------------------------------------------------------
+# --- RandAugment and AutoAugment as their papers have them
 # Cubuk et al. 2020 (arXiv:1909.13719), in its ranges: strength s = 1 is the paper's magnitude 10. Unlike those above,
 # these operations take the strength as it is, only its sign is drawn, and what moves in from outside is black.
 
@@ -613,7 +596,7 @@ def autoaugment(image, strength, rng):
     return image
 
 
-# --- what the reports used: Keras's rotations and shifts, RandAugment and AugMix as KerasCV 0.9 has them -------------
+# --- what the reports used: Keras's rotations and shifts, RandAugment and AugMix as KerasCV 0.9 has them
 # KerasCV's magnitude 0.3 is not the paper's 3 of 10. What moves in from outside is reflected.
 
 REFLECT = {"borderMode": cv2.BORDER_REFLECT}
@@ -688,9 +671,7 @@ def keras_augmix(image, strength, rng):
     return cv2.addWeighted(image, keep, mixture, 1 - keep, 0, dtype=cv2.CV_8U)
 
 
-# --- policies --------------------------------------------------------------------------------------------------------
-
-
+# --- policies
 @dataclass(frozen=True)
 class Layer:
     """With odds `odds`, one of `operations` at a strength drawn uniformly from (`low`, `strength`]."""

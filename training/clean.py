@@ -16,13 +16,20 @@ import argparse
 import hashlib
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
+from rich.progress import track
+from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.special import log_softmax
 
-from training import data, files, shell
+from training import audit_page, data, files, shell
 from training.data import CLASSES, IMAGE_SIZE, Cells
 
 BACKBONE = Path("data/pretrained/efficientnetv2b0_notop.weights.h5")
@@ -65,10 +72,8 @@ class Audit:
 
     def counts(self) -> dict[str, int]:
         """{"original", each reason, "left"}: how many images."""
-        found = dict.fromkeys(REASONS, 0)
-        for record in self.removed:
-            found[record["reason"]] = found.get(record["reason"], 0) + 1
-        return {"original": len(self.groups), **found, "left": len(self.kept)}
+        found = Counter(record["reason"] for record in self.removed)
+        return {"original": len(self.groups), **dict.fromkeys(REASONS, 0), **found, "left": len(self.kept)}
 
 
 def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: bool = False,
@@ -118,9 +123,8 @@ def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, scores: np.ndar
         ]
     if len(names) > 1:
         return [_record(i, "conflicting_label", group[labels[group] != labels[i]], match.score) for i in group]
-    same = match.identical[group] == match.identical[group[0]]
-    kinds = np.where(same, "duplicate", "near_duplicate")
-    return [_record(i, str(kind), group, match.score) for i, kind in zip(group[1:], kinds[1:], strict=True)]
+    same = match.identical == match.identical[group[0]]
+    return [_record(i, "duplicate" if same[i] else "near_duplicate", group, match.score) for i in group[1:]]
 
 
 def _record(index: int, reason: str, others: np.ndarray, score: np.ndarray) -> dict:
@@ -129,9 +133,7 @@ def _record(index: int, reason: str, others: np.ndarray, score: np.ndarray) -> d
     return {"index": int(index), "reason": reason, "of": of, "score": round(float(score[index]), 4)}
 
 
-# --- copies ----------------------------------------------------------------------------------------------------------
-
-
+# --- copies
 @dataclass(frozen=True)
 class Copies:
     """Group ids (n,), each the index of a group's first member. score: (n,) correlation with the match that was found.
@@ -151,10 +153,8 @@ def copies(images: np.ndarray) -> Copies:
 
     A candidate is among the three most similar thumbnails before it (16x16, local contrast, under the eight flips and
     turns). It is confirmed if the details of the two pictures (Gaussians of 1 and 3 pixels, subtracted) correlate at
-    SAME or more when one is slid over the other by a few pixels. Brightness and contrast cancel out in both steps.
+    SAME or more when one is slid over the other by a few pixels.
     """
-    import cv2
-
     seen: dict[bytes, int] = {}
     digests = (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
     identical = np.array([seen.setdefault(digest, i) for i, digest in enumerate(digests)], int)
@@ -177,9 +177,6 @@ def copies(images: np.ndarray) -> Copies:
 
 def _joined(identical: np.ndarray, pairs: list[tuple[int, int]]) -> np.ndarray:
     """Group ids (n,) of what is identical or linked by pairs of indices: the first index of each group."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     n = len(identical)
     start, end = np.concatenate([np.stack([np.arange(n), identical], 1), np.array(pairs, int).reshape(-1, 2)]).T
     group = connected_components(coo_matrix((np.ones(len(start)), (start, end)), (n, n)), directed=False)[1]
@@ -188,8 +185,6 @@ def _joined(identical: np.ndarray, pairs: list[tuple[int, int]]) -> np.ndarray:
 
 def _look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(details (92, 92), thumbnail (16, 16) of local contrast, of norm 1) of an image, float32."""
-    import cv2
-
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
     grey = grey[SHIFT:-SHIFT, SHIFT:-SHIFT]  # a shifted copy's edge is made up
     thumb = cv2.resize(cv2.GaussianBlur(grey, (0, 0), 2), (16, 16), interpolation=cv2.INTER_AREA)
@@ -217,28 +212,18 @@ def _candidates(thumbs: np.ndarray, similar: float = 0.7, most: int = 3, block: 
     return found
 
 
-# --- outliers --------------------------------------------------------------------------------------------------------
-
-
+# --- outliers
 def features(images: np.ndarray, backbone: str | Path) -> np.ndarray:
     """images (n, 96, 96, 3) uint8 -> (n, 912) float32: EfficientNetV2B0's activations after each of its first five
-    blocks, averaged over the centre, the border and the ring between them.
-
-    Early blocks know colour, noise and blur, later ones shapes; the rings know where a cell belongs. The classifier's
-    own features, further up, are made to ignore just that.
-    """
+    blocks, averaged over the centre, the border and the ring between them."""
     import keras
 
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
-    weights = "imagenet" if backbone == "imagenet" else None
-    network = keras.applications.EfficientNetV2B0(include_top=False, weights=weights, input_shape=shape)
-    if weights is None:
-        network.load_weights(str(backbone))
+    network = keras.applications.EfficientNetV2B0(include_top=False, weights=str(backbone), input_shape=shape)
     network = keras.Model(network.input, [network.get_layer(name).output for name in LAYERS])
     rows = []
     for start in _track(range(0, len(images), 64), "computing features"):
         maps = network.predict_on_batch(images[start : start + 64].astype(np.float32))
-        maps = [np.asarray(m, np.float32) for m in maps]
         rows.append(np.concatenate([m[:, ring].mean(1) for m in maps for ring in _rings(m.shape[1])], 1))
     return np.concatenate(rows)
 
@@ -255,10 +240,10 @@ def robust_distances(activations: np.ndarray, labels: np.ndarray) -> tuple[np.nd
     """How far each image lies from the cells that can be trusted: (n,) distances, 1 for the median cell; (n,) trusted.
 
     The distance is Mahalanobis's within the principal components of the trusted cells, plus that from their space
-    (Moghaddam and Pentland 1997). Planted pictures would hide one another (masking; Rousseeuw and Van Driessen 1999):
-    the trusted set grows from the most central third under each label. An image joins where it is near the set, where
-    its neighbours are not too close to it, and where discriminant analysis confirms its label and most of theirs. Two
-    halves judge each other. Where hardly any image can be trusted, none is, and all distances are 1.
+    (Moghaddam and Pentland 1997). The trusted set grows from the most central third under each label (Rousseeuw and
+    Van Driessen 1999). An image joins where it is near the set, where its neighbours are not too close to it, and where
+    discriminant analysis confirms its label and most of theirs. Two halves judge each other. Where hardly any image can
+    be trusted, none is, and all distances are 1.
     """
     n = len(activations)
     scaled = _standardised(activations)
@@ -311,8 +296,6 @@ def _central(distance: np.ndarray, labels: np.ndarray, crowded: np.ndarray) -> n
 
 def _subspace_distance(rows: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Squared distances (n,) of rows (n, d) to a sample: within its principal components (whitened), and from them."""
-    from scipy.linalg import eigh
-
     mean, d = sample.mean(0), sample.shape[1]
     k = min(COMPONENTS, len(sample) // 5, d // 2)
     values, vectors = eigh(np.cov(sample.T).astype(np.float64), subset_by_index=(d - k, d - 1))
@@ -323,9 +306,6 @@ def _subspace_distance(rows: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray
 
 def _classify(rows: np.ndarray, sample: np.ndarray, labels: np.ndarray, shrinkage: float = 0.1) -> np.ndarray:
     """(n, 8) log-probabilities by linear discriminant analysis (Fisher 1936), its covariance shrunk to the identity."""
-    from scipy.linalg import cho_factor, cho_solve
-    from scipy.special import log_softmax
-
     counts = np.bincount(labels, minlength=len(CLASSES))
     means = np.stack([sample[labels == c].mean(0) if n else np.zeros(sample.shape[1]) for c, n in enumerate(counts)])
     within = np.cov((sample - means[labels]).T)
@@ -341,14 +321,11 @@ def traces(images: np.ndarray) -> np.ndarray:
 
     Logarithms, each larger where there is more of it; lines are rows or columns, whichever show more:
     - seam: how much more the colour jumps between two neighbouring lines than on both sides of them, on average along
-      the line where it jumps most. Optics spread every real edge over several pixels.
+      the line where it jumps most.
     - calm: how little the twelfth calmest pair of neighbouring lines differs: a border filled up.
     - mirror: how much more alike the ten lines on both sides of an axis are than neighbouring lines there.
-    - blur: how little fine detail there is where there is most of it (the noise mask of Immerkaer 1996; the 90th of
-      100 pixels). A part that was enlarged has none.
+    - blur: how little fine detail the 90th of 100 pixels has (the noise mask of Immerkaer 1996).
     """
-    import cv2
-
     mask = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
     rows = np.empty((len(images), 4), np.float32)
     for row, image in zip(rows, _track(images, "looking for seams"), strict=True):
@@ -374,10 +351,8 @@ def _line_traces(lines: np.ndarray, reach: int = 10) -> tuple[float, float, floa
 
 
 def rarity(measure: np.ndarray, trusted: np.ndarray) -> np.ndarray:
-    """How far images (n,) lie in the upper tail of the trusted cells: 0 where 2% of these begin, +1 for e times rarer.
-
-    The tail is taken as exponential: about right for distances, and wider than the tails of traces are.
-    """
+    """How far images (n,) lie in the upper tail of the trusted cells, taken as exponential: 0 where 2% of these begin,
+    +1 for e times rarer."""
     start = np.quantile(measure[trusted], 0.98)
     beyond = measure[trusted & (measure > start)] - start
     return (measure - start) / (beyond.mean() if len(beyond) else 0.01)
@@ -389,23 +364,21 @@ def trimmed(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     Dropped is what lies over five times the tail's width beyond where its 5% begin, and where less than one cell is
     expected; again and again, for what is left has a narrower tail. The half nearer to the bulk tells the width.
     """
-    while True:
-        start = np.quantile(trace[trusted], 0.95)
+    before = None
+    while not np.array_equal(before, trusted):
+        before, start = trusted, np.quantile(trace[trusted], 0.95)
         beyond = trace[trusted & (trace > start)] - start
-        if not len(beyond):
-            return trusted
-        width = np.median(beyond) / np.log(2)
-        inside = trusted & (trace <= start + width * max(5, np.log(len(beyond))))
-        if inside.sum() == trusted.sum():
-            return trusted
-        trusted = inside
+        if len(beyond):
+            reach = np.median(beyond) / np.log(2) * max(5, np.log(len(beyond)))
+            trusted = trusted & (trace <= start + reach)
+    return trusted
 
 
 def outlier_scores(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each image the highest rarity, of its distance (n,) or its traces `found` (n, 4); and which of SIGNS that is.
 
     Distances are taken a quarter wider, for the rare cells that were not trusted. Each trace may give an eighth of the
-    false alarms that the distance may, all four together half of them: true traces lie far beyond.
+    false alarms that the distance may.
     """
     rarities = [rarity(distance, trusted) / 1.25]
     rarities += [rarity(trace, trimmed(trace, trusted)) - np.log(8) for trace in found.T]
@@ -425,9 +398,7 @@ def threshold(scores: np.ndarray) -> float:
     return float(max(limit, np.log(0.02 / FALSE_RATE)))
 
 
-# --- labels ----------------------------------------------------------------------------------------------------------
-
-
+# --- labels
 def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> list[dict]:
     """Labels that confident learning doubts, most suspicious first: [{"index", "label", "suggested", "score"}, ...].
 
@@ -455,20 +426,15 @@ def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray
     ]
 
 
-# --- command ---------------------------------------------------------------------------------------------------------
-
-
+# --- command
 def _track(items: Iterable, text: str) -> Iterable:
     """The items, with a progress bar on a terminal."""
-    from rich.progress import track
-
     return track(list(items), text, disable=not sys.stdout.isatty())
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options, `backbone` a path, imagenet or None; ends with one line where they cannot be used."""
-    parser = shell.parser("training.clean", __doc__)
-    add = parser.add_argument
+    add = (parser := shell.parser("training.clean", __doc__)).add_argument
     add("input", type=Path, nargs="?", metavar="CELLS", help="npz (the challenge's, MedMNIST's) or a folder per class")
     add("--fetch", type=int, choices=data.FILES, metavar="SIZE", help="first fetch BloodMNIST (CC BY 4.0; 28, 64, 128"
         " or 224 pixels) from its public record into data/; without CELLS, only that")  # fmt: skip
@@ -493,28 +459,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def read(path: Path) -> Cells:
-    """The cells, what was converted said on stderr."""
-    with warnings.catch_warnings(record=True) as stated:
-        warnings.simplefilter("always", UserWarning)
-        cells = data.read(path)
-    for warning in stated:
-        print(warning.message, file=sys.stderr)
-    return cells
-
-
 def write(options: argparse.Namespace, cells: Cells, result: Audit) -> None:
     """Write what was asked for, each file whole or not at all."""
-    if options.output is not None:
+    if options.output:
         stay = cells.take(result.kept)
         arrays = {"images": stay.images, "labels": stay.labels.astype(np.uint8)[:, None]}
         files.write_atomically(options.output, lambda path: np.savez(path, **arrays))
-    if options.json is not None:
+    if options.json:
         files.write_json(options.json, result.report())
-    if options.html is not None:
-        from training.audit_page import page
-
-        files.write_text(options.html, page(cells, result, options.input.name))
+    if options.html:
+        files.write_text(options.html, audit_page.page(cells, result, options.input.name))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -524,7 +478,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(data.fetch_bloodmnist(options.fetch, Path("data")))
         if options.input is None:
             return
-        cells = read(options.input)
+        with warnings.catch_warnings():  # what is converted is said in a line
+            warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
+            cells = data.read(options.input)
         if options.backbone is None:
             print("no backbone: of the planted pictures only those that are repeated will be found", file=sys.stderr)
         elif len(cells) < SUPPORT:

@@ -78,12 +78,11 @@ def apply(image: np.ndarray, steps: Sequence[str]) -> np.ndarray:
 
     image: (height, width, 3) uint8 RGB. steps: names in STEPS.
     """
-    unknown = [step for step in steps if step not in STEPS]
-    if unknown:
+    if unknown := [step for step in steps if step not in STEPS]:
         raise ValueError(f"unknown step {', '.join(map(repr, unknown))}; choose from {', '.join(STEPS)}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"the image is {image.dtype} {image.shape}, expected uint8 (height, width, 3)")
-    image = np.ascontiguousarray(image)
+    image = image.copy()
     for step in steps:
         image = STEPS[step](image)
-    return image if steps else image.copy()
+    return image

@@ -5,8 +5,7 @@
 
 Every network takes float32 images (n, 96, 96, 3) in 0-255, as `model.preprocess` gives them, and returns softmax
 probabilities (n, 8) float32. Resizing to a network's own size and the scaling it was pretrained with are layers of the
-graph. LionIA and Spritzers, whose reports this project implements, name their own CNNs but not every number in them;
-"as far as stated" marks where a usual value fills in.
+graph. "As far as stated" marks where a usual value fills in what the reports of LionIA and Spritzers do not say.
 
 A submission whose network is built here carries this very file: it needs `model.py` and what Keras itself needs.
 """
@@ -28,25 +27,20 @@ PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
 
 @dataclass(frozen=True)
 class Network:
-    """An architecture.
+    """An architecture."""
 
-    size: pixels a side to which images are resized. backbone: symbolic images (n, size, size, 3) in 0-255 to symbolic
-    features (n, d). imagenet: keras.applications has ImageNet weights for it. dense: units of a layer with ReLU added
-    behind the backbone, which no weights file of the backbone holds; 0 for none.
-    """
-
-    size: int
-    backbone: Callable
-    imagenet: bool = False
-    dense: int = 0
+    backbone: Callable  # symbolic images (n, size, size, 3) in 0-255 to symbolic features (n, d)
+    size: int = 96  # pixels a side to which images are resized
+    dense: int = 0  # units of a layer with ReLU added behind the backbone, whose weights files lack it; 0 for none
+    imagenet: bool = False  # whether keras.applications has ImageNet weights for it
 
 
 def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None) -> keras.Model:
     """The network of that name: float32 images (n, 96, 96, 3) in 0-255 to probabilities (n, 8) float32.
 
-    weights: a `.weights.h5` of the backbone, or of the whole network as a run leaves it; None for random ones. dropout:
-    share of the features dropped before the head. pixels: of EfficientNetV2B0, see model.build_network. Raises
-    ValueError where there is no such network, or the weights file cannot be read or is not this network's.
+    weights: a `.weights.h5` of the backbone, or of the whole network as a run leaves it; None for random ones. pixels:
+    of EfficientNetV2B0, see model.build_network. Raises ValueError where there is no such network, or the weights file
+    cannot be read or is not this network's.
     """
     if name not in NETWORKS:
         raise ValueError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
@@ -88,63 +82,52 @@ def _has_head(weights: Path) -> bool:
         return any(bias is not None and bias.shape == (model.NUM_CLASSES,) for bias in biases)
 
 
-# --- the teams' own networks, and the transformer --------------------------------------------------------------------
-
-
+# --- the teams' own networks, and the transformer
 def linear(x):
     """Spritzers' first model, a linear classifier: the pixels themselves, in 0-1, are the features."""
     return layers.Flatten()(layers.Rescaling(1 / 255, dtype="float32")(x))
 
 
+def convolved(x, blocks, start: str = "glorot_uniform"):
+    """Pixels in 0-1 through blocks of (filters, convolutions), each with max pooling behind it. start: initialiser."""
+    x = layers.Rescaling(1 / 255, dtype="float32")(x)
+    for filters, repeats in blocks:
+        for _ in range(repeats):
+            x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer=start)(x)
+        x = layers.MaxPooling2D()(x)
+    return x
+
+
 def basic_cnn(x):
     """LionIA's basic CNN, as far as stated: three convolutions with max pooling and one dense layer, from scratch."""
-    x = layers.Rescaling(1 / 255, dtype="float32")(x)
-    for filters in (32, 64, 128):
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-        x = layers.MaxPooling2D()(x)
+    x = convolved(x, ((32, 1), (64, 1), (128, 1)))
     return layers.Dense(128, activation="relu")(layers.Flatten()(x))
 
 
 def simple_cnn(x):
     """Spritzers' simple CNN: four convolutions; widths, max pooling and the average pooling behind are the standard."""
-    x = layers.Rescaling(1 / 255, dtype="float32")(x)
-    for filters in (32, 64, 128, 256):
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-        x = layers.MaxPooling2D()(x)
-    return layers.GlobalAveragePooling2D()(x)
+    return layers.GlobalAveragePooling2D()(convolved(x, ((32, 1), (64, 1), (128, 1), (256, 1))))
 
 
 def half_vgg(x):
-    """Spritzers' modified VGG: VGG16 with half the filters and smaller dense layers (512 for 4096, as far as stated).
-
-    He initialisation, without which thirteen convolutions in a row do not start to learn (He et al. 2015).
-    """
-    x = layers.Rescaling(1 / 255, dtype="float32")(x)
-    for filters, repeats in ((32, 2), (64, 2), (128, 3), (256, 3), (256, 3)):
-        for _ in range(repeats):
-            x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
-        x = layers.MaxPooling2D()(x)
-    x = layers.Flatten()(x)
+    """Spritzers' modified VGG: VGG16 with half the filters and smaller dense layers (512 for 4096, as far as stated);
+    He initialisation, without which thirteen convolutions in a row do not start to learn (He et al. 2015)."""
+    x = layers.Flatten()(convolved(x, ((32, 2), (64, 2), (128, 3), (256, 3), (256, 3)), "he_normal"))
     for _ in range(2):
         x = layers.Dense(512, activation="relu", kernel_initializer="he_normal")(x)
     return x
 
 
 def vit(x, patch: int = 8, width: int = 192, depth: int = 6):
-    """A vision transformer (Dosovitskiy et al. 2021): width and heads of DeiT-Ti (Touvron et al. 2021), half its depth.
-
-    Patches of 8x8 pixels, learned positions, pre-norm blocks, and the average of all patches in place of a class token
-    (Beyer, Zhai & Kolesnikov 2022).
-    """
+    """A vision transformer (Dosovitskiy et al. 2021): width and heads of DeiT-Ti (Touvron et al. 2021), half its depth,
+    and the average of all patches in place of a class token (Beyer, Zhai & Kolesnikov 2022)."""
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
     return encode(layers.Conv2D(width, patch, strides=patch)(x), depth)
 
 
 def hybrid(x, width: int = 192, depth: int = 5):
-    """A transformer behind a convolutional stem, which takes the place of patches and of one block (Xiao et al. 2021).
-
-    Three convolutions of stride 2 and one of 1x1: 12x12 tokens of a 96-pixel image, as many as `vit` has.
-    """
+    """A transformer behind a convolutional stem, which takes the place of patches and of one block (Xiao et al. 2021);
+    12x12 tokens of a 96-pixel image, as many as `vit` has."""
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
     for filters in (width // 4, width // 2, width):
         x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
@@ -154,10 +137,7 @@ def hybrid(x, width: int = 192, depth: int = 5):
 
 def encode(x, depth: int, heads: int = 3):
     """Tokens (n, h, w, width) through `depth` blocks of attention, to their average (n, width)."""
-
-    def small():
-        return keras.initializers.TruncatedNormal(stddev=0.02)
-
+    small = partial(keras.initializers.TruncatedNormal, stddev=0.02)
     width, tokens = x.shape[3], x.shape[1] * x.shape[2]
     x = layers.Reshape((tokens, width))(x)
     positions = keras.ops.cumsum(keras.ops.ones_like(x[:, :, 0], dtype="int32"), axis=1) - 1
@@ -173,8 +153,7 @@ def encode(x, depth: int, heads: int = 3):
     return layers.GlobalAveragePooling1D()(layers.LayerNormalization(epsilon=1e-6)(x))
 
 
-# --- keras.applications, each behind the scaling its ImageNet weights expect -----------------------------------------
-
+# --- keras.applications, each behind the scaling its ImageNet weights expect
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0-1
 AGAIN = [1 / math.sqrt(d) for d in DEVIATION]
 SCALING = {  # (scale, offset) of pixels in 0-255; MobileNetV3, ConvNeXt and EfficientNetV2 do all of it inside
@@ -197,24 +176,24 @@ def application(name: str, x):
     return getattr(keras.applications, name)(weights=None, include_top=False, input_tensor=x, pooling="avg").output
 
 
-def _application(name: str, size: int = 96, dense: int = 0) -> Network:
-    return Network(size, partial(application, name), imagenet=True, dense=dense)
+def _application(name: str, **more) -> Network:
+    return Network(partial(application, name), imagenet=True, **more)
 
 
 NETWORKS = {
-    "Linear": Network(96, linear),  # Spritzers, where it starts from
-    "BasicCNN": Network(96, basic_cnn),  # LionIA
-    "SimpleCNN": Network(96, simple_cnn),  # Spritzers, four convolutions
-    "HalfVGG": Network(96, half_vgg),  # Spritzers; Simonyan & Zisserman 2015, with half the filters
+    "Linear": Network(linear),  # Spritzers, where it starts from
+    "BasicCNN": Network(basic_cnn),  # LionIA
+    "SimpleCNN": Network(simple_cnn),  # Spritzers, four convolutions
+    "HalfVGG": Network(half_vgg),  # Spritzers; Simonyan & Zisserman 2015, with half the filters
     "MobileNetV3Small": _application("MobileNetV3Small"),  # Spritzers; Howard et al. 2019
     "ResNet50V2": _application("ResNet50V2"),  # LionIA; He et al. 2016, Identity mappings
     "ResNet101": _application("ResNet101"),  # the reports' comparisons; He et al. 2016, Deep residual learning
     "DenseNet169": _application("DenseNet169"),  # the reports' comparisons; Huang et al. 2017
     "ConvNeXtBase": _application("ConvNeXtBase", dense=256),  # LionIA, with an added layer; Liu et al. 2022
-    "EfficientNetB4": _application("EfficientNetB4", 380),  # Spritzers' best; Tan & Le 2019
+    "EfficientNetB4": _application("EfficientNetB4", size=380),  # Spritzers' best; Tan & Le 2019
     "EfficientNetV2B0": _application("EfficientNetV2B0"),  # LionIA's best, and ours; Tan & Le 2021
-    "ViT": Network(96, vit),  # future work in the reports; Dosovitskiy et al. 2021
-    "Hybrid": Network(96, hybrid),  # future work in the reports; Xiao et al. 2021
+    "ViT": Network(vit),  # future work in the reports; Dosovitskiy et al. 2021
+    "Hybrid": Network(hybrid),  # future work in the reports; Xiao et al. 2021
 }
 
 
@@ -253,16 +232,11 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
     return path
 
 
-# --- looking at a network --------------------------------------------------------------------------------------------
-
-
+# --- looking at a network
 def backbone_layers(network) -> list:
-    """The backbone's layers in graph order, as Keras's own `base_model.layers` holds them.
-
-    The input is the first; then, in EfficientNetB4, come two rescalings and a normalisation. A model inside, such as
-    ConvNeXt's stem, is one layer. Not counted is what is put around the backbone: resizing and scaling that Keras
-    leaves to the caller, an added layer, dropout and head.
-    """
+    """The backbone's layers in graph order, as Keras's own `base_model.layers` holds them: the input is the first, a
+    model inside is one. Not counted is what is put around the backbone: resizing and scaling that Keras leaves to the
+    caller, an added layer, dropout and head."""
     if network.layers[-1].name != "head":
         raise ValueError("the network does not end in dropout and head: take one of training.networks.build")
     inner = [layer for layer in network.layers[:-2] if layer.name not in ("scaling", "added")]
@@ -270,11 +244,8 @@ def backbone_layers(network) -> list:
 
 
 def flops(network) -> int:
-    """Floating-point operations for one image: two for every multiply-add.
-
-    Counted: the products of convolutions, depthwise convolutions and dense layers, and attention with its two matrix
-    products. Not counted: biases, normalisation, activations, pooling, resizing.
-    """
+    """Floating-point operations for one image: two for every multiply-add of convolutions, dense layers and attention.
+    Not counted: biases, normalisation, activations, pooling, resizing."""
     total = 0
     for layer in network.layers:
         if isinstance(layer, keras.Model):

@@ -10,22 +10,18 @@ from training.recipes import Recipe
 
 def check(recipe: Recipe) -> None:
     """Raises ValueError for settings that cannot run, before anything is read or built."""
-    wrong = []
-    for field, known in {
-        "network": networks.NETWORKS, "policy": augment.POLICIES, "optimizer": optimization.OPTIMIZERS,
-        "schedule": ("cosine", "constant"),
-    }.items():  # fmt: skip
-        if getattr(recipe, field) not in known:
-            wrong.append(f"{field} is {getattr(recipe, field)!r}; choose from {', '.join(known)}")
+    choices = {"network": networks.NETWORKS, "policy": augment.POLICIES, "optimizer": optimization.OPTIMIZERS,
+               "schedule": ("cosine", "constant")}  # fmt: skip
+    wrong = [f"{knob} is {getattr(recipe, knob)!r}; choose from {', '.join(known)}"
+             for knob, known in choices.items() if getattr(recipe, knob) not in known]  # fmt: skip
     for knob, what in (("sizes", "(share of the epochs, pixels)"), ("class_policies", "(label, policy)")):
         if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in getattr(recipe, knob)):
             raise ValueError(f"{knob} must hold pairs {what}, such as {knob}=((0, ...),): {getattr(recipe, knob)!r}")
     for label, policy in recipe.class_policies:
         if label not in range(len(data.CLASSES)) or policy not in augment.POLICIES:
             wrong.append(f"class_policies holds ({label!r}, {policy!r}); it takes labels 0-7 and names of policies")
-    for step in recipe.enhance:
-        if step not in enhance.STEPS:
-            wrong.append(f"enhance holds {step!r}; choose from {', '.join(enhance.STEPS)}")
+    steps = ", ".join(enhance.STEPS)
+    wrong += [f"enhance holds {step!r}; choose from {steps}" for step in recipe.enhance if step not in enhance.STEPS]
     if recipe.batch_size < 1 or recipe.epochs < 0 or recipe.head_epochs < 0 or recipe.epochs + recipe.head_epochs < 1:
         wrong.append("batch_size must be at least 1, and head_epochs and epochs 1 together")
     if recipe.accumulate < 1 or recipe.batch_size % recipe.accumulate:
@@ -41,9 +37,8 @@ def check(recipe: Recipe) -> None:
         wrong.append(f"dropout must be at least 0 and less than 1: {recipe.dropout}")
     if not 0 < recipe.validation < 1:
         wrong.append(f"validation must be between 0 and 1: {recipe.validation}")
-    if min(recipe.mixup, recipe.cutmix) < 0 or recipe.mixup + recipe.cutmix > 1:
-        odds = f"{recipe.mixup} and {recipe.cutmix}"
-        wrong.append(f"the odds of mixup and cutmix must be at least 0 and at most 1 together: {odds}")
+    if min(mixes := (recipe.mixup, recipe.cutmix)) < 0 or sum(mixes) > 1:
+        wrong.append(f"the odds of mixup and cutmix must be at least 0 and at most 1 together: {mixes}")
     if wrong:
         raise ValueError("this recipe cannot run: " + "; ".join(wrong))
 
@@ -53,9 +48,8 @@ def from_scratch(recipe: Recipe) -> Recipe:
 
     A recipe of the head alone stays one, on a random backbone's features.
     """
-    if recipe.epochs == 0:
-        return dataclasses.replace(recipe, weights="none")
-    return dataclasses.replace(recipe, weights="none", head_epochs=0, frozen=0, only=())
+    trained = {"head_epochs": 0, "frozen": 0, "only": ()} if recipe.epochs else {}
+    return dataclasses.replace(recipe, weights="none", **trained)
 
 
 def override(recipe: Recipe, assignments: list[str]) -> Recipe:
@@ -73,8 +67,7 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
         except (ValueError, SyntaxError):
             changes[knob] = value
         old = getattr(recipe, knob)
-        optional = knob == "patience"
-        kinds = (int, float) if isinstance(old, float) else (int, type(None)) if optional else type(old)
+        kinds = {"patience": (int, type(None))}.get(knob, (int, float) if isinstance(old, float) else type(old))
         if not isinstance(changes[knob], kinds):
             raise ValueError(f"--set {assignment}: {knob} is now {old!r}, the new value must be of that kind")
     return dataclasses.replace(recipe, **changes)

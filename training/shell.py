@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 
@@ -31,26 +32,14 @@ def new_file(text: str) -> Path:
     return path
 
 
-def count(text: str) -> int:
+def count(text: str, least: int = 0) -> int:
     """The type of an option that counts something, or nothing."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"give a whole number from 0 on, not {text}")
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"give a whole number {'above 0' if least else 'from 0 on'}, not {text}")
     return int(text)
 
 
-def positive(text: str) -> int:
-    """The type of an option that counts something."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"give a whole number above 0, not {text}")
-    return int(text)
-
-
-def in_words(error: Exception) -> str:
-    """The message of an error, of files in plain words."""
-    if isinstance(error, OSError) and error.filename:
-        missing = isinstance(error, FileNotFoundError)
-        return f"{error.filename} is not there: check the path" if missing else f"{error.filename}: {error.strerror}"
-    return str(error)
+positive = partial(count, least=1)  # of one that counts something
 
 
 @contextmanager
@@ -61,7 +50,10 @@ def plain_errors(stopped: str = "stopped"):
     """
     try:
         yield
+    except FileNotFoundError as error:
+        sys.exit(f"error: {f'{error.filename} is not there: check the path' if error.filename else error}")
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {in_words(error)}")
+        named = isinstance(error, OSError) and error.filename
+        sys.exit(f"error: {f'{error.filename}: {error.strerror}' if named else error}")
     except KeyboardInterrupt:
         sys.exit(stopped)
