@@ -137,7 +137,9 @@ def make_row(folder: Path, beside: Path | None = None) -> dict:
         raise ValueError(f"{folder} holds no run of this version, or no card of it: {error!r}") from error
 
 
-def compare(folders: list[Path], beside: Path | None = None, known: Iterable[dict] = (), measure: bool = False):
+def compare(
+    folders: list[Path], beside: Path | None = None, known: Iterable[dict] = (), measure: bool = False
+) -> list[dict]:
     """A list of rows: one per run, in the order of RECIPES; and one per recipe without a run.
 
     known: rows of an earlier table. Those of other runs, whose folders may be gone, stay, unless their recipe is gone;

@@ -75,9 +75,10 @@ def turn(angle: float, dx: float = 0.0, dy: float = 0.0) -> list:
 
 @cache
 def pixel_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of every pixel of an image of this shape (h, w, ...): x and y, each (h, w) float32, not to change."""
-    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    return x, y
+    """Coordinates of every pixel of an image of this shape (h, w, ...): x and y, each (h, w) float32, read-only."""
+    grid = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    grid.flags.writeable = False  # cached: all callers share it
+    return grid[1], grid[0]
 
 
 def smooth_field(image: np.ndarray, knots: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,6 @@
 that the source has. What these recipes score here stands in results/systems.json.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -70,16 +69,5 @@ class Reported:
 
 RECIPES: dict[str, Recipe] = {"ours": ours()}
 REPORTED: dict[str, Reported] = {}
-
-
-def reported(source: str, local: str | None = None, hidden: str | None = None) -> Callable:
-    """Puts the recipe below into RECIPES, and what its source says into REPORTED."""
-
-    def register(make: Callable[[], Recipe]) -> Callable[[], Recipe]:
-        RECIPES[make.__name__], REPORTED[make.__name__] = make(), Reported(source, local, hidden)
-        return make
-
-    return register
-
 
 import training.reports  # noqa: E402, F401  it needs what stands above, and registers its recipes
