@@ -37,7 +37,7 @@ from pathlib import Path
 from grader import bundle, checks, competition, environment, report, sandbox, verdict, worker
 from grader.bundle import pack
 from grader.codes import Finding, clean, refused
-from grader.stages import Stages, expected_seconds
+from grader.stages import expected_seconds, stage
 from grader.weights import ZIP_ERRORS
 
 ROOT = Path(__file__).resolve().parent
@@ -52,12 +52,12 @@ HASHED = 4 << 30  # bytes of a file up to which its SHA-256 is worked out
 PREFIX = "an2dl-judge-"  # of a rehearsal's folder; then the machine's name and the process's number
 JUDGED = {"packages", "profile", "era"}  # options that every judgement of a zip needs
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
-EFFECTIVE = {
-    "build": REHEARSED | {"source", "out", "metadata"},
-    "check": JUDGED,
-    "rehearse": REHEARSED | {"rehearse", "without_isolation"},
-    "verify": {"source"},
-    "bundle": {"heldout", "final", "corrupt", "seed", "competition"},
+EFFECTIVE = {  # {mode, by the options that ask for it: the others that have an effect there}
+    "without --bundle or --check": REHEARSED | {"source", "out", "metadata"},
+    "with --check alone": JUDGED,
+    "with --check --rehearse": REHEARSED | {"rehearse", "without_isolation"},
+    "with --verify": {"source"},
+    "with --bundle": {"heldout", "final", "corrupt", "seed", "competition"},
 }
 TENSORFLOWS = re.compile(
     r"[\d-]{10} [\d:.]+: [IWE] |[IWE]0000 |WARNING: All log messages before|To enable the following"
@@ -261,31 +261,38 @@ def describe(path: Path) -> dict:
     return {"path": str(shown), "bytes": size, "sha256": digest.hexdigest() if size <= HASHED else None}
 
 
-def rehearse(
-    zip_path: Path, cells: competition.Cells, measured: bool, args: argparse.Namespace, facts: dict, stages: Stages
-) -> list[Finding]:
-    """Run, score and probe a zip that passed the static checks; fills in `facts`, the report.
-
-    `measured`: the labels are true ones, so that the scores mean something.
-    """
+def rehearse(zip_path: Path, cells: competition.Cells, args: argparse.Namespace, facts: dict, console) -> list[Finding]:
+    """Run, score and probe a zip that passed the static checks; fills in `facts`, the report."""
+    versions, n = environment.versions(args.python), len(cells.images)
+    facts["environment"] = versions | {"differs": environment.differing(versions),
+                                       "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
+    for name in environment.missing(args.python, args.packages):
+        console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
+    if args.heldout:
+        facts["heldout"] = {**describe(args.heldout), "images": n}
+    # of the project's own zip the report in results/, made on two cores, stands in for an earlier one
+    reports = [args.report, *[ROOT / "results/report.json"] * (args.source == ROOT)]
+    seconds = expected_seconds(reports, facts["zip"]["path"], n)
     limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
                            packages=args.packages)  # fmt: skip
     with workplace() as folder:
-        stages.begin(f"labelling and scoring {len(cells.images):,} pictures")
-        run = worker.run_submission(zip_path, *cells[:2], folder, args.profile, args.era, limits, classes=cells.classes)
-        found, probe = verdict.judge_run(run, len(cells.images), limits), None
+        with stage(console, 1, f"labelling and scoring {n:,} pictures", seconds):
+            run = worker.run_submission(
+                zip_path, *cells[:2], folder, args.profile, args.era, limits, classes=cells.classes
+            )
+        found = verdict.judge_run(run, n, limits)
         worker.save_logs(run, args.logs)
         if run.status == "Finished" and not refused(found):
-            probe, more = ask_again(folder, zip_path, cells, run, measured, limits, args, facts, stages)
-            found += more
-    facts["rehearsal"] = describe_run(run, probe, refused(found) or run.status == "Failed", limits, args)
+            with stage(console, 2, f"asking {min(n, PROBED)} of them again in other ways", seconds):
+                found += ask_again(zip_path, cells, run, folder, limits, args, facts)
+    facts["rehearsal"] = describe_run(run, refused(found) or run.status == "Failed", args)
     upload = facts["zip"]["bytes"] + run.output_bytes
     facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
-    return found
+    return found + verdict.judge_environment(versions)
 
 
-def ask_again(folder, zip_path, cells, run, measured, limits, args, facts, stages) -> tuple[worker.Job, list[Finding]]:
-    """The probe of a submission whose run came to its end, and the findings on both; arguments as of `rehearse`."""
+def ask_again(zip_path, cells, run: worker.Run, folder, limits, args, facts) -> list[Finding]:
+    """Probe a submission whose run came to its end; the findings on both. Arguments as in `rehearse`."""
     import numpy as np
 
     from grader.scoring_program.scoring import confusion
@@ -293,53 +300,50 @@ def ask_again(folder, zip_path, cells, run, measured, limits, args, facts, stage
     images, labels, classes = cells
     predicted = verdict.read_labels(run.predictions, len(images), len(classes))
     sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
-    wrong = np.flatnonzero(predicted != labels)
-    shown = wrong[: report.SHOWN * measured]
-    stages.begin(f"asking {len(sample)} of them again in other ways")
-    probe = worker.probe(folder / "probe", zip_path, images[sample], images[shown], args.profile, args.era, limits)
-    (args.logs / "probe.txt").write_text(probe.stdout + probe.stderr, encoding="utf-8")
-    answers, truth = folder / "probe/app/output", labels[sample] if measured else None
-    found = verdict.judge_probes(probe, answers, predicted[sample], truth, limits, len(classes))
-    expected = verdict.forecast(probe, args.forecast, run.prediction, len(images))
+    wrong = np.flatnonzero(predicted != labels) if args.heldout else labels[:0]  # else the labels mean nothing
+    shown = wrong[: report.SHOWN]
+    run.probe = worker.probe(folder / "probe", zip_path, images[sample], images[shown], args.profile, args.era, limits)
+    (args.logs / "probe.txt").write_text(run.probe.stdout + run.probe.stderr, encoding="utf-8")
+    answers, truth = folder / "probe/app/output", labels[sample] if args.heldout else None
+    found = verdict.judge_probes(run.probe, answers, predicted[sample], truth, limits, len(classes))
+    expected = verdict.forecast(run.probe, args.forecast, run.prediction, len(images))
     facts["forecast"] = expected and {**expected, "from_images": len(images)}
     if len(sample) == PROBED:  # of fewer, what one call takes more than another is chance
         found += verdict.judge_forecast(expected, limits, images[0].nbytes)
-    if measured:
+    if args.heldout:
         matrix = confusion(labels, predicted, len(classes))
         facts["scores"], facts["confusion"], facts["classes"] = run.scores, matrix.tolist(), classes
         facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong.tolist()]
         facts["confidences"] = verdict.read_confidences(answers / "chances.npy", predicted[shown])
         found += verdict.judge_accuracy(matrix, classes, read_manifest(zip_path))
-    return probe, found
+    return found
 
 
-def describe_run(
-    run: worker.Run, probe: worker.Job | None, failed: bool, limits: worker.Limits, args: argparse.Namespace
-) -> dict:
+def describe_run(run: worker.Run, failed: bool, args: argparse.Namespace) -> dict:
     """The report's part on a rehearsal; `failed`: it did not come to its end, so the end of a log is worth showing."""
-    jobs = {"prediction": run.prediction, "scoring": run.scoring} | ({"probe": probe} if probe else {})
-    described = {
+    jobs = {
         name: {"exit_code": job.exit_code, "seconds": round(job.seconds, 2),
                "peak_memory_mb": round(job.peak_memory / 1e6), "stopped_by": job.stopped}
-        for name, job in jobs.items() if job.exit_code is not None
+        for name, job in (("prediction", run.prediction), ("scoring", run.scoring), ("probe", run.probe))
+        if job.exit_code is not None
     }  # fmt: skip
     return {
         **{name: getattr(run, name) for name in ("isolation", "status", "history", "detail")},
         "profile": args.profile,
         "era": args.era,
-        "time_limit_s": limits.seconds,
-        "jobs": described,
+        "time_limit_s": args.time_limit,
+        "jobs": jobs,
         "logs": str(args.logs),
-        "log_end": telling_lines(run, probe) if failed else [],
+        "log_end": telling_lines(run) if failed else [],
     }
 
 
-def telling_lines(run: worker.Run, probe: worker.Job | None, n: int = 12) -> list[str]:
+def telling_lines(run: worker.Run, n: int = 12) -> list[str]:
     """The end of the log that says why a run failed: that of the first job that did."""
-    if probe:
-        log = probe.stderr if probe.notes.get("errors") or probe.notes.get("stage") != "done" else ""
-    else:
+    if run.probe.exit_code is None:
         log = run.logs["scoring_stderr" if run.prediction.exit_code == 0 else "prediction_ingestion_stderr"]
+    else:
+        log = run.probe.stderr if run.probe.notes.get("errors") or run.probe.notes.get("stage") != "done" else ""
     lines = log.strip().splitlines()
     own = [line for line in lines if not TENSORFLOWS.match(line)]
     return [clean(line) for line in (own or lines)[-n:]]
@@ -358,23 +362,12 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     facts = {"version": report.VERSION, "date": date, "zip": {**describe(zip_path), "path": str(shown_as)}, **more}
     found = checks.check_within_limits(zip_path, args.profile, args.packages, args.era)
-    images, ready = None, run and POSIX and not refused(found)
-    cells = (competition.read_cells(args.heldout) if args.heldout else generated_cells(PROBED)) if ready else None
-    if ready and shut_in(args, console):
-        versions = environment.versions(args.python)
-        facts["environment"] = versions | {"differs": environment.differing(versions),
-                                           "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
-        for name in environment.missing(args.python, args.packages):
-            console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
-        if args.heldout:
-            facts["heldout"] = {**describe(args.heldout), "images": len(cells.images)}
-        images = cells.images
-        # of the project's own zip the report in results/, made on two cores, stands in for an earlier one
-        reports = [args.report, *[ROOT / "results/report.json"] * (args.source == ROOT)]
-        stages = Stages(console, expected_seconds(reports, str(shown_as), len(images)))
-        with stages.shown:
-            found += rehearse(zip_path, cells, bool(args.heldout), args, facts, stages)
-        found += verdict.judge_environment(versions)
+    images = None
+    if run and POSIX and not refused(found):
+        cells = competition.read_cells(args.heldout) if args.heldout else generated_cells(PROBED)
+        if shut_in(args, console):
+            images = cells.images
+            found += rehearse(zip_path, cells, args, facts, console)
     facts["findings"] = [f.as_json() for f in found]
     facts["verdict"], facts["words"] = verdict.conclude(found, run, "rehearsal" in facts, "scores" in facts)
     return facts, images
@@ -535,9 +528,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def mode(args: argparse.Namespace) -> str:
     """Which key of EFFECTIVE the options ask for."""
-    if args.check and args.rehearse:
-        return "rehearse"
-    return next((name for name in ("check", "verify", "bundle") if getattr(args, name)), "build")
+    if args.check:
+        return "with --check --rehearse" if args.rehearse else "with --check alone"
+    return "with --verify" if args.verify else "with --bundle" if args.bundle else "without --bundle or --check"
 
 
 def refuse_idle(parser: Parser, argv: list[str] | None, args: argparse.Namespace) -> None:
@@ -545,16 +538,9 @@ def refuse_idle(parser: Parser, argv: list[str] | None, args: argparse.Namespace
     names = set(vars(args)) - {"check", "verify", "bundle"}
     unset = argparse.Namespace(**dict.fromkeys(names))  # argparse leaves what it finds set, and so no default comes in
     given = {name for name in names if getattr(parser.parse_args(argv, unset), name) is not None}
-    idle = sorted(given - EFFECTIVE[mode(args)])
-    if idle:
-        needs_bundle = set(idle) <= EFFECTIVE["bundle"]
-        ways = {
-            "check": "with --check alone",
-            "rehearse": "with --check --rehearse",
-            "build": "without --bundle" if needs_bundle else "without --check",
-        }
+    if idle := sorted(given - EFFECTIVE[mode(args)]):
         shown = ", ".join("--" + name.replace("_", "-") for name in idle)
-        parser.error(f"{shown} would have no effect {ways.get(mode(args), f'with --{mode(args)}')}")
+        parser.error(f"{shown} would have no effect {mode(args)}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,30 +1,26 @@
-"""What a rehearsal is at, on the terminal: which of its stages, the seconds gone, and those to expect."""
+"""What a rehearsal is at, on the terminal: which of its two stages, the seconds gone, and those to expect."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
 
 
-class Stages:
-    """Prints a line as each stage begins; within `with stages.shown:` a line below tells the seconds gone."""
+@contextlib.contextmanager
+def stage(console, number: int, what: str, seconds: list[float]):
+    """Print a line as a stage begins; until its end another tells the time gone.
 
-    def __init__(self, console, expected: list[float], number: int = 2):
-        """console: rich's. expected: seconds of each stage, [] where not known. number: how many there are."""
-        from rich.live import Live
+    console: rich's. seconds: as `expected_seconds` gives them.
+    """
+    from rich.live import Live
 
-        self.expected, self.number, self.current, self.text, self.start = expected, number, 0, "", 0.0
-        self.shown = Live(get_renderable=self.line, console=console, transient=True)
-
-    def begin(self, what: str) -> None:
-        about = f", about {self.expected[self.current]:.0f} s" if self.expected else ""
-        self.current, self.start = self.current + 1, time.monotonic()
-        self.text = f"stage {self.current} of {self.number}: {what}{about}"
-        self.shown.console.print(self.text, soft_wrap=True)
-
-    def line(self) -> str:
-        return f"{self.text}; {time.monotonic() - self.start:.0f} s gone" if self.text else ""
+    about, start = f", about {seconds[number - 1]:.0f} s" if seconds else "", time.monotonic()
+    text = f"stage {number} of 2: {what}{about}"
+    console.print(text, soft_wrap=True)
+    with Live(get_renderable=lambda: f"{text}; {time.monotonic() - start:.0f} s gone", console=console, transient=True):
+        yield
 
 
 def expected_seconds(reports: list[Path], zip_name: str, n: int) -> list[float]:

@@ -74,6 +74,7 @@ class Run:
     logs: dict[str, str] = field(default_factory=lambda: dict.fromkeys(LOGS, ""))
     prediction: Job = field(default_factory=Job)
     scoring: Job = field(default_factory=Job)
+    probe: Job = field(default_factory=Job)
     output_bytes: int = 0  # what both jobs leave on the platform, counted against the quota
     predictions: Path | None = None  # where predictions.npy is, if the submission wrote one
     isolation: str = ""
@@ -221,46 +222,33 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     second.mkdir()
     for status in rules.statuses:
         run.become(status)
-    job = run.prediction = predict(first, zip_path, images, profile, rules, limits, ingestion)
-    run.logs["prediction_ingestion_stdout"], run.logs["prediction_ingestion_stderr"] = job.stdout, job.stderr
-    if not failed_by_limit(run, job, limits, "prediction_ingestion_stderr"):
-        try:
-            write_metadata(first / "app/output", True, job)
-        except ValueError as error:
-            run.become("Failed", str(error))
-    run.output_bytes = folder_bytes(first / "app/output")
-    if run.status == "Failed":
-        return run
-    run.predictions = first / "app/output/predictions.npy"
-    run.become("Scoring")
-    run.become("Running")
+    output, scored = first / "app/output", second / "app/output"
+    run.prediction = predict(first, zip_path, images, profile, rules, limits, ingestion)
     try:
-        job = run.scoring = score(second, zip_path, first / "app/output", labels, run.classes, rules, limits, scoring)
-        run.logs["scoring_stdout"], run.logs["scoring_stderr"] = job.stdout, job.stderr
-        if not failed_by_limit(run, job, limits, "scoring_stderr"):
-            finish(run, second / "app/output", rules)
+        keep_log(run, "prediction_ingestion", run.prediction, limits)
+        write_metadata(output, True, run.prediction)
+        run.predictions = output / "predictions.npy"
+        run.become("Scoring")
+        run.become("Running")
+        run.scoring = score(second, zip_path, output, labels, run.classes, rules, limits, scoring)
+        keep_log(run, "scoring", run.scoring, limits)
+        if rules.failure and run.scoring.exit_code != 0:
+            raise ValueError(rules.failure)
+        run.scores = read_scores(scored)
+        write_metadata(scored, False, run.scoring)
+        run.become("Finished")
     except (ValueError, OSError) as error:
         run.become("Failed", str(error))
+    run.output_bytes = folder_bytes(output, scored)
     return run
 
 
-def finish(run: Run, output: Path, era: Era) -> None:
-    """Take the scores from the scoring job's output. ValueError, in the platform's words, where there are none."""
-    if era.failure and run.scoring.exit_code != 0:
-        raise ValueError(era.failure)
-    run.scores = read_scores(output)
-    write_metadata(output, False, run.scoring)
-    run.output_bytes += folder_bytes(output)
-    run.become("Finished")
-
-
-def failed_by_limit(run: Run, job: Job, limits: Limits, log: str) -> bool:
-    """True where the time was over, which the platform fails at once, in its own words."""
-    if job.stopped == "time":
-        line = f"Execution Time Limit exceeded. Limit was {limits.seconds:g} seconds"
-        run.logs[log] += line + "\n"
-        run.become("Failed", line)
-    return job.stopped == "time"
+def keep_log(run: Run, name: str, job: Job, limits: Limits) -> None:
+    """Note what a job printed. ValueError, in the platform's words, where its time was over: that fails it at once."""
+    line = f"Execution Time Limit exceeded. Limit was {limits.seconds:g} seconds" if job.stopped == "time" else ""
+    run.logs[f"{name}_stdout"], run.logs[f"{name}_stderr"] = job.stdout, job.stderr + (line and f"{line}\n")
+    if line:
+        raise ValueError(line)
 
 
 def save_logs(run: Run, folder: Path) -> None:

@@ -24,7 +24,7 @@ from rich.console import Console
 import build_submission
 from grader import competition, environment, report, runner, sandbox, verdict, worker
 from grader.codes import CODES, finding
-from grader.stages import Stages, expected_seconds
+from grader.stages import expected_seconds, stage
 from tests import digests
 from tests.submissions import GOOD, RIGHT, cells, hdf5, make_zip, model, npz, submission
 
@@ -175,8 +175,8 @@ def test_a_logs_end_leaves_out_tensorflows_notes_where_there_is_more():
     notes = ["2026-01-31 09:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN custom operations are on.",
              "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"]  # fmt: skip
     for log, told in ((notes + ["ValueError: no"], ["ValueError: no"]), (notes, notes)):
-        job = worker.Job(stderr="\n".join(log), notes={"errors": ["x"]})
-        assert build_submission.telling_lines(None, job) == told
+        job = worker.Job(exit_code=0, stderr="\n".join(log), notes={"errors": ["x"]})
+        assert build_submission.telling_lines(worker.Run(probe=job)) == told
 
 
 def test_check_judges_a_zip_without_running_it(command, tmp_path):
@@ -571,9 +571,9 @@ def test_seconds_are_expected_by_the_last_report_on_this_zip(tmp_path):
     reports = [tmp_path / name for name in ("none.json", "odd.json", "r.json")]
     assert expected_seconds(reports, "s.zip", 64) == [40, 70] and expected_seconds(reports, "other.zip", 64) == []
     console = Console(record=True, width=80)
-    stages = Stages(console, [40, 70])
-    for what in ("labelling", "asking"):
-        stages.begin(what)
+    for number, what in enumerate(("labelling", "asking"), 1):
+        with stage(console, number, what, [40, 70]):
+            pass
     lines = [line.partition(": ")[2] for line in console.export_text().splitlines()]
     assert lines == ["labelling, about 40 s", "asking, about 70 s"]
 
