@@ -18,7 +18,6 @@ import re
 import stat
 import unicodedata
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -64,16 +63,17 @@ def check_within_limits(path: str | Path, *how) -> list[Finding]:
     ZIP14 where it takes more or its process ends: an error for the container, a warning for sources and weights.
     Raises ImportError where this Python lacks a package that the check needs.
     """
+    seconds = SECONDS + os.stat(path).st_size // PACE
     receive, send = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=check_and_send, args=(send, path, *how))
+    process = multiprocessing.Process(target=check_and_send, args=(send, seconds, path, *how))
     process.start()
     send.close()
-    limits = {"seconds": seconds(path), "memory": MEMORY // 10**6}
-    found = [finding("ZIP14", "error", **limits)]
+    ended = {level: finding("ZIP14", level, seconds=seconds, memory=MEMORY // 10**6) for level in ("error", "warning")}
+    found = [ended["error"]]
     with contextlib.suppress(EOFError):
         whole, found = receive.recv()
         if not whole:
-            found = [*found, finding("ZIP14", "warning", **limits)]
+            found = [*found, ended["warning"]]
             whole, found = receive.recv()
     process.join()
     if isinstance(found, ImportError):
@@ -81,16 +81,12 @@ def check_within_limits(path: str | Path, *how) -> list[Finding]:
     return found
 
 
-def seconds(path: str | Path) -> int:
-    """Seconds of computing that a zip may take."""
-    return SECONDS + os.stat(path).st_size // PACE
-
-
-def check_and_send(send, path: str | Path, *how) -> None:
+def check_and_send(send, seconds: int, path: str | Path, *how) -> None:
+    """Send what the container gave, with False, if it is not all, then with True all, or the ImportError."""
     with contextlib.suppress(ImportError, OSError, ValueError):  # what of it the system has
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds(path), seconds(path)))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of numpy, under h5py: each thread would take from the memory
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY, held + MEMORY))
@@ -146,23 +142,22 @@ ORDER = ("ZIP", "MET", "PY01", "IMP04", "IMP01", "IMP02", "IMP05", "PY02", "PY03
 
 def in_order(found: list[Finding]) -> list[Finding]:
     """Findings in the order in which they would strike, those that differ by a line number alone once with a count."""
-    kinds, first = Counter(), {}
+    kinds: dict[tuple[str, str, str], list[Finding]] = {}
     for f in found:
-        kind = (f.code, re.sub(r" line \d+", "", f.wrong))
-        kinds[kind] += 1
-        first.setdefault(kind, f)
-    once = [f if kinds[k] == 1 else replace(f, wrong=f"{f.wrong} ({kinds[k]} times)") for k, f in first.items()]
+        kinds.setdefault((f.code, f.level, re.sub(r" line \d+", "", f.wrong)), []).append(f)
+    codes: dict[tuple[str, str], list[Finding]] = {}
+    for (code, level, _), same in kinds.items():
+        first = noted(same[0], f"{len(same)} times") if len(same) > 1 else same[0]
+        codes.setdefault((code, level), []).append(first)
+    for same in codes.values():
+        if len(same) > MOST:
+            same[MOST - 1 :] = [noted(same[MOST - 1], f"and {len(same) - MOST} more")]
+    ranks = {f.code: next(at for at, start in enumerate(ORDER) if f.code.startswith(start)) for f in found}
+    return sorted((f for same in codes.values() for f in same), key=lambda f: ranks[f.code])
 
-    def rank(f: Finding) -> int:
-        return ORDER.index(max((start for start in ORDER if f.code.startswith(start)), key=len))
 
-    kept: dict[tuple[str, str], list[Finding]] = {}
-    for f in once:
-        kept.setdefault((f.code, f.level), []).append(f)
-    for same in kept.values():
-        if more := len(same) - MOST if len(same) > MOST else 0:
-            same[MOST - 1 :] = [replace(same[MOST - 1], wrong=f"{same[MOST - 1].wrong} (and {more} more)")]
-    return sorted((f for same in kept.values() for f in same), key=rank)
+def noted(f: Finding, note: str) -> Finding:
+    return replace(f, wrong=f"{f.wrong} ({note})")
 
 
 def check_file(path: Path) -> Iterator[Finding]:
@@ -187,8 +182,7 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
     seen: dict[str, set[str]] = {}  # names that differ in case alone
     for info in infos:
         name = info.filename
-        how = odd_name(info)
-        if how:
+        if how := odd_name(info):
             yield finding("ZIP07", name=name, how=how)
             continue
         yield from check_entry(info)
@@ -202,8 +196,7 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
     files = {info.filename for info in infos if not info.is_dir() and len(info.filename) <= MAX_ENTRY_NAME}
     yield from check_leftovers(sorted(info.filename for info in infos))
     for name in files:  # a file where another entry needs a folder
-        parts = name.split("/")
-        for folder in ("/".join(parts[:depth]) for depth in range(1, len(parts))):
+        for folder in (name[:at] for at, letter in enumerate(name) if letter == "/"):
             for other in seen.get(folder.casefold(), set()) & files:
                 yield finding("ZIP09", "error" if other == folder else "warning", name=name, other=other)
     if "model.py" not in files:
@@ -282,8 +275,6 @@ def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     with file.open(info) as stream:
         while chunk := stream.read(1 << 20):
             size += len(chunk)
-            if size > info.file_size:
-                raise zipfile.BadZipFile(f"{info.filename} is larger than it claims")
             if digest:
                 digest.update(chunk)
             head += chunk[: keep - len(head)]

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from grader.syntax import IN_ZIP, Source, arguments, called, definitions, dotted, gives, work_out
+from grader.syntax import IN_ZIP, Source, arguments, called, dotted
 
 # Names of parameters, in their order.
 PARAMETERS = {
@@ -24,12 +24,10 @@ PARAMETERS = {
 
 
 class Load(NamedTuple):
-    """One call of load_model or load_weights: of which file (None: unknown), and the options of load_model."""
+    """One call of load_model or load_weights: of which file of the zip (None: unknown), and load_model's options."""
 
     path: str | None
-    line: int
-    file: str
-    call: str
+    said: dict[str, str]  # by a finding: where and what
     compiles: bool
     safe: bool
 
@@ -44,22 +42,22 @@ class Code:
     idle: dict[str, str] = field(default_factory=dict)  # {class or function: the file that model.py never imports}
     models: list[Load] = field(default_factory=list)
     weights: list[Load] = field(default_factory=list)
-    arrays: set[str] = field(default_factory=set)  # files that np.load opens without allow_pickle
+    arrays: set[str | None] = field(default_factory=set)  # files that np.load opens without allow_pickle
     texts: set[str] = field(default_factory=set)  # every constant text and its last part, taken for a path
     calls: set[str] = field(default_factory=set)  # last names of all that is called, where it runs
 
     def add(self, source: Source, own: set[str]) -> None:
         """own: functions of the zip, whose names are not taken for those of Keras."""
         module = source.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        self.defined[module] = set().union(*map(gives, definitions(source.tree.body)))
+        self.defined[module] = set(source.top)
         for node, runs in source.nodes.items():
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 self.texts.update((node.value, re.split(r"[/\\]", node.value)[-1]))
             elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 for decorator in node.decorator_list:
-                    self.register(decorator, node.name, source.values)
+                    self.register(decorator, node.name, source)
             elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and all_objects(node.value):
-                self.take(ast.Dict([node.slice], [node.slice]), source.values)  # get_custom_objects()["Plain"] = Plain
+                self.take(ast.Dict([node.slice], [node.slice]), source)  # get_custom_objects()["Plain"] = Plain
             elif isinstance(node, ast.Call):
                 its_own = dotted(node.func).removeprefix("self.") in own or called(node) in own & {"load_weights"}
                 self.call(node, runs and not its_own, source)
@@ -70,12 +68,12 @@ class Code:
             for name in re.findall(rb"^(?:class|def)\s+(\w+)", source, re.MULTILINE):
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
 
-    def register(self, decorator: ast.expr, name: str, values: dict[str, ast.expr]) -> None:
+    def register(self, decorator: ast.expr, name: str, source: Source) -> None:
         if not isinstance(decorator, ast.Call) or called(decorator) != "register_keras_serializable":
             return
         given = arguments(decorator, "package", "name")
         package, own = given.get("package", ast.Constant("Custom")), given.get("name", ast.Constant(name))
-        package, own = text(package, values), text(own, values)
+        package, own = text(package, source), text(own, source)
         if package is None or own is None:
             self.open = True
         else:
@@ -83,34 +81,32 @@ class Code:
 
     def call(self, node: ast.Call, runs: bool, source: Source) -> None:
         """What a call registers, passes or loads."""
-        name, values = called(node), source.values
-        given = arguments(node, *PARAMETERS.get(name, ()))
+        name, given = called(node), arguments(node, *PARAMETERS.get(called(node), ()))
         if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
-            self.register(node.func, dotted(node.args[0]), values)
-        if all_objects(node.func.value) if name == "update" else "custom_objects" in given:
-            self.take(given.get("custom_objects"), values)
+            self.register(node.func, dotted(node.args[0]), source)
+        if all_objects(getattr(node.func, "value", None)) if name == "update" else "custom_objects" in given:
+            self.take(given.get("custom_objects"), source)
         if name == "enable_unsafe_deserialization":
             self.safe = False
         if not runs:
             return
         self.calls.add(name)
         if dotted(node.func) in ("np.load", "numpy.load") and "file" in given and "allow_pickle" not in given:
-            self.arrays.add(name_in_zip(work_out(given["file"], values, source.file) or ""))
+            self.arrays.add(name_in_zip(given["file"], source))
         if name in ("load_model", "load_weights"):
-            path = given.get("filepath")
-            options = [is_true(given.get(key), values) for key in ("compile", "safe_mode")]
-            load = Load(path and work_out(path, values, source.file), node.lineno, source.file, name, *options)
+            options = [is_true(given.get(key), source) for key in ("compile", "safe_mode")]
+            load = Load(name_in_zip(given.get("filepath"), source), source.at(node) | {"call": name}, *options)
             (self.models if name == "load_model" else self.weights).append(load)
 
-    def take(self, given: ast.expr | None, values: dict[str, ast.expr]) -> None:
+    def take(self, given: ast.expr | None, source: Source) -> None:
         """Custom objects, as a dict that can be read here or as anything else."""
-        match values.get(dotted(given), given):
+        match source.values.get(dotted(given), given):
             case ast.Constant(None):
                 names = []
             case ast.Call(ast.Name("dict"), [], keywords):
                 names = [k.arg for k in keywords]
             case ast.Dict(keys):
-                names = [key and text(key, values) for key in keys]
+                names = [key and text(key, source) for key in keys]
             case _:
                 names = [None]
         self.passed |= set(filter(None, names))
@@ -118,8 +114,12 @@ class Code:
 
     def loads(self, file: str) -> list[Load]:
         """The calls of load_model that do or may open this file of the zip."""
-        sure = [load for load in self.models if load.path is not None and name_in_zip(load.path) == file]
+        sure = [load for load in self.models if load.path == file]
         return sure or [load for load in self.models if load.path is None and self.speaks_of(file)]
+
+    def weights_of(self, file: str) -> list[Load]:
+        """The calls of load_weights that open this file of the zip."""
+        return [load for load in self.weights if load.path == file]
 
     def speaks_of(self, file: str) -> bool:
         """Whether a text in the sources could be the file's name or the end or stem of it."""
@@ -128,23 +128,24 @@ class Code:
         return bool({name, stem or name, f".{suffix}", f"*.{suffix}"} & self.texts)
 
 
-def name_in_zip(path: str) -> str:
-    """The name that a path, as work_out gives it, has in the zip."""
-    return path.removeprefix(IN_ZIP).removeprefix("./").rstrip("/")
+def name_in_zip(node: ast.expr | None, source: Source) -> str | None:
+    """The name that the path of an expression has in the zip; None where it is not known."""
+    path = node and source.path(node)
+    return path and path.removeprefix(IN_ZIP).removeprefix("./").rstrip("/")
 
 
-def all_objects(node: ast.expr) -> bool:
+def all_objects(node: ast.expr | None) -> bool:
     """Whether an expression is a call of get_custom_objects."""
     return isinstance(node, ast.Call) and called(node) == "get_custom_objects"
 
 
-def text(node: ast.expr, values: dict[str, ast.expr]) -> str | None:
+def text(node: ast.expr, source: Source) -> str | None:
     if isinstance(node, ast.Attribute) and node.attr == "__name__":
         return dotted(node.value) or None
-    return work_out(node, values, "model.py")
+    return source.path(node)
 
 
-def is_true(node: ast.expr | None, values: dict[str, ast.expr]) -> bool:
+def is_true(node: ast.expr | None, source: Source) -> bool:
     """Whether an option is on, as it is where it is not given or not known."""
-    node = values.get(dotted(node), node)
+    node = source.values.get(dotted(node), node)
     return not (isinstance(node, ast.Constant) and node.value is False)

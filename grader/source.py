@@ -1,6 +1,6 @@
 """Static checks of model.py and what it imports from its zip, by their syntax trees: nothing is run.
 
-    check_sources({"model.py": b"..."}, names_in_the_zip, profile="an2dl", packages=())
+    check_sources({"model.py": b"..."}, names_in_the_zip, profile="an2dl", packages=(), writable=False)
 
 Starts at model.py and follows its imports into the zip. Other scripts in the zip are ignored. syntax.py says what of
 a source counts as run.
@@ -24,10 +24,10 @@ from grader.syntax import (
     IN_ZIP,
     Source,
     absolute,
+    arguments,
     called,
     definitions,
     dotted,
-    gives,
     gives_up,
     imported,
     imports,
@@ -37,7 +37,6 @@ from grader.syntax import (
     parse,
     set_values,
     uncalled,
-    work_out,
 )
 
 # What `import` finds in tensorflow/tensorflow:2.17.0 besides the standard library of its Python 3.11.
@@ -58,7 +57,7 @@ PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many pr
 # Functions of Keras that import a package when they are called.
 NEED = {**dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL"),
         **dict.fromkeys(("random_rotation", "random_shift", "random_shear", "random_zoom"), "scipy")}  # fmt: skip
-GONE = dict.fromkeys(("predict_classes", "predict_generator"), "say predict, then argmax")  # methods that models had
+GONE = {"predict_classes", "predict_generator"}  # methods that models of Keras had
 # What the standard library has since Python 3.12.
 NEWER = {"itertools.batched", "math.sumprod", "typing.override", "typing.TypeAliasType", "warnings.deprecated"}
 LOADERS = frozenset(
@@ -71,7 +70,7 @@ ELSEWHERE = ("/tmp", "/dev", "/proc", "/sys", "/app", "/etc")  # absolute, and t
 
 
 def check_sources(
-    sources: dict[str, bytes], names: set[str], profile: str, packages: tuple[str, ...], writable: bool = False
+    sources: dict[str, bytes], names: set[str], profile: str, packages: tuple[str, ...], writable: bool
 ) -> tuple[list[Finding], Code]:
     """Findings for model.py and every module of the zip that it reaches, and what they give Keras.
 
@@ -91,7 +90,7 @@ def check_sources(
     there = set() if uses(every, "sys.path", "sys.modules") else stems - KNOWN
     functions = {n.name for n in every if isinstance(n, ast.FunctionDef)}
     where = None if any(isinstance(n, ast.Call) and called(n) == "chdir" for n in every) else profile
-    found += check_model(trees)
+    found += check_model(reached)
     code = Code()
     for source in reached.values():
         found += check_imports(source, known, packages, tops)
@@ -151,9 +150,9 @@ def check_imports(source: Source, known: set[str], packages: tuple[str, ...], lo
         lacks = root in PARTS and root not in local and inner and inner[0] not in PARTS[root] | {"*"}
         if not root:  # relative
             if source.file == "model.py" and source.nodes[node]:
-                yield finding("IMP04", file=source.file, line=node.lineno)
+                yield finding("IMP04", **source.at(node))
         elif (root not in known or lacks) and source.nodes[node] and first not in packages:
-            yield finding("IMP01", file=source.file, at=f" line {node.lineno}", name=first if lacks else root)
+            yield finding("IMP01", **source.at(node), name=first if lacks else root)
         elif root in local and root in TAKEN:
             yield finding(TAKEN[root], name=f"{root}.py")
 
@@ -178,31 +177,27 @@ def check_own(source: Source, there: set[str], places: set[str], reached: dict[s
             module, full = (absolute(part, source.file) for part in (package or name, package + name))
             missing = module if lacks(module) else full
             if lacks(missing) and (missing == module or not (name == "*" or may_give(module, name))):
-                yield finding("IMP01", file=source.file, at=f" line {node.lineno}", name=missing)
+                yield finding("IMP01", **source.at(node), name=missing)
 
 
 def check_attributes(source: Source, loaded: set[str], packages: tuple[str, ...]) -> Iterator[Finding]:
     """Names of Keras, TensorFlow and numpy that code uses and that the grader's versions lack. loaded: see lacking."""
     inner = {node.value for node in source.nodes if isinstance(node, ast.Attribute)}
     for node in (node for node in source.run if node not in inner):
-        name, where = source.public(node), {"file": source.file, "line": getattr(node, "lineno", 0)}
+        name = source.public(node)
         ends = [lacking(package + part, None) for package, part, _ in imported(node) if not package.startswith(".")]
         ends += [lacking(name, loaded)] if isinstance(node, ast.Attribute) else []
         for lacks in filter(None, ends):
             other = lacks.removeprefix("tensorflow.")
             instead = f"say {other}" if other != lacks and not lacking(other, None) else "do without it"
-            yield finding("IMP05", **where, name=lacks, instead=instead)
+            yield finding("IMP05", **source.at(node), name=lacks, instead=instead)
         needs = NEED.get(name.split(".")[-1]) if name.split(".")[0] in ("keras", "tensorflow") else None
         if needs and needs not in packages:
             yield finding("IMP01", file=source.file, at=f" line {node.lineno}: {name}", name=needs)
-        for key in untaken(node, source.public(node.func)) if isinstance(node, ast.Call) else ():
-            yield finding("IMP05", **where, name=f"{source.public(node.func)}({key}=...)", instead="do without it")
-
-
-def untaken(call: ast.Call, name: str) -> list[str]:
-    """Arguments that a class of Keras does not take."""
-    taken = table()["classes"].get(name.removeprefix("tensorflow."))
-    return [] if taken is None else [k.arg for k in call.keywords if k.arg and k.arg not in taken.split()]
+        made = source.public(node.func) if isinstance(node, ast.Call) else ""
+        taken = table()["classes"].get(made.removeprefix("tensorflow."))
+        for key in [k.arg for k in node.keywords if k.arg not in (None, *taken.split())] if taken is not None else ():
+            yield finding("IMP05", **source.at(node), name=f"{made}({key}=...)", instead="do without it")
 
 
 def lacking(name: str, loaded: set[str] | None) -> str | None:
@@ -221,33 +216,25 @@ def lacking(name: str, loaded: set[str] | None) -> str | None:
     return None
 
 
-def check_model(trees: dict[str, ast.Module], file: str = "model.py", name: str = "Model") -> Iterator[Finding]:
+def check_model(reached: dict[str, Source], file: str = "model.py", name: str = "Model") -> Iterator[Finding]:
     """Model, its __init__ and its predict, as far as the files show them."""
-    made = binding(trees[file], name) if file in trees else None
+    top = reached[file].top if file in reached else {}
+    given = top.get(name, [])[::-1] + top.get("*", [])[::-1]
+    made = next((n for n in given if str(getattr(n, "module", "")).split(".")[0] not in ("keras", "tensorflow")), None)
     if isinstance(made, ast.ClassDef):
-        yield from check_class(made, trees[file])
+        yield from check_class(made, reached[file].tree)
     elif isinstance(made, ast.ImportFrom):
-        left = {other: tree for other, tree in trees.items() if other != file}
+        left = {other: source for other, source in reached.items() if other != file}
         package, there, _ = next((part for part in imported(made) if part[2] == name), imported(made)[0])
         yield from check_model(left, module_files(package, file)[-1], name if there == "*" else there)
-    elif made is None and file == "model.py" and file in trees:
+    elif made is None and file == "model.py" and file in reached:
         yield finding("PY02")
-
-
-def binding(tree: ast.Module, name: str) -> ast.stmt | None:
-    """The last statement of a module that gives this name, or else the last `import *`; those of Keras do not count."""
-    found = star = None
-    for node in definitions(tree.body):
-        if (getattr(node, "module", "") or "").split(".")[0] not in ("keras", "tensorflow"):
-            found = node if name in gives(node) else found
-            star = node if "*" in gives(node) else star
-    return found or star
 
 
 def check_class(model: ast.ClassDef, tree: ast.Module) -> Iterator[Finding]:
     """Findings on the class Model of a file."""
     methods = {node.name: node for node in definitions(model.body) if isinstance(node, FUNCTIONS)}
-    if how := misfit(methods.get("__init__"), "self"):
+    if "__init__" in methods and (how := misfit(methods["__init__"], "self")):
         yield finding("PY03", how=how)
     if "predict" in methods:
         yield from (finding("PY04", how=how) for how in check_predict(methods["predict"]))
@@ -281,14 +268,12 @@ def check_names(source: Source) -> Iterator[Finding]:
     except RecursionError:  # of a tree that may compile all the same
         return
     places = {(m.lineno, m.col, m.message_args[0]) for m in said if isinstance(m, messages.UndefinedName)}
-    named = [node for node in source.nodes if isinstance(node, ast.Name)]
-    deleted = {node.id for node in named if isinstance(node.ctx, ast.Del)}  # after use, maybe
-    spare, lines = annotations(source), {}
-    for node in named:
-        if (node.lineno, node.col_offset, node.id) in places and source.nodes[node] and node not in spare:
-            lines[node.id] = min(node.lineno, lines.get(node.id, node.lineno))
-    for name in sorted(lines.keys() - deleted, key=lines.get):
-        yield finding("PY05", file=source.file, line=lines[name], name=name)
+    deleted = {n.id for n in source.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del)}  # after use, maybe
+    spare, undefined = annotations(source), {}
+    for node in sorted((n for n in source.run if isinstance(n, ast.Name)), key=lambda n: n.lineno):
+        if (node.lineno, node.col_offset, node.id) in places and node.id not in deleted and node not in spare:
+            undefined.setdefault(node.id, node)
+    yield from (finding("PY05", **source.at(node), name=name) for name, node in undefined.items())
 
 
 def annotations(source: Source) -> set[ast.AST]:
@@ -304,14 +289,14 @@ def annotations(source: Source) -> set[ast.AST]:
 def check_members(source: Source, bound: set[str]) -> Iterator[Finding]:
     """Methods that models of Keras no longer have, and attributes of self that nothing sets. bound: see members."""
     for node in source.run:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and called(node) in GONE.keys() - bound:
-            yield finding("IMP05", file=source.file, line=node.lineno, name=called(node), instead=GONE[called(node)])
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and called(node) in GONE - bound:
+            yield finding("IMP05", **source.at(node), name=called(node), instead="say predict, then argmax")
     classes = [n for n in source.nodes if isinstance(n, ast.ClassDef) and stands_alone(n)]
     for cls in classes if not bound & {*DYNAMIC, "__dict__"} else ():
         used = [n for n in ast.walk(cls) if isinstance(n, ast.Attribute) and dotted(n.value) == "self"]
-        lines = {node.attr: node.lineno for node in used if source.nodes[node]}
-        for name in sorted(lines.keys() - bound - set(dir(object))):
-            yield finding("PY05", file=source.file, line=lines[name], name=f"self.{name}")
+        named = {node.attr: node for node in used if source.nodes[node]}
+        for name in sorted(named.keys() - bound - set(dir(object))):
+            yield finding("PY05", **source.at(named[name]), name=f"self.{name}")
 
 
 def stands_alone(cls: ast.ClassDef) -> bool:
@@ -337,33 +322,23 @@ def members(nodes: list[ast.AST]) -> set[str]:
 
 def check_calls(source: Source) -> Iterator[Finding]:
     """Calls of the file's own functions, and of self's own methods, that do not fit the definition."""
+    classes = [n for n in source.nodes if isinstance(n, ast.ClassDef)]
+    usual = {node for place in (source.tree, *classes) for node in place.body}  # not in a function or under a condition
+    rebound = source.rebound | {n.name for n in source.nodes if isinstance(n, FUNCTIONS) and n not in usual}
     functions = {n.name: n for n in source.tree.body if isinstance(n, ast.FunctionDef) and not n.decorator_list}
-    classes = [source.tree, *(n for n in source.nodes if isinstance(n, ast.ClassDef))]
-    usual = {node for place in classes for node in place.body}
-    rebound = source.rebound | {  # as a function within another one, or defined under a condition
-        n.name for n in source.nodes if isinstance(n, FUNCTIONS) and n not in usual
-    }
-    todo: list[tuple[ast.AST, dict]] = [(source.tree, {})]  # with the methods of the innermost class around it
-    while todo:
-        node, methods = todo.pop()
-        if isinstance(node, ast.ClassDef):
-            methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
-        todo += [(child, methods) for child in ast.iter_child_nodes(node)]
-        name = dotted(node.func) if isinstance(node, ast.Call) and source.nodes[node] else ""
-        if name in functions and name not in rebound:
-            yield from fits(node, functions[name], 0, source.file)
-        elif name.startswith("self.") and (method := methods.get(name[5:])):
-            own = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(tuple(map(last, method.decorator_list)))
-            if own is not None:
-                yield from fits(node, method, own, source.file)
-
-
-def fits(call: ast.Call, definition: ast.FunctionDef, own: int, file: str) -> Iterator[Finding]:
-    """Compare one call with one definition, of whose parameters the first `own` are filled in by Python."""
-    named = {k.arg: k.value for k in call.keywords}
-    open_end = None in named or any(isinstance(a, ast.Starred) for a in call.args)
-    if not open_end and (how := misfit(definition, *[None] * own, *call.args, **named)):
-        yield finding("PY06", file=file, line=call.lineno, name=definition.name, how=how)
+    methods: dict[ast.AST, dict[str, ast.FunctionDef]] = {}  # {node: those of the innermost class around it}
+    for cls in classes:  # the outer ones first
+        methods.update(dict.fromkeys(ast.walk(cls), {n.name: n for n in cls.body if isinstance(n, ast.FunctionDef)}))
+    for node in (n for n in source.run if isinstance(n, ast.Call)):
+        name, named = dotted(node.func), {k.arg: k.value for k in node.keywords}
+        definition, own = functions.get(name) if name not in rebound else None, 0  # how many Python fills in
+        if name.startswith("self.") and (definition := methods.get(node, {}).get(name[5:])):
+            kinds = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}
+            own = kinds.get(tuple(map(last, definition.decorator_list)))
+        if definition is None or own is None or None in named or any(isinstance(a, ast.Starred) for a in node.args):
+            continue
+        if how := misfit(definition, *[None] * own, *node.args, **named):
+            yield finding("PY06", **source.at(node), name=definition.name, how=how)
 
 
 def misfit(definition: ast.FunctionDef, /, *given: object, **named: object) -> str:
@@ -399,7 +374,7 @@ def check_paths(
     """
     for node in (n for n in source.run if isinstance(n, ast.Call)):
         if fetches(node):
-            yield finding("NET01", file=source.file, line=node.lineno)
+            yield finding("NET01", **source.at(node))
         if called(node) not in LOADERS | WRITERS or dotted(node.func).removeprefix("self.") in own:
             continue
         path, written = opened(node, source)
@@ -418,8 +393,7 @@ def check_paths(
         elif where and not ours and inside != ".":
             code, level = "PATH01", "error" if where == "strict" else "warning"
         if code:
-            said = inside if ours else path
-            yield finding(code, level, file=source.file, at=f" line {node.lineno}", name=said)
+            yield finding(code, level, **source.at(node), name=inside if ours else path)
 
 
 def fetches(call: ast.Call) -> bool:
@@ -432,14 +406,13 @@ def fetches(call: ast.Call) -> bool:
 
 def opened(call: ast.Call, source: Source) -> tuple[str | None, bool]:
     """The path of what a call of LOADERS or WRITERS opens, None where it is not known, and whether it writes."""
-    name, keywords = called(call), {k.arg: k.value for k in call.keywords}
+    name, given = called(call), arguments(call, "file", "mode")
     named = ("file", "filepath", "filename", "path", "name", "model_path")
-    first = [*call.args[:1], *(keywords[k] for k in named if k in keywords)]
-    path, given = first and work_out(first[0], source.values, source.file), call.args[1:2]
+    path = next((source.path(given[key]) for key in named if key in given), None)
     if isinstance(call.func, ast.Attribute) and name in METHODS:
-        method_of = work_out(call.func.value, source.values, source.file)  # Path(...).open()
+        method_of = source.path(call.func.value)  # Path(...).open()
         if method_of is not None or dotted(call.func).split(".")[0] not in source.aliases:
-            path, given = method_of, call.args[:1]
-    modes = [getattr(a, "value", None) for a in (*given, keywords.get("mode"))]
-    written = name in ("open", "GFile") and any(isinstance(m, str) and re.search("[wax]", m) for m in modes)
+            path, given = method_of, arguments(call, "mode")
+    mode = getattr(given.get("mode"), "value", None)
+    written = name in ("open", "GFile") and isinstance(mode, str) and re.search("[wax]", mode) is not None
     return path or None, written or name in WRITERS

@@ -27,6 +27,21 @@ class Source:
         self.run = [node for node, runs in self.nodes.items() if runs]
         self.values: dict[str, ast.expr] = {}  # see constants
 
+    def at(self, node: ast.AST) -> dict[str, str | int]:
+        """Where a node stands, as a finding says it."""
+        return {"file": self.file, "line": node.lineno, "at": f" line {node.lineno}"}
+
+    @cached_property
+    def top(self) -> dict[str, list[ast.stmt]]:
+        """{name: the statements at the level of the module that bind it}; "*" for any name."""
+        found: dict[str, list[ast.stmt]] = {}
+        for node in definitions(self.tree.body):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = {getattr(part, "name", getattr(part, "id", "")) for part in (node, *targets)}
+            for name in names | {here.split(".")[0] for _, _, here in imported(node)}:
+                found.setdefault(name, []).append(node)
+        return found
+
     @cached_property
     def aliases(self) -> dict[str, str]:
         """{name in this file: what it was imported as, in full}"""
@@ -49,6 +64,11 @@ class Source:
         calls = {called(node) for node in self.nodes if isinstance(node, ast.Call)} & DYNAMIC
         here = {here.split(".")[0] for node in self.nodes for _, _, here in imported(node)}
         return self.rebound | calls | here | {getattr(node, "name", None) for node in self.nodes}
+
+    def path(self, node: ast.expr) -> str | None:
+        """What an expression of constants, os.path, pathlib and __file__ comes to; None where it is open."""
+        with contextlib.suppress(LookupError, TypeError):  # TypeError: a function of MADE with other arguments
+            return path_of(node, self, [None] * 50)
 
     def public(self, node: ast.AST) -> str:
         """The full name of what a few names and dots stand for by an import; "" of anything else."""
@@ -246,13 +266,6 @@ def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from definitions(getattr(node, field, []))
 
 
-def gives(node: ast.stmt) -> set[str]:
-    """Names that a statement binds at its own level; "*" for those that cannot be told."""
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    named = {getattr(part, "name", getattr(part, "id", "")) for part in (node, *targets)}
-    return named | {here.split(".")[0] for _, _, here in imported(node)}
-
-
 def set_values(sources: dict[str, Source]) -> None:
     """Give each source its `constants`, and those that it imports from the others."""
     calls = [node for source in sources.values() for node in source.nodes if isinstance(node, ast.Call)]
@@ -265,7 +278,7 @@ def set_values(sources: dict[str, Source]) -> None:
             other = next((sources[path] for path in paths if path in sources), source)
             for wanted in [name] if package else list(other.values):
                 value = other.values.get(wanted) if other is not source else None
-                text = value and work_out(value, other.values, other.file)
+                text = value and other.path(value)
                 if text is not None:
                     source.values.setdefault(here if package else f"{here}.{wanted}", ast.Constant(text))
 
@@ -283,41 +296,29 @@ def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
                 values.setdefault(dotted(target), []).append(node.value)
         elif isinstance(node, (ast.FunctionDef, ast.Lambda)):
             args, name = node.args.posonlyargs + node.args.args, getattr(node, "name", None)
-            defaults = [None] * (len(args) - len(node.args.defaults)) + list(node.args.defaults)
-            if name in given or (name == "__init__" and classes.get(node) in given):  # its callers may give another one
-                defaults = [None] * len(args)
-            for arg, default in zip(args, defaults, strict=True):
+            others = name in given or (name == "__init__" and classes.get(node) in given)  # its callers may give
+            defaults = [] if others else node.args.defaults
+            for arg, default in zip(args, [None] * (len(args) - len(defaults)) + defaults, strict=True):
                 values.setdefault(arg.arg, []).append(default)
     return {name: found[0] for name, found in values.items() if len(found) == 1 and found[0] is not None}
 
 
-class Unknown(Exception):
-    """What an expression comes to cannot be told here."""
-
-
-def work_out(node: ast.expr, values: dict[str, ast.expr], file: str) -> str | None:
-    """The path that an expression of constants, os.path, pathlib and __file__ comes to; None where it is open."""
-    with contextlib.suppress(Unknown, TypeError):  # TypeError: a function of MADE with other arguments
-        return path_of(node, values, file, iter(range(50)))
-
-
-def path_of(node: ast.expr, values: dict[str, ast.expr], file: str, steps: Iterator[int]) -> str:
-    """work_out's, or Unknown. `steps` end, so that no expression takes long; what a name comes to stays in `values`."""
+def path_of(node: ast.expr, source: Source, fuel: list[None]) -> str:
+    """Source.path's, or LookupError. `fuel` ends, so that no expression takes long; what a name comes to is kept."""
 
     def part(n: ast.expr) -> str:
-        return path_of(n, values, file, steps)
+        return path_of(n, source, fuel)
 
-    if next(steps, None) is None:
-        raise Unknown
-    if (name := dotted(node)) in values:
-        text = part(values.pop(name))  # gone meanwhile, for it may depend on itself
-        values[name] = ast.Constant(text)
+    fuel.pop()
+    if (name := dotted(node)) in source.values:
+        text = part(source.values.pop(name))  # gone meanwhile, for it may depend on itself
+        source.values[name] = ast.Constant(text)
         return text
     match node:
         case ast.Constant(str() as text):
             return text
         case ast.Name("__file__"):
-            return IN_ZIP + file
+            return IN_ZIP + source.file
         case ast.FormattedValue(value, -1, None):
             return part(value)
         case ast.JoinedStr(pieces):
@@ -332,9 +333,8 @@ def path_of(node: ast.expr, values: dict[str, ast.expr], file: str, steps: Itera
             return METHODS[method](*map(part, [base, *args]))
         case ast.Call(function, args, []):
             name = dotted(function) if last(function) == "join" else last(function)  # a text has a join, too
-            if name in MADE:
-                return MADE[name](*map(part, args))
-    raise Unknown
+            return MADE[name](*map(part, args))
+    raise LookupError
 
 
 def above(path: str) -> str:
@@ -342,19 +342,15 @@ def above(path: str) -> str:
     return f"{path}/.." if path == IN_ZIP.rstrip("/") or path.endswith("..") else posixpath.dirname(path)
 
 
-def same(path: str, *_: str) -> str:
-    return path
-
-
 # What functions make of paths, and methods of a Path.
 MADE = {
     **dict.fromkeys(("Path", "PurePath", "join", "path.join", "os.path.join"), posixpath.join),
-    **dict.fromkeys(("abspath", "realpath", "str", "fspath", "normpath", "expanduser"), same),
+    **dict.fromkeys(("abspath", "realpath", "str", "fspath", "normpath", "expanduser"), lambda path, *_: path),
     **dict.fromkeys(("getcwd", "cwd"), lambda: "."),
     "dirname": above,
 }
 METHODS = {
-    **dict.fromkeys(("resolve", "absolute"), same),
+    **dict.fromkeys(("resolve", "absolute"), lambda path, *_: path),
     "joinpath": posixpath.join,
     "with_name": lambda path, name: posixpath.join(above(path), name),
 }

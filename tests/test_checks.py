@@ -296,6 +296,12 @@ KINDS = [
      model(init="self.f = 1", top="def grow(): return 1\ndef make(): return grow\nmake()\ndel grow")),
     ("IMP05", model(top="import numpy.rot91"), model(top="import numpy._core")),
     ("PY05", model("y = X", top="y: NDArray = 1"), model("y: NDArray = X\nreturn y")),
+    ("PY03", GOOD.replace("__init__(self)", "__init__()"), GOOD.replace("__init__(self)", "__init__(*parts)")),
+    ("PY04", GOOD.replace("def predict", "async def predict"), GOOD),
+    ("PATH03", model(init="try:\n    np.load('/tmp/w')\nexcept OSError:\n    np.load('w.npy')"),
+     model(init="try:\n    import keras\nexcept ImportError:\n    np.load('w.npy')")),
+    ("KER02", stored(loads("n.h5"), n_h5=whole_h5(layer("Plain"))),
+     stored(LOADS_WEIGHTS.format("n.h5"), n_h5=whole_h5(layer("Plain")))),
 ]  # fmt: skip
 
 # (code, what is faulty, the near-twin that is not): files, or model.py alone, or a builder of the zip
