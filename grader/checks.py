@@ -63,39 +63,37 @@ def check_within_limits(path: str | Path, *how) -> list[Finding]:
     ZIP14 where it takes more or its process ends: an error for the container, a warning for sources and weights.
     Raises ImportError where this Python lacks a package that the check needs.
     """
-    seconds = SECONDS + os.stat(path).st_size // PACE
+    limits = {"seconds": SECONDS + os.stat(path).st_size // PACE, "memory": MEMORY // 10**6}
     receive, send = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=check_and_send, args=(send, seconds, path, *how))
+    process = multiprocessing.Process(target=check_and_send, args=(send, limits, path, *how))
     process.start()
     send.close()
-    ended = {level: finding("ZIP14", level, seconds=seconds, memory=MEMORY // 10**6) for level in ("error", "warning")}
-    found = [ended["error"]]
+    found = [finding("ZIP14", "error", **limits)]
     with contextlib.suppress(EOFError):
-        whole, found = receive.recv()
-        if not whole:
-            found = [*found, ended["warning"]]
-            whole, found = receive.recv()
+        while True:
+            found = receive.recv()
     process.join()
     if isinstance(found, ImportError):
         raise found
     return found
 
 
-def check_and_send(send, seconds: int, path: str | Path, *how) -> None:
-    """Send what the container gave, with False, if it is not all, then with True all, or the ImportError."""
+def check_and_send(send, limits: dict[str, int], path: str | Path, *how) -> None:
+    """Send what is known should the process end while it reads sources and weights, then all, or the ImportError."""
     with contextlib.suppress(ImportError, OSError, ValueError):  # what of it the system has
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_CPU, (limits["seconds"], limits["seconds"]))
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of numpy, under h5py: each thread would take from the memory
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY, held + MEMORY))
     with contextlib.suppress(MemoryError, RecursionError):
+        ended = finding("ZIP14", "warning", **limits)
         try:
-            found = check_zip(path, *how, then=lambda found: send.send((False, found)))
+            found = check_zip(path, *how, then=lambda found: send.send([*found, ended]))
         except ImportError as error:
             found = error
-        send.send((True, found))
+        send.send(found)
 
 
 def check_zip(

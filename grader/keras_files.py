@@ -17,7 +17,6 @@ from grader.codes import Finding, finding
 from grader.registry import Code
 
 GRADER_KERAS = "3.4.1"  # of tensorflow/tensorflow:2.17.0
-BUILTIN = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
 POPPED = {"batch_input_shape", "axis", "module", "function_type", "output_shape_type", "output_shape_module"}  # of .h5
 
 
@@ -26,30 +25,11 @@ def table() -> dict:
     return json.loads((Path(__file__).parent / "keras_table.json").read_text())
 
 
-@functools.cache
-def held(module: str) -> frozenset[str] | None:
+def held(module: str) -> list[str] | None:
     """The names in a public module of Keras, tensorflow.keras, TensorFlow or numpy of the grader; None of any other."""
-    names = table()["names"].get(module)
-    if names is None and module.startswith("tensorflow.keras."):
-        names = table()["names"].get(module.removeprefix("tensorflow."))
-    return None if names is None else frozenset(names.split())
-
-
-@functools.cache
-def by_name() -> dict[str, str | None]:
-    """{class name: the arguments of every class of that name, None for any}, as a whole-model .h5 looks them up."""
-    found: dict[str, list[str | None]] = {name: [] for name in table()["layers"].split()}
-    for place, arguments in table()["classes"].items():
-        if not place.startswith("keras.src."):
-            found.setdefault(place.split(".")[-1], []).append(arguments)
-    return {name: " ".join(every) if every and None not in every else None for name, every in found.items()}
-
-
-@functools.cache
-def functions() -> frozenset[str]:
-    """Names that Keras finds without a module."""
-    places = [place.split(".") for place in table()["functions"]]
-    return frozenset(parts[-1] for parts in places if parts[1] in BUILTIN)
+    short = module.removeprefix("tensorflow.") if module.startswith("tensorflow.keras.") else module
+    names = table()["names"].get(module, table()["names"].get(short))
+    return None if names is None else names.split()
 
 
 class Doubt(NamedTuple):
@@ -105,7 +85,7 @@ def stuck(compiled: object, code: Code, legacy: bool) -> Iterator[Doubt]:
     for kind, name in [("loss", loss), *(("metrics", name) for name in metrics or [] if isinstance(metrics, list))]:
         if isinstance(name, str) and name in table()["stuck"][kind].split() and name not in code.passed:
             yield Doubt("KER04", name, "Keras 3.4.1 does not find by its short name in an .h5 file")
-    if isinstance(loss, str) and not (loss in functions() or loss in by_name() or known(loss, code)):
+    if isinstance(loss, str) and not (table()["functions"].get(loss) or loss in table()["plain"] or known(loss, code)):
         yield Doubt("KER04", loss, "neither the grader's Keras has nor the sources pass as custom_objects")
 
 
@@ -127,7 +107,7 @@ def judge(part: dict, code: Code, legacy: bool) -> Doubt | None:
     if known(registered, code) or (legacy and known(what, code)):
         return None
     plain = legacy and "module" not in part
-    takes, place = (by_name(), what) if plain else (table()["classes"], f"{module}.{what}")
+    takes, place = (table()["plain"], what) if plain else (table()["classes"], f"{module}.{what}")
     if place not in takes:
         return None if in_module(str(module), what, code) else missing(registered, what, code)
     more = set(config) - set(takes[place].split()) if isinstance(config, dict) and takes[place] is not None else set()
@@ -149,9 +129,9 @@ def function_found(part: dict, code: Code) -> bool:
     if known(name, code) or known(part.get("registered_name"), code):
         return True
     if module == "builtins":
-        return name in functions() or any(key.endswith(name) for key in code.passed | code.registered)
+        return table()["functions"].get(name, False) or any(key.endswith(name) for key in code.passed | code.registered)
     if str(module).split(".")[0] == "keras":
-        return any(place.endswith(f".{name}") for place in table()["functions"])
+        return name in table()["functions"]
     return in_module(str(module), name, code)
 
 

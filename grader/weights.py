@@ -5,11 +5,13 @@ check_weights(file, entries, code, known)     file: the open zip; code: what its
 
 from __future__ import annotations
 
+import _compat_pickle
 import bz2
 import contextlib
 import gzip
 import json
 import lzma
+import pickletools
 import posixpath
 import shutil
 import struct
@@ -17,15 +19,17 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from typing import BinaryIO
 
-from grader import keras_files, pickles
+from grader import keras_files
 from grader.codes import Finding, finding
 from grader.registry import Code
 
 MAX_RATIO, SMALL = 200, 10 << 20  # how tightly a file may be packed; bytes below which it may be any
 PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill")
 UNPICKLE = {"load", "Unpickler", "loads", "read_pickle"}
+MAX_OPCODES = 20_000  # read of one pickle; a module is named with its first object, so early
 PROTOCOLS = [bytes((0x80, number)) for number in range(2, 6)]  # with which a pickle begins
 PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 MODELS = (".keras", ".h5", ".hdf5")
@@ -154,14 +158,46 @@ def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
     opened = next((way for magic, way in PACKED.items() if head.startswith(magic)), None)
     if name.endswith(".npz"):
         with copied(file, name) as stream, zipfile.ZipFile(stream) as arrays:
-            needs = set().union(*(pickles.modules_of_array(arrays.open(member)) for member in arrays.namelist()))
+            needs = set().union(*(array_modules(arrays.open(member)) for member in arrays.namelist()))
     elif name.endswith(PICKLES) or opened or head.startswith((b"\x93NUMPY", *PROTOCOLS)):
         with file.open(name) as stream:
-            array = head.startswith(b"\x93NUMPY")
-            needs = pickles.modules_of_array(stream) if array else pickles.modules(opened(stream) if opened else stream)
+            reading = array_modules if head.startswith(b"\x93NUMPY") else modules
+            needs = reading(opened(stream) if opened else stream)
     else:
         needs = set()
     return {module.split(".")[0] for module in needs}
+
+
+def array_modules(stream: BinaryIO) -> set[str]:
+    """`modules` of a .npy file, which holds a pickle where its array is of objects."""
+    head = stream.read(12)
+    size = 2 if head[6:7] == b"\1" else 4
+    header = head[8 + size :] + stream.read(int.from_bytes(head[8 : 8 + size], "little") - (4 - size))
+    return modules(stream) if head.startswith(b"\x93NUMPY") and b"'|O'" in header else set()
+
+
+def modules(stream: BinaryIO) -> set[str]:
+    """Names of modules in the first pickle of a stream, as far as it can be read; nothing in it is run."""
+    found, memo, strings, protocol = set(), {}, [None, None], 0  # strings: the last two that were pushed
+    with contextlib.suppress(ValueError, IndexError, OverflowError, MemoryError, EOFError, OSError):
+        for opcode, argument, _ in islice(pickletools.genops(stream), MAX_OPCODES):
+            name, text = opcode.name, None
+            if name.endswith(("UNICODE", "UNICODE8")):
+                text = argument
+            elif name.endswith("GET"):
+                text = memo.get(argument)
+            elif name.endswith("PUT") or name == "MEMOIZE":
+                memo[len(memo) if argument is None else argument] = strings[-1]
+                continue
+            elif name == "PROTO":
+                protocol = argument
+            elif name in ("GLOBAL", "INST"):
+                found.add(argument.split(" ")[0])
+            elif name == "STACK_GLOBAL" and strings[0]:
+                found.add(strings[0])
+            strings = [strings[-1], text]
+    renamed = _compat_pickle.IMPORT_MAPPING if protocol < 3 else {}  # as pickle does with those of Python 2
+    return {renamed.get(name, name) for name in found}
 
 
 def check_loads(names: set[str], code: Code) -> Iterator[Finding]:
