@@ -43,8 +43,8 @@ READ = ("weights/manifest.json", "metadata", "metadata.yaml")
 SHOWN = 5  # names of leftovers
 SHORT = 4096  # bytes kept of files that are not judged by their text
 JUNK = re.compile(
-    r"(^|/)(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(/|$)"
-    r"|(^|/)(\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]*)$|\.py[co]$",
+    r"(?:^|/)(?:(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(?:/|$)"
+    r"|(\.DS_Store$|Thumbs\.db$|desktop\.ini$|\._(?=[^/]*$)))|(\.py[co])$",
     re.IGNORECASE,
 )
 
@@ -234,9 +234,8 @@ def check_leftovers(names: list[str]) -> Iterator[Finding]:
 def leftover_pattern(name: str) -> str:
     """What `zip -d` takes for the kind of leftover that a file is."""
     found = JUNK.search(name)
-    if found[2]:
-        return f"*{found[2]}/*"
-    return "*" + ("._*" if (found[5] or "").startswith("._") else found[5] or found[0])
+    kind = found[found.lastindex]
+    return f"*{kind}/*" if found[1] else f"*{kind}*" if kind == "._" else f"*{kind}"
 
 
 def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:

@@ -26,7 +26,6 @@ from grader.syntax import (
     absolute,
     arguments,
     called,
-    definitions,
     dotted,
     gives_up,
     imported,
@@ -233,7 +232,7 @@ def check_model(reached: dict[str, Source], file: str = "model.py", name: str = 
 
 def check_class(model: ast.ClassDef, tree: ast.Module) -> Iterator[Finding]:
     """Findings on the class Model of a file."""
-    methods = {node.name: node for node in definitions(model.body) if isinstance(node, FUNCTIONS)}
+    methods = {node.name: node for node in own_nodes(model.body) if isinstance(node, FUNCTIONS)}
     if "__init__" in methods and (how := misfit(methods["__init__"], "self")):
         yield finding("PY03", how=how)
     if "predict" in methods:
@@ -247,7 +246,7 @@ def check_class(model: ast.ClassDef, tree: ast.Module) -> Iterator[Finding]:
 
 def check_predict(predict: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
     """What is wrong with a predict, in words."""
-    inside = list(own_nodes(predict))
+    inside = list(own_nodes(predict.body))
     kinds = {type(node) for node in inside if not isinstance(node, ast.Return) or node.value}
     if how := misfit(predict, *[] if "staticmethod" in map(last, predict.decorator_list) else ["self"], "X"):
         yield f"has a predict that cannot be called with images alone ({how})"
@@ -281,7 +280,7 @@ def annotations(source: Source) -> set[ast.AST]:
     every = list(source.nodes)
     if not any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in every):
         functions = [n for n in every if isinstance(n, FUNCTIONS)]
-        every = [n for function in functions for n in own_nodes(function) if isinstance(n, ast.AnnAssign)]
+        every = [n for function in functions for n in own_nodes(function.body) if isinstance(n, ast.AnnAssign)]
     given = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n in every]
     return {inner for node in given if node for inner in ast.walk(node)}
 

@@ -35,7 +35,7 @@ class Source:
     def top(self) -> dict[str, list[ast.stmt]]:
         """{name: the statements at the level of the module that bind it}; "*" for any name."""
         found: dict[str, list[ast.stmt]] = {}
-        for node in definitions(self.tree.body):
+        for node in (node for node in own_nodes(self.tree.body) if isinstance(node, ast.stmt)):
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             names = {getattr(part, "name", getattr(part, "id", "")) for part in (node, *targets)}
             for name in names | {here.split(".")[0] for _, _, here in imported(node)}:
@@ -161,8 +161,7 @@ def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
         for part in getattr(node, "body", ()):
             if isinstance(part, ast.Try) and all(gives_up(handler.body) for handler in part.handlers):
                 yield part
-            defines = isinstance(part, (*FUNCTIONS, ast.ClassDef))
-            if not defines and any(isinstance(inner, ast.Return) for inner in ast.walk(part)):
+            if any(isinstance(inner, ast.Return) for inner in own_nodes([part])):
                 return
 
 
@@ -247,23 +246,14 @@ def arguments(call: ast.Call, *names: str) -> dict[str, ast.expr]:
     return dict(zip(names, call.args, strict=False)) | {k.arg: k.value for k in call.keywords}
 
 
-def own_nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """What stands in a function, but not in those inside it."""
-    todo = list(function.body)
+def own_nodes(body: list[ast.AST]) -> Iterator[ast.AST]:
+    """What stands in a block, in its order, but not in the functions and classes inside it."""
+    todo = body[::-1]
     while todo:
         node = todo.pop()
         yield node
-        if not isinstance(node, (*FUNCTIONS, ast.Lambda)):
-            todo += ast.iter_child_nodes(node)
-
-
-def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements at the level of the module, those under `if`, `try` and `with` too, where an import runs them."""
-    for node in (node for node in body if not is_main(node)):
-        yield node
-        if isinstance(node, (ast.If, ast.Try, ast.With, ast.ExceptHandler)):
-            for field in ("body", "orelse", "finalbody", "handlers"):
-                yield from definitions(getattr(node, field, []))
+        if not isinstance(node, (*FUNCTIONS, ast.Lambda, ast.ClassDef)) and not is_main(node):
+            todo += reversed(list(ast.iter_child_nodes(node)))
 
 
 def set_values(sources: dict[str, Source]) -> None:
