@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from grader.syntax import IN_ZIP, Source, arguments, called, dotted
 
+GLOBAL = "get_custom_objects"
 # Names of parameters, in their order.
 PARAMETERS = {
     "load_model": ("filepath", "custom_objects", "compile", "safe_mode"),
@@ -56,7 +57,7 @@ class Code:
             elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 for decorator in node.decorator_list:
                     self.register(decorator, node.name, source)
-            elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and all_objects(node.value):
+            elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and called(node.value) == GLOBAL:
                 self.take(ast.Dict([node.slice], [node.slice]), source)  # get_custom_objects()["Plain"] = Plain
             elif isinstance(node, ast.Call):
                 its_own = dotted(node.func).removeprefix("self.") in own or called(node) in own & {"load_weights"}
@@ -69,7 +70,7 @@ class Code:
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
 
     def register(self, decorator: ast.expr, name: str, source: Source) -> None:
-        if not isinstance(decorator, ast.Call) or called(decorator) != "register_keras_serializable":
+        if called(decorator) != "register_keras_serializable":
             return
         given = arguments(decorator, "package", "name")
         package, own = given.get("package", ast.Constant("Custom")), given.get("name", ast.Constant(name))
@@ -84,7 +85,7 @@ class Code:
         name, given = called(node), arguments(node, *PARAMETERS.get(called(node), ()))
         if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
             self.register(node.func, dotted(node.args[0]), source)
-        if all_objects(getattr(node.func, "value", None)) if name == "update" else "custom_objects" in given:
+        if called(getattr(node.func, "value", None)) == GLOBAL if name == "update" else "custom_objects" in given:
             self.take(given.get("custom_objects"), source)
         if name == "enable_unsafe_deserialization":
             self.safe = False
@@ -132,11 +133,6 @@ def name_in_zip(node: ast.expr | None, source: Source) -> str | None:
     """The name that the path of an expression has in the zip; None where it is not known."""
     path = node and source.path(node)
     return path and path.removeprefix(IN_ZIP).removeprefix("./").rstrip("/")
-
-
-def all_objects(node: ast.expr | None) -> bool:
-    """Whether an expression is a call of get_custom_objects."""
-    return isinstance(node, ast.Call) and called(node) == "get_custom_objects"
 
 
 def text(node: ast.expr, source: Source) -> str | None:

@@ -75,9 +75,7 @@ def check_sources(
 
     names: all files in the zip. writable: their folder can be written to at the grader.
     """
-    read = dict(reach(sources))
-    found = [part for part in read.values() if isinstance(part, Finding)]
-    trees = {file: part for file, part in read.items() if isinstance(part, ast.Module)}
+    trees, found = reach(sources)
     every = [node for tree in trees.values() for node in ast.walk(tree)]
     tops = {name.split("/")[0].removesuffix(".py") for name in sources}
     known = KNOWN | set(packages) | (module_names(sources) if uses(every, "sys.path") else tops)
@@ -88,7 +86,7 @@ def check_sources(
     places, stems = names | prefixes(names, "/") | {"."}, prefixes(names, "/.")
     there = set() if uses(every, "sys.path", "sys.modules") else stems - KNOWN
     functions = {n.name for n in every if isinstance(n, ast.FunctionDef)}
-    where = None if any(isinstance(n, ast.Call) and called(n) == "chdir" for n in every) else profile
+    where = None if any(called(n) == "chdir" for n in every) else profile
     found += check_model(reached)
     code = Code()
     for source in reached.values():
@@ -109,18 +107,18 @@ def prefixes(names: Iterable[str], ends: str) -> set[str]:
     return {name[:at] for name in names for at, letter in enumerate(name) if letter in ends}
 
 
-def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Finding]]:
-    """model.py and the modules of the zip that it imports, directly or not: their trees, or why they have none."""
+def reach(sources: dict[str, bytes]) -> tuple[dict[str, ast.Module], list[Finding]]:
+    """The trees of model.py and of the modules of the zip that it imports, directly or not, and why some have none."""
     todo, known = ["model.py"], {"model.py"}
+    trees, found = {}, []
     for file in todo:  # which grows
         try:
-            tree = parse(sources[file])
+            trees[file] = parse(sources[file])
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
-            yield file, finding("PY01", file=file, why=where or "nested too deeply")
+            found.append(finding("PY01", file=file, why=where or "nested too deeply"))
             continue
-        yield file, tree
-        nodes = list(ast.walk(tree))
+        nodes = list(ast.walk(trees[file]))
         moves = uses(nodes, "sys.path")
         for module in {module: None for module, _ in imports(nodes)}:
             paths = [path for path in module_files(module, file) if path in sources]
@@ -129,6 +127,7 @@ def reach(sources: dict[str, bytes]) -> Iterator[tuple[str, ast.Module | Finding
                 paths += [path for path in sources if path.endswith(ends)]
             todo += [path for path in dict.fromkeys(paths) if path not in known]
             known.update(paths)
+    return trees, found
 
 
 def uses(nodes: list[ast.AST], *names: str) -> bool:
@@ -235,25 +234,20 @@ def check_class(model: ast.ClassDef, tree: ast.Module) -> Iterator[Finding]:
     methods = {node.name: node for node in own_nodes(model.body) if isinstance(node, FUNCTIONS)}
     if "__init__" in methods and (how := misfit(methods["__init__"], "self")):
         yield finding("PY03", how=how)
-    if "predict" in methods:
-        yield from (finding("PY04", how=how) for how in check_predict(methods["predict"]))
+    if predict := methods.get("predict"):
+        inside = own_nodes(predict.body)
+        kinds = {type(node) for node in inside if not isinstance(node, ast.Return) or node.value}
+        if how := misfit(predict, *[] if "staticmethod" in map(last, predict.decorator_list) else ["self"], "X"):
+            yield finding("PY04", how=f"has a predict that cannot be called with images alone ({how})")
+        if isinstance(predict, ast.AsyncFunctionDef) or kinds & {ast.Yield, ast.YieldFrom}:
+            yield finding("PY04", how="has a predict that is async or yields, which returns no labels when called")
+        elif not (predict.decorator_list or gives_up(predict.body) or ast.Return in kinds):
+            yield finding("PY04", how="has a predict that returns nothing")
     elif stands_alone(model) and "__getattr__" not in methods:
         names = {node.id for node in ast.walk(model) if isinstance(node, ast.Name)}
         names |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
         if "predict" not in names:
             yield finding("PY04", how="has no method predict")
-
-
-def check_predict(predict: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
-    """What is wrong with a predict, in words."""
-    inside = list(own_nodes(predict.body))
-    kinds = {type(node) for node in inside if not isinstance(node, ast.Return) or node.value}
-    if how := misfit(predict, *[] if "staticmethod" in map(last, predict.decorator_list) else ["self"], "X"):
-        yield f"has a predict that cannot be called with images alone ({how})"
-    if isinstance(predict, ast.AsyncFunctionDef) or kinds & {ast.Yield, ast.YieldFrom}:
-        yield "has a predict that is async or yields, which returns no labels when called"
-    elif not (predict.decorator_list or gives_up(predict.body) or ast.Return in kinds):
-        yield "has a predict that returns nothing"
 
 
 def check_names(source: Source) -> Iterator[Finding]:
@@ -305,14 +299,12 @@ def stands_alone(cls: ast.ClassDef) -> bool:
 
 def members(nodes: list[ast.AST]) -> set[str]:
     """Names of functions and classes, and of what is set on any object, in a class or through a text."""
-    found = {getattr(node, "name", None) for node in nodes}
+    found = {getattr(node, "name", None) for node in nodes} | ({called(node) for node in nodes} & DYNAMIC)
     for node in nodes:
         if isinstance(node, ast.Attribute) and (isinstance(node.ctx, ast.Store) or node.attr == "__dict__"):
             found.add(node.attr)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             found.add(node.value)
-        elif isinstance(node, ast.Call):
-            found |= {called(node)} & DYNAMIC
         elif isinstance(node, ast.ClassDef):
             parts = [part for part in node.body if not isinstance(part, ast.FunctionDef)]
             found |= {n.id for part in parts for n in ast.walk(part) if isinstance(n, ast.Name)}

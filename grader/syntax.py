@@ -61,7 +61,7 @@ class Source:
     @cached_property
     def bound(self) -> set[str]:
         """Names that it binds anywhere, and calls that may bind any other."""
-        calls = {called(node) for node in self.nodes if isinstance(node, ast.Call)} & DYNAMIC
+        calls = {called(node) for node in self.nodes} & DYNAMIC
         here = {here.split(".")[0] for node in self.nodes for _, _, here in imported(node)}
         return self.rebound | calls | here | {getattr(node, "name", None) for node in self.nodes}
 
@@ -167,12 +167,10 @@ def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
 
 def gives_up(body: list[ast.stmt]) -> bool:
     """Whether a block ends by raising, by leaving the program, or not at all."""
-    match body[-1:]:
-        case [ast.Raise() | ast.While(ast.Constant())]:
-            return True
-        case [ast.Expr(ast.Call() as call)]:
-            return called(call) in ("exit", "quit", "_exit", "abort")
-    return False
+    end = body[-1] if body else None
+    endless = isinstance(end, ast.While) and isinstance(end.test, ast.Constant)
+    leaves = called(getattr(end, "value", None)) in ("exit", "quit", "_exit", "abort")
+    return endless or leaves or isinstance(end, ast.Raise)
 
 
 def imported(node: ast.AST) -> list[tuple[str, str, str]]:
@@ -231,14 +229,14 @@ def dotted(node: ast.AST) -> str:
     return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
 
 
-def last(node: ast.AST) -> str:
+def last(node: ast.AST | None) -> str:
     """ "join" of os.path.join and of join; "" of what is neither a name nor ends in one."""
     return getattr(node, "attr", getattr(node, "id", ""))
 
 
-def called(node: ast.Call) -> str:
-    """The last name of what is called: load_model of keras.models.load_model(...)."""
-    return last(node.func)
+def called(node: ast.AST) -> str:
+    """The last name of what is called: load_model of keras.models.load_model(...); "" of what is no call."""
+    return last(getattr(node, "func", None))
 
 
 def arguments(call: ast.Call, *names: str) -> dict[str, ast.expr]:
