@@ -241,13 +241,9 @@ def leftover_pattern(name: str) -> str:
 def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
     """Where model.py lies in a zip inside the zip, in words; empty if in none."""
     for info in [i for i in infos if i.filename.lower().endswith(".zip")][:3]:
-        try:
-            with file.open(info) as stream, zipfile.ZipFile(stream) as inner:
-                names = [name for name in inner.namelist() if name.split("/")[-1] == "model.py"]
-        except ZIP_ERRORS:
-            continue
-        if names:
-            return f": it lies in {info.filename}, a zip inside the zip; upload that one"
+        with contextlib.suppress(*ZIP_ERRORS), file.open(info) as stream, zipfile.ZipFile(stream) as inner:
+            if any(name.split("/")[-1] == "model.py" for name in inner.namelist()):
+                return f": it lies in {info.filename}, a zip inside the zip; upload that one"
     return ""
 
 

@@ -72,9 +72,10 @@ class Code:
     def register(self, decorator: ast.expr, name: str, source: Source) -> None:
         if called(decorator) != "register_keras_serializable":
             return
-        given = arguments(decorator, "package", "name")
-        package, own = given.get("package", ast.Constant("Custom")), given.get("name", ast.Constant(name))
-        package, own = text(package, source), text(own, source)
+        given = {"package": ast.Constant("Custom"), "name": ast.Constant(name)} | arguments(
+            decorator, "package", "name"
+        )
+        package, own = text(given["package"], source), text(given["name"], source)
         if package is None or own is None:
             self.open = True
         else:

@@ -12,7 +12,6 @@ import ast
 import inspect
 import posixpath
 import re
-import sys
 from collections.abc import Iterable, Iterator
 
 from grader.codes import Finding, finding
@@ -34,22 +33,18 @@ from grader.syntax import (
     module_files,
     own_nodes,
     parse,
-    set_values,
-    uncalled,
+    together,
 )
 
-# What `import` finds in tensorflow/tensorflow:2.17.0 besides the standard library of its Python 3.11.
+# What `import` finds in tensorflow/tensorflow:2.17.0, besides the standard library.
 GRADER_PACKAGES = frozenset(
     "absl astunparse certifi charset_normalizer flatbuffers gast google grpc h5py idna keras markdown markdown_it "
     "markupsafe mdurl ml_dtypes namex numpy opt_einsum optree packaging pip pkg_resources pygments requests rich "
     "setuptools six tensorboard tensorboard_data_server tensorflow tensorflow_io_gcs_filesystem termcolor "
     "typing_extensions urllib3 werkzeug wheel wrapt".split()
 )
-WINDOWS = {"_msi", "_winapi", "msilib", "msvcrt", "nt", "winreg", "winsound"}
-TK = {"_tkinter", "idlelib", "tkinter", "turtle", "turtledemo"}  # a package of its own there
-STANDARD = (sys.stdlib_module_names - WINDOWS - TK) | {"distutils", "imp", "asyncore", "asynchat", "smtpd"}
 LIKELY_MODULES = "utils util helpers common score scoring evaluate data_io data_manager libscores".split()
-KNOWN = STANDARD | GRADER_PACKAGES
+KNOWN = GRADER_PACKAGES | set(table()["standard"].split())
 # Codes for names that the grader has, `ingestion` beside the ingestion program, hence first on sys.path, or may have.
 TAKEN = {**dict.fromkeys(LIKELY_MODULES, "IMP03"), **dict.fromkeys((*KNOWN, "ingestion"), "IMP02")}
 PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
@@ -79,9 +74,7 @@ def check_sources(
     every = [node for tree in trees.values() for node in ast.walk(tree)]
     tops = {name.split("/")[0].removesuffix(".py") for name in sources}
     known = KNOWN | set(packages) | (module_names(sources) if uses(every, "sys.path") else tops)
-    idle = uncalled(trees.values())
-    reached = {file: Source(file, tree, idle, known) for file, tree in trees.items()}
-    set_values(reached)
+    reached = together(trees, known)
     bound, loaded = members(every), prefixes((f"{module}." for module, _ in imports(every)), ".")
     places, stems = names | prefixes(names, "/") | {"."}, prefixes(names, "/.")
     there = set() if uses(every, "sys.path", "sys.modules") else stems - KNOWN

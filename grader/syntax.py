@@ -254,8 +254,10 @@ def own_nodes(body: list[ast.AST]) -> Iterator[ast.AST]:
             todo += reversed(list(ast.iter_child_nodes(node)))
 
 
-def set_values(sources: dict[str, Source]) -> None:
-    """Give each source its `constants`, and those that it imports from the others."""
+def together(trees: dict[str, ast.Module], known: set[str]) -> dict[str, Source]:
+    """The sources that model.py reaches, each with its `constants` and those that it imports from the others."""
+    idle = uncalled(trees.values())
+    sources = {file: Source(file, tree, idle, known) for file, tree in trees.items()}
     calls = [node for source in sources.values() for node in source.nodes if isinstance(node, ast.Call)]
     given = {called(node) for node in calls if node.args or node.keywords} - {"Model"}  # which the grader calls without
     for source in sources.values():
@@ -269,6 +271,7 @@ def set_values(sources: dict[str, Source]) -> None:
                 text = value and other.path(value)
                 if text is not None:
                     source.values.setdefault(here if package else f"{here}.{wanted}", ast.Constant(text))
+    return sources
 
 
 def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
