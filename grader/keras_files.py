@@ -46,9 +46,10 @@ def check_model(name: str, version: str, config: dict, compiled: object, code: C
     legacy: of an .h5 file, which older versions of Keras wrote alike.
     """
     loads, here, there = code.loads(name), release(GRADER_KERAS), release(version)
-    if loads and (there > here or (there < (3,) and not legacy)):
+    foreign = there < (3,) and not legacy
+    if loads and (there > here or foreign):
         yield finding("KER01", "warning" if there > here else "error", file=name, version=version, grader=GRADER_KERAS)
-    if not loads or (there < (3,) and not legacy):
+    if not loads or foreign:
         return
     lambdas = "error" if not legacy and code.safe and any(load.safe for load in loads) else "warning"
     for doubt in {(doubt.code, doubt.name): doubt for doubt in judged(config, code, legacy)}.values():
@@ -82,7 +83,7 @@ def stuck(compiled: object, code: Code, legacy: bool) -> Iterator[Doubt]:
     if not legacy or not isinstance(compiled, dict):
         return
     loss, metrics = compiled.get("loss"), compiled.get("metrics")
-    for kind, name in [("loss", loss), *(("metrics", name) for name in metrics or [] if isinstance(metrics, list))]:
+    for kind, name in [("loss", loss), *(("metrics", name) for name in (metrics if isinstance(metrics, list) else []))]:
         if isinstance(name, str) and name in table()["stuck"][kind].split() and name not in code.passed:
             yield Doubt("KER04", name, "Keras 3.4.1 does not find by its short name in an .h5 file")
     if isinstance(loss, str) and not (table()["functions"].get(loss) or loss in table()["plain"] or known(loss, code)):

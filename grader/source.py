@@ -299,8 +299,7 @@ def members(nodes: list[ast.AST]) -> set[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             found.add(node.value)
         elif isinstance(node, ast.ClassDef):
-            parts = [part for part in node.body if not isinstance(part, ast.FunctionDef)]
-            found |= {n.id for part in parts for n in ast.walk(part) if isinstance(n, ast.Name)}
+            found |= {n.id for n in own_nodes(node.body) if isinstance(n, ast.Name)}
     return found
 
 

@@ -32,38 +32,36 @@ class Source:
         return {"file": self.file, "line": node.lineno, "at": f" line {node.lineno}"}
 
     @cached_property
-    def top(self) -> dict[str, list[ast.stmt]]:
-        """{name: the statements at the level of the module that bind it}; "*" for any name."""
-        found: dict[str, list[ast.stmt]] = {}
-        for node in (node for node in own_nodes(self.tree.body) if isinstance(node, ast.stmt)):
-            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            names = {getattr(part, "name", getattr(part, "id", "")) for part in (node, *targets)}
-            for name in names | {here.split(".")[0] for _, _, here in imported(node)}:
+    def top(self) -> dict[str, list[ast.AST]]:
+        """{name: what binds it at the level of the module}; "*" for any name."""
+        found: dict[str, list[ast.AST]] = {}
+        for node in own_nodes(self.tree.body):
+            names = [here.split(".")[0] for _, _, here in imported(node)]
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names = [node.id]
+            elif isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+                names = [node.name]
+            for name in names:
                 found.setdefault(name, []).append(node)
         return found
 
     @cached_property
+    def bound(self) -> set[str]:
+        """Names that an import of this module finds in it, and calls that may bind any other."""
+        declared = {name for node in self.nodes if isinstance(node, ast.Global) for name in node.names}
+        return set(self.top) | declared | ({called(node) for node in self.nodes} & DYNAMIC)
+
+    @cached_property
     def aliases(self) -> dict[str, str]:
         """{name in this file: what it was imported as, in full}"""
-        found = {}
-        for package, name, here in (part for node in self.nodes for part in imported(node)):
-            if not package.startswith("."):
-                root = here.split(".")[0]
-                found[root] = root if here == package + name else package + name
-        return found
+        fulls = [(here, package + name) for node in self.nodes for package, name, here in imported(node)]
+        return {here.split(".")[0]: full if here != full else full.split(".")[0] for here, full in fulls}
 
     @cached_property
     def rebound(self) -> set[str]:
         """Names that are assigned, or are parameters: whatever an import or a `def` gave them may be gone."""
         stored = {n.id for n in self.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         return stored | {n.arg for n in self.nodes if isinstance(n, ast.arg)}
-
-    @cached_property
-    def bound(self) -> set[str]:
-        """Names that it binds anywhere, and calls that may bind any other."""
-        calls = {called(node) for node in self.nodes} & DYNAMIC
-        here = {here.split(".")[0] for node in self.nodes for _, _, here in imported(node)}
-        return self.rebound | calls | here | {getattr(node, "name", None) for node in self.nodes}
 
     def path(self, node: ast.expr) -> str | None:
         """What an expression of constants, os.path, pathlib and __file__ comes to; None where it is open."""

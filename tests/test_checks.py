@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import build_submission
-from grader import checks, keras_files, verdict, worker
+from grader import checks, keras_files, registry, verdict, worker
 from grader.checks import check_zip
 from grader.codes import CODES, refused
 from tests.submissions import GOOD, hdf5, keras_file, layer, make_zip, model, submission, whole_h5
@@ -568,6 +568,12 @@ def test_configs_that_no_keras_writes_are_judged_all_the_same(tmp_path, odd):
     for files in ({"n.keras": keras_file(odd)}, {"n.keras": keras_file(compiled={"loss": odd})}):
         found = check_zip(make_zip(tmp_path / "s.zip", {"model.py": loads("n.keras"), **files}))
         assert {f.code for f in found} <= {"KER02", "KER04"}
+
+
+def test_metrics_that_no_keras_writes_are_passed_over():
+    for metrics, names in ((5, []), ("MeanIoU", []), ({"a": "MeanIoU"}, []), (["MeanIoU", 5, "accuracy"], ["MeanIoU"])):
+        found = keras_files.stuck({"metrics": metrics}, registry.Code(), legacy=True)
+        assert [doubt.name for doubt in found] == names
 
 
 HARD = {  # name: a source that is hard to read
