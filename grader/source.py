@@ -73,13 +73,14 @@ def check_sources(
     trees, found = reach(sources)
     every = [node for tree in trees.values() for node in ast.walk(tree)]
     tops = {name.split("/")[0].removesuffix(".py") for name in sources}
-    known = KNOWN | set(packages) | (module_names(sources) if uses(every, "sys.path") else tops)
+    moves = {"sys.path", "sys.modules"} & set(map(dotted, every))
+    known = KNOWN | set(packages) | (module_names(sources) if "sys.path" in moves else tops)
     reached = together(trees, known)
     bound, loaded = members(every), prefixes((f"{module}." for module, _ in imports(every)), ".")
     places, stems = names | prefixes(names, "/") | {"."}, prefixes(names, "/.")
-    there = set() if uses(every, "sys.path", "sys.modules") else stems - KNOWN
+    there = set() if moves else stems - KNOWN
     functions = {n.name for n in every if isinstance(n, ast.FunctionDef)}
-    where = None if any(called(n) == "chdir" for n in every) else profile
+    where = None if "chdir" in map(called, every) else profile
     found += check_model(reached)
     code = Code()
     for source in reached.values():
@@ -112,7 +113,7 @@ def reach(sources: dict[str, bytes]) -> tuple[dict[str, ast.Module], list[Findin
             found.append(finding("PY01", file=file, why=where or "nested too deeply"))
             continue
         nodes = list(ast.walk(trees[file]))
-        moves = uses(nodes, "sys.path")
+        moves = "sys.path" in map(dotted, nodes)  # then any folder of the zip may be on it
         for module in {module: None for module, _ in imports(nodes)}:
             paths = [path for path in module_files(module, file) if path in sources]
             if moves:
@@ -121,11 +122,6 @@ def reach(sources: dict[str, bytes]) -> tuple[dict[str, ast.Module], list[Findin
             todo += [path for path in dict.fromkeys(paths) if path not in known]
             known.update(paths)
     return trees, found
-
-
-def uses(nodes: list[ast.AST], *names: str) -> bool:
-    """Whether any of these dotted names occurs: of sys.path, any folder of the zip may then be on it."""
-    return any(dotted(node) in names for node in nodes)
 
 
 def module_names(sources: dict[str, bytes]) -> set[str]:
@@ -327,18 +323,12 @@ def check_calls(source: Source) -> Iterator[Finding]:
 def misfit(definition: ast.FunctionDef, /, *given: object, **named: object) -> str:
     """Why a function does not take these arguments, in Python's words; "" where it does."""
     args, parameter = definition.args, inspect.Parameter
-    kinds = {
-        parameter.POSITIONAL_ONLY: args.posonlyargs,
-        parameter.POSITIONAL_OR_KEYWORD: args.args,
-        parameter.VAR_POSITIONAL: [args.vararg],
-        parameter.KEYWORD_ONLY: args.kwonlyargs,
-        parameter.VAR_KEYWORD: [args.kwarg],
-    }
     positional = args.posonlyargs + args.args
-    spare = {*positional[len(positional) - len(args.defaults) :],
-             *(a for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default)}  # fmt: skip
+    spare = set(positional[len(positional) - len(args.defaults) :])  # those with a default
+    spare |= {a for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default}
+    kinds = [args.posonlyargs, args.args, [args.vararg], args.kwonlyargs, [args.kwarg]]  # in the order of inspect's
     every = [parameter(a.arg, kind, default=None if a in spare else parameter.empty)
-             for kind, group in kinds.items() for a in group if a]  # fmt: skip
+             for kind, group in enumerate(kinds) for a in group if a]  # fmt: skip
     try:
         inspect.Signature(every).bind(*given, **named)
     except TypeError as error:

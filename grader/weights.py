@@ -156,6 +156,7 @@ def as_text(value) -> str:
 def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
     """Packages that a file's pickles need: a pickle, a packed one, or arrays of objects in .npy and .npz files."""
     opened = next((way for magic, way in PACKED.items() if head.startswith(magic)), None)
+    needs = set()
     if name.endswith(".npz"):
         with copied(file, name) as stream, zipfile.ZipFile(stream) as arrays:
             needs = set().union(*(array_modules(arrays.open(member)) for member in arrays.namelist()))
@@ -163,8 +164,6 @@ def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
         with file.open(name) as stream:
             reading = array_modules if head.startswith(b"\x93NUMPY") else modules
             needs = reading(opened(stream) if opened else stream)
-    else:
-        needs = set()
     return {module.split(".")[0] for module in needs}
 
 
