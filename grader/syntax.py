@@ -167,7 +167,7 @@ def gives_up(body: list[ast.stmt]) -> bool:
     """Whether a block ends by raising, by leaving the program, or not at all."""
     end = body[-1] if body else None
     endless = isinstance(end, ast.While) and isinstance(end.test, ast.Constant)
-    leaves = called(getattr(end, "value", None)) in ("exit", "quit", "_exit", "abort")
+    leaves = isinstance(end, ast.Expr) and called(end.value) in ("exit", "quit", "_exit", "abort")
     return endless or leaves or isinstance(end, ast.Raise)
 
 
@@ -200,9 +200,8 @@ def imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
 
 def backend(key: object, value: object) -> list[str]:
     """The package that an environment variable makes Keras or TensorFlow import, if any."""
-    if key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true"):
-        return ["tf_keras"]
-    return [value] if key == "KERAS_BACKEND" and isinstance(value, str) else []
+    legacy = key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true")
+    return ["tf_keras"] if legacy else [value] if key == "KERAS_BACKEND" and isinstance(value, str) else []
 
 
 def absolute(module: str, importer: str) -> str:
