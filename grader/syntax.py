@@ -1,7 +1,8 @@
 """Syntax trees of foreign sources, and what they tell: what runs, what is imported, what a path comes to.
 
 Functions that nothing calls and `if __name__ == "__main__"` count as not run. So does the body of a `try`, since it may
-fail, unless it surely runs and every `except` raises again. The rehearsal runs it all.
+fail, unless it surely runs and every `except` raises again, and its `except`, if the modules that it imports are there.
+The rehearsal runs it all.
 """
 
 from __future__ import annotations
