@@ -18,7 +18,6 @@ import re
 import stat
 import unicodedata
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,8 +43,8 @@ READ = ("weights/manifest.json", "metadata", "metadata.yaml")
 SHOWN = 5  # names of leftovers
 SHORT = 4096  # bytes kept of files that are not judged by their text
 JUNK = re.compile(
-    r"(^|/)(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(/|$)"
-    r"|(^|/)(\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]*)$|\.py[co]$",
+    r"(?:^|/)(?:(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(?:/|$)"
+    r"|(\.DS_Store$|Thumbs\.db$|desktop\.ini$|\._(?=[^/]*$)))|(\.py[co])$",
     re.IGNORECASE,
 )
 
@@ -64,42 +63,37 @@ def check_within_limits(path: str | Path, *how) -> list[Finding]:
     ZIP14 where it takes more or its process ends: an error for the container, a warning for sources and weights.
     Raises ImportError where this Python lacks a package that the check needs.
     """
+    limits = {"seconds": SECONDS + os.stat(path).st_size // PACE, "memory": MEMORY // 10**6}
     receive, send = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=check_and_send, args=(send, path, *how))
+    process = multiprocessing.Process(target=check_and_send, args=(send, limits, path, *how))
     process.start()
     send.close()
-    limits = {"seconds": seconds(path), "memory": MEMORY // 10**6}
     found = [finding("ZIP14", "error", **limits)]
     with contextlib.suppress(EOFError):
-        whole, found = receive.recv()
-        if not whole:
-            found = [*found, finding("ZIP14", "warning", **limits)]
-            whole, found = receive.recv()
+        while True:
+            found = receive.recv()
     process.join()
     if isinstance(found, ImportError):
         raise found
     return found
 
 
-def seconds(path: str | Path) -> int:
-    """Seconds of computing that a zip may take."""
-    return SECONDS + os.stat(path).st_size // PACE
-
-
-def check_and_send(send, path: str | Path, *how) -> None:
+def check_and_send(send, limits: dict[str, int], path: str | Path, *how) -> None:
+    """Send what is known should the process end while it reads sources and weights, then all, or the ImportError."""
     with contextlib.suppress(ImportError, OSError, ValueError):  # what of it the system has
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds(path), seconds(path)))
+        resource.setrlimit(resource.RLIMIT_CPU, (limits["seconds"], limits["seconds"]))
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of numpy, under h5py: each thread would take from the memory
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY, held + MEMORY))
     with contextlib.suppress(MemoryError, RecursionError):
+        ended = finding("ZIP14", "warning", **limits)
         try:
-            found = check_zip(path, *how, then=lambda found: send.send((False, found)))
+            found = check_zip(path, *how, then=lambda found: send.send([*found, ended]))
         except ImportError as error:
             found = error
-        send.send((True, found))
+        send.send(found)
 
 
 def check_zip(
@@ -146,23 +140,22 @@ ORDER = ("ZIP", "MET", "PY01", "IMP04", "IMP01", "IMP02", "IMP05", "PY02", "PY03
 
 def in_order(found: list[Finding]) -> list[Finding]:
     """Findings in the order in which they would strike, those that differ by a line number alone once with a count."""
-    kinds, first = Counter(), {}
+    kinds: dict[tuple[str, str, str], list[Finding]] = {}
     for f in found:
-        kind = (f.code, re.sub(r" line \d+", "", f.wrong))
-        kinds[kind] += 1
-        first.setdefault(kind, f)
-    once = [f if kinds[k] == 1 else replace(f, wrong=f"{f.wrong} ({kinds[k]} times)") for k, f in first.items()]
+        kinds.setdefault((f.code, f.level, re.sub(r" line \d+", "", f.wrong)), []).append(f)
+    codes: dict[tuple[str, str], list[Finding]] = {}
+    for (code, level, _), same in kinds.items():
+        first = noted(same[0], f"{len(same)} times") if len(same) > 1 else same[0]
+        codes.setdefault((code, level), []).append(first)
+    for same in codes.values():
+        if len(same) > MOST:
+            same[MOST - 1 :] = [noted(same[MOST - 1], f"and {len(same) - MOST} more")]
+    ranks = {f.code: next(at for at, start in enumerate(ORDER) if f.code.startswith(start)) for f in found}
+    return sorted((f for same in codes.values() for f in same), key=lambda f: ranks[f.code])
 
-    def rank(f: Finding) -> int:
-        return ORDER.index(max((start for start in ORDER if f.code.startswith(start)), key=len))
 
-    kept: dict[tuple[str, str], list[Finding]] = {}
-    for f in once:
-        kept.setdefault((f.code, f.level), []).append(f)
-    for same in kept.values():
-        if more := len(same) - MOST if len(same) > MOST else 0:
-            same[MOST - 1 :] = [replace(same[MOST - 1], wrong=f"{same[MOST - 1].wrong} (and {more} more)")]
-    return sorted((f for same in kept.values() for f in same), key=rank)
+def noted(f: Finding, note: str) -> Finding:
+    return replace(f, wrong=f"{f.wrong} ({note})")
 
 
 def check_file(path: Path) -> Iterator[Finding]:
@@ -187,8 +180,7 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
     seen: dict[str, set[str]] = {}  # names that differ in case alone
     for info in infos:
         name = info.filename
-        how = odd_name(info)
-        if how:
+        if how := odd_name(info):
             yield finding("ZIP07", name=name, how=how)
             continue
         yield from check_entry(info)
@@ -202,8 +194,7 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
     files = {info.filename for info in infos if not info.is_dir() and len(info.filename) <= MAX_ENTRY_NAME}
     yield from check_leftovers(sorted(info.filename for info in infos))
     for name in files:  # a file where another entry needs a folder
-        parts = name.split("/")
-        for folder in ("/".join(parts[:depth]) for depth in range(1, len(parts))):
+        for folder in (name[:at] for at, letter in enumerate(name) if letter == "/"):
             for other in seen.get(folder.casefold(), set()) & files:
                 yield finding("ZIP09", "error" if other == folder else "warning", name=name, other=other)
     if "model.py" not in files:
@@ -243,21 +234,16 @@ def check_leftovers(names: list[str]) -> Iterator[Finding]:
 def leftover_pattern(name: str) -> str:
     """What `zip -d` takes for the kind of leftover that a file is."""
     found = JUNK.search(name)
-    if found[2]:
-        return f"*{found[2]}/*"
-    return "*" + ("._*" if (found[5] or "").startswith("._") else found[5] or found[0])
+    kind = found[found.lastindex]
+    return f"*{kind}/*" if found[1] else f"*{kind}*" if kind == "._" else f"*{kind}"
 
 
 def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
     """Where model.py lies in a zip inside the zip, in words; empty if in none."""
     for info in [i for i in infos if i.filename.lower().endswith(".zip")][:3]:
-        try:
-            with file.open(info) as stream, zipfile.ZipFile(stream) as inner:
-                names = [name for name in inner.namelist() if name.split("/")[-1] == "model.py"]
-        except ZIP_ERRORS:
-            continue
-        if names:
-            return f": it lies in {info.filename}, a zip inside the zip; upload that one"
+        with contextlib.suppress(*ZIP_ERRORS), file.open(info) as stream, zipfile.ZipFile(stream) as inner:
+            if any(name.split("/")[-1] == "model.py" for name in inner.namelist()):
+                return f": it lies in {info.filename}, a zip inside the zip; upload that one"
     return ""
 
 
@@ -282,8 +268,6 @@ def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     with file.open(info) as stream:
         while chunk := stream.read(1 << 20):
             size += len(chunk)
-            if size > info.file_size:
-                raise zipfile.BadZipFile(f"{info.filename} is larger than it claims")
             if digest:
                 digest.update(chunk)
             head += chunk[: keep - len(head)]

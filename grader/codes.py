@@ -51,20 +51,18 @@ class Finding:
 
 def clean(value):
     """Text from a foreign zip, without control characters and not too long to read."""
-    if isinstance(value, str):
-        value = "".join(c if c.isprintable() else "?" for c in value[:301])
-        value = value if len(value) <= 300 else value[:297] + "..."
-    return value
+    if not isinstance(value, str):
+        return value
+    value = "".join(c if c.isprintable() else "?" for c in value[:301])
+    return value if len(value) <= 300 else value[:297] + "..."
 
 
 def finding(code: str, level: str | None = None, **details) -> Finding:
     """The finding `code`, its sentence filled in with `details`; `level` where the table leaves it open."""
-    level = level or CODES[code].level
-    if level not in ("error", "warning"):
-        raise ValueError(f"{code} needs a level: error or warning")
     row, details = CODES[code], {key: clean(value) for key, value in details.items()}
-    parts = [part.format(**details) for part in (row.wrong, row.platform, row.change)]
-    return Finding(code, level, *parts)
+    level = level or row.level
+    assert level in ("error", "warning"), code
+    return Finding(code, level, *(part.format(**details) for part in (row.wrong, row.platform, row.change)))
 
 
 def refused(findings: list[Finding]) -> bool:

@@ -1,6 +1,6 @@
 """What is inside the weights of a submission, judged against what the grader's Keras takes. Nothing is loaded.
 
-    check_model(config, "net.keras", code, loads)     one whole model's config; `code` says what the sources register
+    check_model("net.keras", "3.4.1", config, compiled, code, legacy=False)     `code`: what the sources register
 
 The table keras_table.json is made from the grader's Keras by tests/keras_table.py.
 """
@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from grader.codes import Finding, finding
-from grader.registry import Code, Load
+from grader.registry import Code
 
 GRADER_KERAS = "3.4.1"  # of tensorflow/tensorflow:2.17.0
-BUILTIN = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
 POPPED = {"batch_input_shape", "axis", "module", "function_type", "output_shape_type", "output_shape_module"}  # of .h5
 
 
@@ -26,30 +25,11 @@ def table() -> dict:
     return json.loads((Path(__file__).parent / "keras_table.json").read_text())
 
 
-@functools.cache
-def held(module: str) -> frozenset[str] | None:
+def held(module: str) -> list[str] | None:
     """The names in a public module of Keras, tensorflow.keras, TensorFlow or numpy of the grader; None of any other."""
-    names = table()["names"].get(module)
-    if names is None and module.startswith("tensorflow.keras."):
-        names = table()["names"].get(module.removeprefix("tensorflow."))
-    return None if names is None else frozenset(names.split())
-
-
-@functools.cache
-def by_name() -> dict[str, list[str | None]]:
-    """{class name: the arguments of every class of that name}, as a whole-model .h5 looks them up."""
-    found: dict[str, list[str | None]] = {name: [] for name in table()["layers"].split()}
-    for place, arguments in table()["classes"].items():
-        if not place.startswith("keras.src."):
-            found.setdefault(place.split(".")[-1], []).append(arguments)
-    return found
-
-
-@functools.cache
-def functions() -> frozenset[str]:
-    """Names that Keras finds without a module."""
-    places = [place.split(".") for place in table()["functions"]]
-    return frozenset(parts[-1] for parts in places if parts[1] in BUILTIN)
+    short = module.removeprefix("tensorflow.") if module.startswith("tensorflow.keras.") else module
+    names = table()["names"].get(module, table()["names"].get(short))
+    return None if names is None else names.split()
 
 
 class Doubt(NamedTuple):
@@ -60,45 +40,54 @@ class Doubt(NamedTuple):
     how: str
 
 
-def check_model(
-    name: str, config: dict, compiled: object, code: Code, loads: list[Load], legacy: bool
-) -> Iterator[Finding]:
-    """Findings on a whole model: its network `config` and what it was compiled with. legacy: of an .h5 file."""
-    every = {(doubt.code, doubt.name): doubt for doubt in judged(config, code, legacy) if doubt}
-    for doubt in every.values():
-        if doubt.code == "KER03":
-            refuses = not legacy and code.safe and any(load.safe for load in loads)
-            yield finding("KER03", "error" if refuses else "warning", file=name)
-        else:
-            yield finding(doubt.code, file=name, name=doubt.name, how=doubt.how)
-    doubts = judged(compiled, code, legacy) if any(load.compiles for load in loads) else None
-    doubt = doubts and (next((d for d in doubts if d and d.code != "KER03"), None) or stuck(compiled, code, legacy))
-    if doubt:
+def check_model(name: str, version: str, config: dict, compiled: object, code: Code, legacy: bool) -> Iterator[Finding]:
+    """Findings on a whole model, if the sources load it: who saved it, its network, what it was compiled with.
+
+    legacy: of an .h5 file, which older versions of Keras wrote alike.
+    """
+    loads, here, there = code.loads(name), release(GRADER_KERAS), release(version)
+    foreign = there < (3,) and not legacy
+    if loads and (there > here or foreign):
+        yield finding("KER01", "warning" if there > here else "error", file=name, version=version, grader=GRADER_KERAS)
+    if not loads or foreign:
+        return
+    lambdas = "error" if not legacy and code.safe and any(load.safe for load in loads) else "warning"
+    for doubt in {(doubt.code, doubt.name): doubt for doubt in judged(config, code, legacy)}.values():
+        level = lambdas if doubt.code == "KER03" else None
+        yield finding(doubt.code, level, file=name, name=doubt.name, how=doubt.how)
+    doubts = [*judged(compiled, code, legacy), *stuck(compiled, code, legacy)]
+    doubts = [doubt for doubt in doubts if doubt.code != "KER03" and any(load.compiles for load in loads)]
+    for doubt in doubts[:1]:
         taken = f"the grader's Keras does not take as it stands there ({doubt.how})"
         yield finding("KER04", file=name, name=doubt.name, how=taken if doubt.code == "KER07" else doubt.how)
 
 
-def judged(config: object, code: Code, legacy: bool) -> Iterator[Doubt | None]:
-    """What is to be said of each object in a config."""
-    for part in objects(config):
-        named = {key: part[key] for key in ("module", "registered_name") if key in part}
-        named = {key: v if v is None or isinstance(v, str) else type(v).__name__ for key, v in named.items()}
-        inside = part["config"] if isinstance(part["config"], (dict, str)) else None
-        yield judge(part | named | {"config": inside}, code, legacy)
+def judged(config: object, code: Code, legacy: bool) -> Iterator[Doubt]:
+    """Doubts about the serialised objects in a config, at any depth."""
+    todo = [config]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, dict):
+            if isinstance(part.get("class_name"), str) and "config" in part:
+                named = {key: part.get(key) for key in ("module", "registered_name")}
+                odd = {key: type(v).__name__ for key, v in named.items() if not (v is None or isinstance(v, str))}
+                if doubt := judge(part | odd, code, legacy):
+                    yield doubt
+            todo += reversed(part.values())
+        elif isinstance(part, list):
+            todo += reversed(part)
 
 
-def stuck(compiled: object, code: Code, legacy: bool) -> Doubt | None:
-    """A loss that an .h5 names in a way at which load_model of the grader's Keras stops."""
+def stuck(compiled: object, code: Code, legacy: bool) -> Iterator[Doubt]:
+    """Losses and metrics that an .h5 names in a way at which load_model of the grader's Keras stops."""
     if not legacy or not isinstance(compiled, dict):
-        return None
+        return
     loss, metrics = compiled.get("loss"), compiled.get("metrics")
-    given = [("loss", loss)] + [("metrics", name) for name in metrics or [] if isinstance(metrics, list)]
-    for kind, name in given:
+    for kind, name in [("loss", loss), *(("metrics", name) for name in (metrics if isinstance(metrics, list) else []))]:
         if isinstance(name, str) and name in table()["stuck"][kind].split() and name not in code.passed:
-            return Doubt("KER04", name, "Keras 3.4.1 does not find by its short name in an .h5 file")
-    if isinstance(loss, str) and not (loss in functions() or loss in by_name() or known(loss, code)):
-        return Doubt("KER04", loss, "neither the grader's Keras has nor the sources pass as custom_objects")
-    return None
+            yield Doubt("KER04", name, "Keras 3.4.1 does not find by its short name in an .h5 file")
+    if isinstance(loss, str) and not (table()["functions"].get(loss) or loss in table()["plain"] or known(loss, code)):
+        yield Doubt("KER04", loss, "neither the grader's Keras has nor the sources pass as custom_objects")
 
 
 def known(name: object, code: Code) -> bool:
@@ -107,7 +96,7 @@ def known(name: object, code: Code) -> bool:
 
 def judge(part: dict, code: Code, legacy: bool) -> Doubt | None:
     """Look one object up as Keras does, and compare its arguments with the constructor's."""
-    what, config = part["class_name"], part["config"]
+    what, config, module = part["class_name"], part["config"], part.get("module")
     if what == "__lambda__" or (what == "Lambda" and not known("Lambda", code)):
         return Doubt("KER03", "Lambda", "")
     if what.startswith("__"):
@@ -118,19 +107,12 @@ def judge(part: dict, code: Code, legacy: bool) -> Doubt | None:
     registered = part.get("registered_name") or what
     if known(registered, code) or (legacy and known(what, code)):
         return None
-    module = part.get("module")
-    if module is None and not ("module" in part or not legacy):
-        places = by_name().get(what)
-        taken = None if places is None else None if None in places or not places else " ".join(places)
-        return missing(registered, what, code) if places is None else unfit(what, config, taken, POPPED)
-    place = f"{module}.{what}"
-    if place in table()["classes"]:
-        return unfit(what, config, table()["classes"][place], set())
-    return None if in_module(str(module), what, code) else missing(registered, what, code)
-
-
-def unfit(what: str, config: object, taken: str | None, popped: set[str]) -> Doubt | None:
-    more = set(config) - set(taken.split()) - popped if isinstance(config, dict) and taken is not None else set()
+    plain = legacy and "module" not in part
+    takes, place = (table()["plain"], what) if plain else (table()["classes"], f"{module}.{what}")
+    if place not in takes:
+        return None if in_module(str(module), what, code) else missing(registered, what, code)
+    more = set(config) - set(takes[place].split()) if isinstance(config, dict) and takes[place] is not None else set()
+    more -= POPPED if plain else set()
     return Doubt("KER07", what, ", ".join(sorted(map(str, more)))) if more else None
 
 
@@ -148,10 +130,9 @@ def function_found(part: dict, code: Code) -> bool:
     if known(name, code) or known(part.get("registered_name"), code):
         return True
     if module == "builtins":
-        return name in functions() or any(key.endswith(name) for key in code.passed | code.registered)
-    places = table()["functions"]
+        return table()["functions"].get(name, False) or any(key.endswith(name) for key in code.passed | code.registered)
     if str(module).split(".")[0] == "keras":
-        return f"{module}.{name}" in places or any(place.endswith(f".{name}") for place in places)
+        return name in table()["functions"]
     return in_module(str(module), name, code)
 
 
@@ -168,27 +149,6 @@ def missing(registered: object, name: str, code: Code) -> Doubt:
     else:
         how = "neither the grader's Keras nor model.py defines"
     return Doubt("KER02", str(registered), how)
-
-
-def objects(config: object) -> Iterator[dict]:
-    """Every serialised object in a Keras config, at any depth."""
-    todo = [config]
-    while todo:
-        part = todo.pop()
-        if isinstance(part, dict):
-            if isinstance(part.get("class_name"), str) and "config" in part:
-                yield part
-            todo += reversed(part.values())
-        elif isinstance(part, list):
-            todo += reversed(part)
-
-
-def versions(name: str, version: str, loads: list[Load]) -> Iterator[Finding]:
-    """A word on a file of another Keras: older ones wrote other .keras files, newer ones mostly the same."""
-    if loads and release(version) > release(GRADER_KERAS):
-        yield finding("KER01", "warning", file=name, version=version, grader=GRADER_KERAS)
-    elif loads and name.endswith(".keras") and release(version) < (3,):
-        yield finding("KER01", "error", file=name, version=version, grader=GRADER_KERAS)
 
 
 def release(version: str) -> tuple[int, ...]:

@@ -1,18 +1,79 @@
 """Syntax trees of foreign sources, and what they tell: what runs, what is imported, what a path comes to.
 
 Functions that nothing calls and `if __name__ == "__main__"` count as not run. So does the body of a `try`, since it may
-fail, unless it surely runs and every `except` raises again. The rehearsal runs it all.
+fail, unless it surely runs and every `except` raises again, and its `except`, if the modules that it imports are there.
+The rehearsal runs it all.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import posixpath
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 IN_ZIP = "<zip>/"  # where __file__ is, while paths are worked out
-Nodes = list[tuple[ast.AST, bool]]  # what walk gives
+DYNAMIC = {"globals", "locals", "vars", "exec", "eval", "setattr", "__getattr__", "__path__", "*"}  # may bind any name
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Source:
+    """A file of the zip that model.py reaches. idle: see uncalled. known: modules that an import finds."""
+
+    def __init__(self, file: str, tree: ast.Module, idle: set[ast.AST], known: set[str]):
+        self.file, self.tree = file, tree
+        self.nodes = dict(walk(tree, idle, known))  # {node: whether it runs}
+        self.run = [node for node, runs in self.nodes.items() if runs]
+        self.values: dict[str, ast.expr] = {}  # see constants
+
+    def at(self, node: ast.AST) -> dict[str, str | int]:
+        """Where a node stands, as a finding says it."""
+        return {"file": self.file, "line": node.lineno, "at": f" line {node.lineno}"}
+
+    @cached_property
+    def top(self) -> dict[str, list[ast.AST]]:
+        """{name: what binds it at the level of the module}; "*" for any name."""
+        found: dict[str, list[ast.AST]] = {}
+        for node in own_nodes(self.tree.body):
+            names = [here.split(".")[0] for _, _, here in imported(node)]
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names = [node.id]
+            elif isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+                names = [node.name]
+            for name in names:
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def bound(self) -> set[str]:
+        """Names that an import of this module finds in it, and calls that may bind any other."""
+        declared = {name for node in self.nodes if isinstance(node, ast.Global) for name in node.names}
+        return set(self.top) | declared | ({called(node) for node in self.nodes} & DYNAMIC)
+
+    @cached_property
+    def aliases(self) -> dict[str, str]:
+        """{name in this file: what it was imported as, in full}"""
+        fulls = [(here, package + name) for node in self.nodes for package, name, here in imported(node)]
+        return {here.split(".")[0]: full if here != full else full.split(".")[0] for here, full in fulls}
+
+    @cached_property
+    def rebound(self) -> set[str]:
+        """Names that are assigned, or are parameters: whatever an import or a `def` gave them may be gone."""
+        stored = {n.id for n in self.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        return stored | {n.arg for n in self.nodes if isinstance(n, ast.arg)}
+
+    def path(self, node: ast.expr) -> str | None:
+        """What an expression of constants, os.path, pathlib and __file__ comes to; None where it is open."""
+        with contextlib.suppress(LookupError, TypeError):  # TypeError: a function of MADE with other arguments
+            return path_of(node, self, [None] * 50)
+
+    def public(self, node: ast.AST) -> str:
+        """The full name of what a few names and dots stand for by an import; "" of anything else."""
+        root, _, rest = dotted(node).partition(".")
+        full = self.aliases.get(root, "") if root not in self.rebound else ""
+        return f"{full}.{rest}" if full and rest else full
 
 
 def parse(source: bytes) -> ast.Module:
@@ -22,11 +83,6 @@ def parse(source: bytes) -> ast.Module:
         tree = ast.parse(source)
         compile(tree, "model.py", "exec", dont_inherit=True)  # finds what parses and cannot run: a `return` outside
         return tree
-
-
-def mentions(condition: ast.expr) -> set[str]:
-    """Names of variables and attributes that occur in a condition."""
-    return {getattr(n, "id", getattr(n, "attr", None)) for n in ast.walk(condition)} - {None}
 
 
 def uncalled(trees: Iterable[ast.Module]) -> set[ast.AST]:
@@ -41,12 +97,12 @@ def uncalled(trees: Iterable[ast.Module]) -> set[ast.AST]:
     while todo:
         node, owner, group = todo.pop()  # the function around the node; the name under which its methods are found
         if isinstance(node, (ast.Name, ast.Attribute)):
-            said[owner].add(getattr(node, "id", getattr(node, "attr", "")))
+            said[owner].add(last(node))
         elif isinstance(node, ast.alias) and node.asname:
             said[owner].add(node.name)
         elif isinstance(node, ast.ClassDef):
             owner, group = None, "Model" if node.decorator_list else node.name if node.name != "Model" else ""
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        elif isinstance(node, FUNCTIONS):
             by_name.setdefault(group or node.name, []).append(node)
             todo += [(decorator, None, "") for decorator in node.decorator_list]
             said[node], owner, group = set(), node, ""
@@ -63,17 +119,39 @@ def is_main(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "__name__" in {getattr(n, "id", "") for n in ast.walk(node.test)}
 
 
-def unsure(node: ast.AST) -> str | None:
-    """The branch of an `if` that runs only where some file was found to be there, or never, as for TYPE_CHECKING.
+def walk(tree: ast.Module, idle: set[ast.AST], known: set[str]) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node, and whether it runs at the grader, with no `except` that stands by in case it fails."""
+    todo, strict = [(tree, True)], set()
+    while todo:
+        node, runs = todo.pop()
+        yield node, runs
+        strict.update(strict_tries(node))
+        unsure = doubted(node, known) - ({"body"} if node in strict else set())
+        runs = runs and node not in idle and not is_main(node)
+        for field, value in ast.iter_fields(node):
+            children = value if isinstance(value, list) else [value]
+            inside = runs and field not in unsure
+            todo += [(child, inside) for child in children if isinstance(child, ast.AST)]
 
-    Where the other branch ends the program, it has to run.
+
+def doubted(node: ast.AST, known: set[str]) -> set[str]:
+    """Parts of a statement that may fail, or that may never run: only with some file, version or name there.
+
+    known: modules that an import finds. Where all that a `try` imports is known, its `except` counts as not run.
     """
-    if isinstance(node, ast.If) and dotted(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-        return "body"
-    if isinstance(node, (ast.If, ast.IfExp)) and mentions(node.test) & {"exists", "isfile", "isdir", "is_file"}:
-        doubted, other = ("orelse", "body") if isinstance(node.test, ast.UnaryOp) else ("body", "orelse")
-        return None if isinstance(node, ast.If) and gives_up(getattr(node, other)) else doubted
-    return None
+    if isinstance(node, ast.Try) and node.handlers:
+        tried = [module for module, _ in imports(inner for part in node.body for inner in ast.walk(part))]
+        return {"body", "handlers"} if tried and all(name.split(".")[0] in known for name in tried) else {"body"}
+    if not isinstance(node, (ast.If, ast.IfExp)):
+        return set()
+    asked = {last(n) for n in ast.walk(node.test)}
+    if any(name in ("hasattr", "find_spec") or "version" in name.lower() for name in asked):
+        return {"body", "orelse"}  # only one of which fits each machine
+    if asked & {"exists", "isfile", "isdir", "is_file"}:
+        unsure, other = ("orelse", "body") if isinstance(node.test, ast.UnaryOp) else ("body", "orelse")
+        ends = isinstance(node, ast.If) and gives_up(getattr(node, other))  # then the program needs the file
+        return set() if ends else {unsure}
+    return {"body"} if dotted(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING") else set()
 
 
 def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
@@ -82,91 +160,62 @@ def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
         for part in getattr(node, "body", ()):
             if isinstance(part, ast.Try) and all(gives_up(handler.body) for handler in part.handlers):
                 yield part
-            if isinstance(part, (ast.If, ast.For, ast.While, ast.With, ast.Try)) and any(
-                isinstance(inner, ast.Return) for inner in ast.walk(part)
-            ):
+            if any(isinstance(inner, ast.Return) for inner in own_nodes([part])):
                 return
 
 
 def gives_up(body: list[ast.stmt]) -> bool:
     """Whether a block ends by raising, by leaving the program, or not at all."""
-    last = body[-1] if body else None
-    left = called(last.value) if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) else ""
-    endless = isinstance(last, ast.While) and isinstance(last.test, ast.Constant)
-    return endless or isinstance(last, ast.Raise) or left in ("exit", "quit", "_exit", "abort")
+    end = body[-1] if body else None
+    endless = isinstance(end, ast.While) and isinstance(end.test, ast.Constant)
+    leaves = isinstance(end, ast.Expr) and called(end.value) in ("exit", "quit", "_exit", "abort")
+    return endless or leaves or isinstance(end, ast.Raise)
 
 
-def asks_version(node: ast.AST) -> bool:
-    """An `if` on what versions or names are there: only one of its branches fits each machine."""
-    asked = isinstance(node, (ast.If, ast.IfExp)) and mentions(node.test)
-    return bool(asked) and any(name in ("hasattr", "find_spec") or "version" in name.lower() for name in asked)
+def imported(node: ast.AST) -> list[tuple[str, str, str]]:
+    """Of `from .nets import vit as net` (".nets.", "vit", "net"), of `import a.b` ("", "a.b", "a.b"); [] of others."""
+    if isinstance(node, ast.Import):
+        return [("", alias.name, alias.asname or alias.name) for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        package = "." * node.level + (f"{node.module}." if node.module else "")
+        return [(package, alias.name, alias.asname or alias.name) for alias in node.names]
+    return []
 
 
-def walk(tree: ast.Module, idle: set[ast.AST]) -> Iterator[tuple[ast.AST, bool]]:
-    """Every node, and whether nothing will run it, or an `except` stands by in case it fails. idle: see uncalled."""
-    todo, strict = [(tree, False)], set()
-    while todo:
-        node, guarded = todo.pop()
-        yield node, guarded
-        strict.update(strict_tries(node))
-        tried = "body" if isinstance(node, ast.Try) and node.handlers and node not in strict else None
-        guarded, doubted, asks = guarded or node in idle or is_main(node), unsure(node), asks_version(node)
-        for field, value in ast.iter_fields(node):
-            children = value if isinstance(value, list) else [value]
-            inside = guarded or field in (tried, doubted) or (asks and field != "test")
-            todo += [(child, inside) for child in children if isinstance(child, ast.AST)]
+def imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
+    """Each module, or name in a module, that is imported, and where; through importlib with a constant name, too."""
+    for node in nodes:
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                names = [package + name for package, name, _ in imported(node)]
+            case ast.Call(args=[ast.Constant(str() as name), *_]) if called(node) in ("import_module", "__import__"):
+                names = [name]
+            case ast.Call(args=[ast.Constant(key), ast.Constant(value)]) if called(node) in ("setdefault", "putenv"):
+                names = backend(key, value)
+            case ast.Assign([ast.Subscript(slice=ast.Constant(key)), *_], ast.Constant(value)):
+                names = backend(key, value)
+            case _:
+                continue
+        yield from ((name, node) for name in names)
 
 
-def imports(nodes: Nodes) -> Iterator[tuple[str, int, bool]]:
-    """(module, line, guarded) of every import, those through importlib with a constant name too."""
-    for node, guarded in nodes:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, node.lineno, guarded
-        elif isinstance(node, ast.ImportFrom):
-            dots, module = "." * node.level, node.module or ""
-            yield dots + module, node.lineno, guarded
-            for alias in node.names:  # `from package import module`
-                yield f"{dots}{module}.{alias.name}" if module else f"{dots}{alias.name}", node.lineno, guarded
-        elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__") and node.args:
-            if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-                yield node.args[0].value, node.lineno, guarded
-        elif backend := set_backend(node):
-            yield backend, node.lineno, guarded
+def backend(key: object, value: object) -> list[str]:
+    """The package that an environment variable makes Keras or TensorFlow import, if any."""
+    legacy = key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true")
+    return ["tf_keras"] if legacy else [value] if key == "KERAS_BACKEND" and isinstance(value, str) else []
 
 
-def set_backend(node: ast.AST) -> str | None:
-    """The package that a statement makes Keras or TensorFlow import, by an environment variable, or None."""
-    pair = ()
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
-        pair = (node.targets[0].slice, node.value)
-    elif isinstance(node, ast.Call) and called(node) in ("setdefault", "putenv"):
-        pair = node.args
-    key, value = ([getattr(part, "value", None) for part in pair] + [None, None])[:2]
-    if key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true"):
-        return "tf_keras"
-    return value if key == "KERAS_BACKEND" and isinstance(value, str) else None
-
-
-def fallbacks(nodes: Nodes, known: set[str]) -> set[ast.AST]:
-    """What stands by, under an `except`, in case imports fail that all succeed at the grader."""
-    found = set()
-    for node, _ in nodes:
-        if isinstance(node, ast.Try) and node not in found:
-            tried = list(imports([(inner, True) for part in node.body for inner in ast.walk(part)]))
-            if tried and all(module.split(".")[0] in known for module, _, _ in tried):
-                found |= {inner for handler in node.handlers for inner in ast.walk(handler)}
-    return found
+def absolute(module: str, importer: str) -> str:
+    """A module's name without its leading dots, which stand for folders above the file that imports it."""
+    dots = len(module) - len(module.lstrip("."))
+    base = posixpath.dirname(importer).split("/") if dots else []
+    return ".".join(filter(None, [*base[: len(base) - dots + 1], *module.split(".")]))
 
 
 def module_files(module: str, importer: str) -> list[str]:
-    """Where in the zip a module could be: its file, its package, the packages above it."""
-    dots = len(module) - len(module.lstrip("."))
-    base = posixpath.dirname(importer).split("/") if dots else []
-    base = [part for part in base[: len(base) - dots + 1] if part]
-    parts = base + [part for part in module.lstrip(".").split(".") if part]
-    paths = ["/".join(parts[: n + 1]) + "/__init__.py" for n in range(len(parts))]
-    return [*paths, "/".join(parts) + ".py"] if parts else []
+    """Where in the zip a module and those above it could be, itself last."""
+    parts = absolute(module, importer).split(".")
+    return ["/".join(parts[:n]) + end for n in range(1, len(parts) + 1) for end in ("/__init__.py", ".py")]
 
 
 def dotted(node: ast.AST) -> str:
@@ -178,136 +227,119 @@ def dotted(node: ast.AST) -> str:
     return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
 
 
-def called(node: ast.Call) -> str:
-    """The last name of what is called: load_model of keras.models.load_model(...)."""
-    return getattr(node.func, "attr", getattr(node.func, "id", ""))
+def last(node: ast.AST | None) -> str:
+    """ "join" of os.path.join and of join; "" of what is neither a name nor ends in one."""
+    return getattr(node, "attr", getattr(node, "id", ""))
 
 
-def own_nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """What stands in a function, but not in those inside it."""
-    todo = list(function.body)
+def called(node: ast.AST) -> str:
+    """The last name of what is called: load_model of keras.models.load_model(...); "" of what is no call."""
+    return last(getattr(node, "func", None))
+
+
+def arguments(call: ast.Call, *names: str) -> dict[str, ast.expr]:
+    """{name: expression} of what a call gives by keyword, or by position to parameters of these names."""
+    return dict(zip(names, call.args, strict=False)) | {k.arg: k.value for k in call.keywords}
+
+
+def own_nodes(body: list[ast.AST]) -> Iterator[ast.AST]:
+    """What stands in a block, in its order, but not in the functions and classes inside it."""
+    todo = body[::-1]
     while todo:
         node = todo.pop()
         yield node
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            todo += ast.iter_child_nodes(node)
+        if not isinstance(node, (*FUNCTIONS, ast.Lambda, ast.ClassDef)) and not is_main(node):
+            todo += reversed(list(ast.iter_child_nodes(node)))
 
 
-def definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements at the level of the module, those under `if`, `try` and `with` too, where an import runs them."""
-    for node in (node for node in body if not is_main(node)):
-        yield node
-        if isinstance(node, (ast.If, ast.Try, ast.With, ast.ExceptHandler)):
-            for field in ("body", "orelse", "finalbody", "handlers"):
-                yield from definitions(getattr(node, field, []))
+def together(trees: dict[str, ast.Module], known: set[str]) -> dict[str, Source]:
+    """The sources that model.py reaches, each with its `constants` and those that it imports from the others."""
+    idle = uncalled(trees.values())
+    sources = {file: Source(file, tree, idle, known) for file, tree in trees.items()}
+    calls = [node for source in sources.values() for node in source.nodes if isinstance(node, ast.Call)]
+    given = {called(node) for node in calls if node.args or node.keywords} - {"Model"}  # which the grader calls without
+    for source in sources.values():
+        source.values = constants(source.nodes, given)
+    for source in reversed(sources.values()):
+        for package, name, here in (part for node in source.nodes for part in imported(node)):
+            paths = reversed(module_files(package or name, source.file))
+            other = next((sources[path] for path in paths if path in sources), source)
+            for wanted in [name] if package else list(other.values):
+                value = other.values.get(wanted) if other is not source else None
+                text = value and other.path(value)
+                if text is not None:
+                    source.values.setdefault(here if package else f"{here}.{wanted}", ast.Constant(text))
+    return sources
 
 
-def gives(node: ast.stmt) -> set[str]:
-    """Names that a statement binds at its own level; "*" for those that cannot be told."""
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    return {getattr(part, "name", getattr(part, "id", "")) for part in (node, *targets)}
-
-
-def required(node: ast.FunctionDef) -> list[str]:
-    """Names of the parameters without a default, `self` included."""
-    args = node.args
-    positional = [a.arg for a in args.posonlyargs + args.args]
-    positional = positional[: len(positional) - len(args.defaults)]
-    return positional + [a.arg for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d is None]
-
-
-def decorators(node: ast.FunctionDef) -> list[str]:
-    return [getattr(d, "id", getattr(d, "attr", "?")) for d in node.decorator_list]
-
-
-def given_arguments(nodes: Nodes) -> set[str]:
-    """Last names of what is called with arguments; less Model, which the grader calls without."""
-    return {called(n) for n, _ in nodes if isinstance(n, ast.Call) and (n.args or n.keywords)} - {"Model"}
-
-
-def constants(nodes: Nodes, given: set[str]) -> dict[str, ast.expr]:
+def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
     """{name: expression} of variables, attributes of self and parameters that are given one value only.
 
-    given: see given_arguments.
+    given: last names of what is called with arguments.
     """
-    values: dict[str, list[ast.expr]] = {}
-    classes = {inner: node.name for node, _ in nodes if isinstance(node, ast.ClassDef) for inner in node.body}
-    for node, _ in nodes:
+    values: dict[str, list[ast.expr | None]] = {"": [None]}
+    classes = {inner: node.name for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body}
+    for node in nodes:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 values.setdefault(dotted(target), []).append(node.value)
         elif isinstance(node, (ast.FunctionDef, ast.Lambda)):
             args, name = node.args.posonlyargs + node.args.args, getattr(node, "name", None)
-            defaults = [None] * (len(args) - len(node.args.defaults)) + list(node.args.defaults)
-            if name in given or (name == "__init__" and classes.get(node) in given):  # its callers may give another one
-                defaults = [None] * len(args)
-            for arg, default in zip(args, defaults, strict=True):
+            others = name in given or (name == "__init__" and classes.get(node) in given)  # its callers may give
+            defaults = [] if others else node.args.defaults
+            for arg, default in zip(args, [None] * (len(args) - len(defaults)) + defaults, strict=True):
                 values.setdefault(arg.arg, []).append(default)
     return {name: found[0] for name, found in values.items() if len(found) == 1 and found[0] is not None}
 
 
-def work_out(node: ast.expr, values: dict[str, ast.expr], file: str, fuel: list[int] | None = None) -> str | None:
-    """The path that an expression of constants, os.path, pathlib and __file__ comes to; None where it is open.
+def path_of(node: ast.expr, source: Source, fuel: list[None]) -> str:
+    """Source.path's, or LookupError. `fuel` ends, so that no expression takes long; what a name comes to is kept."""
 
-    `fuel`: steps left, so that no expression takes long. What a name comes to is kept in `values`.
-    """
-    fuel = [50] if fuel is None else fuel
-    fuel[0] -= 1
-    if fuel[0] < 0:
-        return None
+    def part(n: ast.expr) -> str:
+        return path_of(n, source, fuel)
 
-    def part(n: ast.expr) -> str | None:
-        return work_out(n, values, file, fuel)
-
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else None
-    if isinstance(node, ast.Name) and node.id == "__file__":
-        return IN_ZIP + file
-    if name := dotted(node) if dotted(node) in values else "":
-        text = part(values.pop(name))  # gone meanwhile, for it may depend on itself
-        if text is not None:
-            values[name] = ast.Constant(text)
+    fuel.pop()
+    if (name := dotted(node)) in source.values:
+        text = part(source.values.pop(name))  # gone meanwhile, for it may depend on itself
+        source.values[name] = ast.Constant(text)
         return text
-    if isinstance(node, ast.Attribute) and node.attr == "parent":
-        base = part(node.value)
-        return None if base is None else above(base)
-    if isinstance(node, ast.FormattedValue):
-        return part(node.value) if node.conversion == -1 and node.format_spec is None else None
-    if isinstance(node, ast.JoinedStr):
-        return joined([part(value) for value in node.values], "".join)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Div, ast.Add)):
-        join = posixpath.join if isinstance(node.op, ast.Div) else "{}{}".format
-        return joined([part(node.left), part(node.right)], lambda parts: join(*parts))
-    return call_out(node, part) if isinstance(node, ast.Call) and not node.keywords else None
-
-
-def joined(parts: list[str | None], join: Callable[[list[str]], str]) -> str | None:
-    """What `join` makes of the parts; None where one is open."""
-    return None if None in parts else join(parts)
-
-
-def call_out(node: ast.Call, part: Callable[[ast.expr], str | None]) -> str | None:
-    """The path that a call of os.path or pathlib comes to; part(expression) is that of its parts."""
-    name, args = called(node), [part(a) for a in node.args]
-    if name in ("resolve", "absolute") and isinstance(node.func, ast.Attribute):
-        return part(node.func.value)
-    if name == "getcwd" or (name == "cwd" and not args):
-        return "."
-    if not args or None in args:
-        return None
-    if name in ("Path", "PurePath") or dotted(node.func) in ("join", "path.join", "os.path.join"):
-        return joined(args, lambda parts: posixpath.join(*parts))
-    if name in ("with_name", "joinpath") and isinstance(node.func, ast.Attribute):
-        base = part(node.func.value)
-        return joined([base and above(base) if name == "with_name" else base, *args],
-                      lambda parts: posixpath.join(*parts))  # fmt: skip
-    if name in ("abspath", "realpath", "str", "fspath", "normpath", "expanduser"):
-        return args[0]
-    return above(args[0]) if name == "dirname" else None
+    match node:
+        case ast.Constant(str() as text):
+            return text
+        case ast.Name("__file__"):
+            return IN_ZIP + source.file
+        case ast.FormattedValue(value, -1, None):
+            return part(value)
+        case ast.JoinedStr(pieces):
+            return "".join(map(part, pieces))
+        case ast.BinOp(left, ast.Add(), right):
+            return part(left) + part(right)
+        case ast.BinOp(left, ast.Div(), right):
+            return posixpath.join(part(left), part(right))
+        case ast.Attribute(base, "parent"):
+            return above(part(base))
+        case ast.Call(ast.Attribute(base, method), args, []) if method in METHODS:
+            return METHODS[method](*map(part, [base, *args]))
+        case ast.Call(function, args, []):
+            name = dotted(function) if last(function) == "join" else last(function)  # a text has a join, too
+            return MADE[name](*map(part, args))
+    raise LookupError
 
 
 def above(path: str) -> str:
     """The folder that holds a file or folder; that of the zip's root is none of the zip's."""
     return f"{path}/.." if path == IN_ZIP.rstrip("/") or path.endswith("..") else posixpath.dirname(path)
+
+
+# What functions make of paths, and methods of a Path.
+MADE = {
+    **dict.fromkeys(("Path", "PurePath", "join", "path.join", "os.path.join"), posixpath.join),
+    **dict.fromkeys(("abspath", "realpath", "str", "fspath", "normpath", "expanduser"), lambda path, *_: path),
+    **dict.fromkeys(("getcwd", "cwd"), lambda: "."),
+    "dirname": above,
+}
+METHODS = {
+    **dict.fromkeys(("resolve", "absolute"), lambda path, *_: path),
+    "joinpath": posixpath.join,
+    "with_name": lambda path, name: posixpath.join(above(path), name),
+}

@@ -5,26 +5,31 @@ check_weights(file, entries, code, known)     file: the open zip; code: what its
 
 from __future__ import annotations
 
+import _compat_pickle
 import bz2
+import contextlib
 import gzip
-import io
 import json
 import lzma
+import pickletools
 import posixpath
+import shutil
 import struct
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import islice
+from typing import BinaryIO
 
-from grader import keras_files, pickles
+from grader import keras_files
 from grader.codes import Finding, finding
-from grader.registry import Code, Load, name_in_zip
+from grader.registry import Code
 
 MAX_RATIO, SMALL = 200, 10 << 20  # how tightly a file may be packed; bytes below which it may be any
 PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill")
 UNPICKLE = {"load", "Unpickler", "loads", "read_pickle"}
+MAX_OPCODES = 20_000  # read of one pickle; a module is named with its first object, so early
 PROTOCOLS = [bytes((0x80, number)) for number in range(2, 6)]  # with which a pickle begins
 PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 MODELS = (".keras", ".h5", ".hdf5")
@@ -36,54 +41,51 @@ ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, Ove
 def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: frozenset[str]) -> Iterator[Finding]:
     """Findings on every file of the zip that holds weights. known: modules that an import finds at the grader."""
     for name, entry in entries.items():
-        why = pointer(entry.head)
         try:
-            if not why and name.endswith((".h5", ".hdf5")):
-                why = broken(entry.head, entry.size)
-                if not why and (code.loads(name) or weights_of(name, code)):
-                    with copied(file, name) as stream:
-                        yield from check_h5(stream, name, code)
-            elif not why and name.endswith(".keras"):
-                with copied(file, name) as stream:
-                    yield from check_keras(stream, name, code)
-            elif not why and code.calls & UNPICKLE and code.speaks_of(name):
-                needs = needed(file, name, entry.head)
-                yield from (finding("KER09", file=name, name=module) for module in sorted(needs - known))
-                if needs and name in code.arrays:
-                    why = "it holds Python's objects, which np.load takes only with allow_pickle=True"
+            yield from check_one(file, name, entry, code, known)
         except ZIP_ERRORS as error:
-            why = str(error) or type(error).__name__
-        if why:
-            yield finding("KER05", file=name, why=why)
+            yield finding("KER05", file=name, why=str(error) or type(error).__name__)
     yield from check_loads(set(entries), code)
     yield from check_manifest(entries)
 
 
-def pointer(head: bytes) -> str | None:
-    """What is wrong with a file that Git LFS has yet to fetch, by its first bytes; None of any other."""
-    return "it is a Git LFS pointer; run git lfs pull" if head.startswith(b"version https://git-lfs") else None
+def check_one(file: zipfile.ZipFile, name: str, entry, code: Code, known: frozenset[str]) -> Iterator[Finding]:
+    """Findings on one file, if it holds weights; one of ZIP_ERRORS where it is damaged."""
+    if entry.head.startswith(b"version https://git-lfs"):
+        raise zipfile.BadZipFile("it is a Git LFS pointer; run git lfs pull")
+    if name.endswith((".h5", ".hdf5")):
+        check_whole(entry.head, entry.size)
+        if code.loads(name) or code.weights_of(name):
+            with copied(file, name) as stream:
+                yield from check_h5(stream, name, code)
+    elif name.endswith(".keras"):
+        with copied(file, name) as stream:
+            yield from check_keras(stream, name, code)
+    elif code.calls & UNPICKLE and code.speaks_of(name):
+        needs = needed(file, name, entry.head)
+        yield from (finding("KER09", file=name, name=module) for module in sorted(needs - known))
+        if needs and name in code.arrays:
+            raise zipfile.BadZipFile("it holds Python's objects, which np.load takes only with allow_pickle=True")
 
 
-def broken(head: bytes, size: int) -> str | None:
-    """Why a file of `size` bytes that begins with `head` is no whole HDF5 file, by its superblock, or None."""
+def check_whole(head: bytes, size: int, what: str = "it") -> None:
+    """BadZipFile of a file of `size` bytes that begins with `head`, if it is no whole HDF5 file, by its superblock."""
+    at = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8] if size > 8 else 255, size)
     if not head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "it is empty" if not size else "it is not HDF5"
-    at = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8] if size > 8 else 255)
-    if at is None or size < at + 8:
-        return "its beginning is damaged"
-    end = struct.unpack_from("<Q", head, at)[0]
-    return f"it has {size} of {end} bytes" if size < end else None
+        raise zipfile.BadZipFile(f"{what} is not HDF5" if size else f"{what} is empty")
+    if size < at + 8:
+        raise zipfile.BadZipFile(f"the beginning of {what} is damaged")
+    if size < (end := struct.unpack_from("<Q", head, at)[0]):
+        raise zipfile.BadZipFile(f"{what} has {size} of {end} bytes")
 
 
-@contextmanager
-def copied(file: zipfile.ZipFile, name: str):
+def copied(file: zipfile.ZipFile, name: str) -> BinaryIO:
     """One file of the zip as a stream that can be read from anywhere."""
-    with tempfile.TemporaryFile() as copy:
-        with file.open(name) as stream:
-            while chunk := stream.read(1 << 20):
-                copy.write(chunk)
-        copy.seek(0)
-        yield copy
+    copy = tempfile.TemporaryFile()
+    with file.open(name) as stream:
+        shutil.copyfileobj(stream, copy)
+    copy.seek(0)
+    return copy
 
 
 def packed_tightly(info: zipfile.ZipInfo) -> bool:
@@ -92,16 +94,13 @@ def packed_tightly(info: zipfile.ZipInfo) -> bool:
 
 
 def parsed(data: bytes | str, what: str) -> dict:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise zipfile.BadZipFile(f"its {what} is damaged")
-    return found
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(found := json.loads(data), dict):
+            return found
+    raise zipfile.BadZipFile(f"its {what} is damaged")
 
 
-def check_keras(stream: io.IOBase, name: str, code: Code) -> Iterator[Finding]:
+def check_keras(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
     """Look into a .keras file, itself a zip: whether it is whole, who saved it, what its network is made of."""
     with zipfile.ZipFile(stream) as file:
         names = set(file.namelist())
@@ -112,50 +111,31 @@ def check_keras(stream: io.IOBase, name: str, code: Code) -> Iterator[Finding]:
             if packed_tightly(info := file.getinfo(member)):
                 raise zipfile.BadZipFile(f"its {member} claims {info.file_size / 1e6:.0f} MB")
         metadata, config = (parsed(file.read(m), m) for m in ("metadata.json", "config.json"))
-        check_inner(file, weights)
-    loads = code.loads(name)
-    yield from keras_files.versions(name, str(metadata.get("keras_version")), loads)
-    if loads and keras_files.release(str(metadata.get("keras_version")))[:1] >= (3,):
-        compiled = config.pop("compile_config", None)
-        yield from keras_files.check_model(name, config, compiled, code, loads, legacy=False)
+        with file.open(weights) as inner:
+            head = inner.read(4096)
+            while inner.read(1 << 20):  # to its end, where its checksum is
+                pass
+        if weights.endswith(".h5") or not head:
+            check_whole(head, file.getinfo(weights).file_size, f"its {weights}")
+    version, compiled = str(metadata.get("keras_version")), config.pop("compile_config", None)
+    yield from keras_files.check_model(name, version, config, compiled, code, legacy=False)
 
 
-def check_inner(file: zipfile.ZipFile, weights: str) -> None:
-    """Read the weights inside a .keras file to their end; BadZipFile says what is wrong with them."""
-    size, head = 0, b""
-    try:
-        with file.open(weights) as stream:
-            while chunk := stream.read(1 << 20):
-                head, size = head or chunk[:4096], size + len(chunk)
-    except ZIP_ERRORS as error:
-        raise zipfile.BadZipFile(f"its {weights} is damaged: {error}") from error
-    why = broken(head, size) if weights.endswith(".h5") else None if size else "it is empty"
-    if why:
-        raise zipfile.BadZipFile(f"its {weights}: {why}")
-
-
-def check_h5(stream: io.IOBase, name: str, code: Code) -> Iterator[Finding]:
+def check_h5(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
     """A whole model in an .h5 file, by the attributes of its root; a file of weights alone has none."""
     import h5py
 
     with h5py.File(stream, "r") as file:
         how = misnamed(file, name)
-        yield from (not_loadable(load, name, how) for load in weights_of(name, code) if how)
+        for load in code.weights_of(name) if how else ():
+            yield finding("KER08", **load.said, name=name, how=how)
         said = {key: as_text(file.attrs.get(key)) for key in ("keras_version", "model_config", "training_config")}
-    loads = code.loads(name)
-    if not said["model_config"]:
-        sure = [load for load in loads if load.path]
-        yield from (not_loadable(load, name, "a file of weights without the network") for load in sure)
-        return
-    yield from keras_files.versions(name, said["keras_version"], loads)
-    config = parsed(said["model_config"], "model_config")
-    compiled = parsed(said["training_config"], "training_config") if said["training_config"] else None
-    yield from keras_files.check_model(name, config, compiled, code, loads, legacy=True)
-
-
-def weights_of(name: str, code: Code) -> list[Load]:
-    """The calls of load_weights that open this file of the zip."""
-    return [load for load in code.weights if load.path and name_in_zip(load.path) == name]
+    if said["model_config"]:
+        config, compiled = (parsed(said[key] or "{}", key) for key in ("model_config", "training_config"))
+        yield from keras_files.check_model(name, said["keras_version"], config, compiled, code, legacy=True)
+    else:
+        for load in [load for load in code.loads(name) if load.path]:
+            yield finding("KER08", **load.said, name=name, how="a file of weights without the network")
 
 
 def misnamed(file, name: str) -> str:
@@ -176,39 +156,63 @@ def as_text(value) -> str:
 def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
     """Packages that a file's pickles need: a pickle, a packed one, or arrays of objects in .npy and .npz files."""
     opened = next((way for magic, way in PACKED.items() if head.startswith(magic)), None)
+    needs = set()
     if name.endswith(".npz"):
         with copied(file, name) as stream, zipfile.ZipFile(stream) as arrays:
-            needs = set().union(*(pickles.modules_of_array(arrays.open(member)) for member in arrays.namelist()))
+            needs = set().union(*(array_modules(arrays.open(member)) for member in arrays.namelist()))
     elif name.endswith(PICKLES) or opened or head.startswith((b"\x93NUMPY", *PROTOCOLS)):
         with file.open(name) as stream:
-            array = head.startswith(b"\x93NUMPY")
-            needs = pickles.modules_of_array(stream) if array else pickles.modules(opened(stream) if opened else stream)
-    else:
-        needs = set()
+            reading = array_modules if head.startswith(b"\x93NUMPY") else modules
+            needs = reading(opened(stream) if opened else stream)
     return {module.split(".")[0] for module in needs}
+
+
+def array_modules(stream: BinaryIO) -> set[str]:
+    """`modules` of a .npy file, which holds a pickle where its array is of objects."""
+    head = stream.read(12)
+    size = 2 if head[6:7] == b"\1" else 4
+    header = head[8 + size :] + stream.read(int.from_bytes(head[8 : 8 + size], "little") - (4 - size))
+    return modules(stream) if head.startswith(b"\x93NUMPY") and b"'|O'" in header else set()
+
+
+def modules(stream: BinaryIO) -> set[str]:
+    """Names of modules in the first pickle of a stream, as far as it can be read; nothing in it is run."""
+    found, memo, strings, protocol = set(), {}, [None, None], 0  # strings: the last two that were pushed
+    with contextlib.suppress(ValueError, IndexError, OverflowError, MemoryError, EOFError, OSError):
+        for opcode, argument, _ in islice(pickletools.genops(stream), MAX_OPCODES):
+            name, text = opcode.name, None
+            if name.endswith(("UNICODE", "UNICODE8")):
+                text = argument
+            elif name.endswith("GET"):
+                text = memo.get(argument)
+            elif name.endswith("PUT") or name == "MEMOIZE":
+                memo[len(memo) if argument is None else argument] = strings[-1]
+                continue
+            elif name == "PROTO":
+                protocol = argument
+            elif name in ("GLOBAL", "INST"):
+                found.add(argument.split(" ")[0])
+            elif name == "STACK_GLOBAL" and strings[0]:
+                found.add(strings[0])
+            strings = [strings[-1], text]
+    renamed = _compat_pickle.IMPORT_MAPPING if protocol < 3 else {}  # as pickle does with those of Python 2
+    return {renamed.get(name, name) for name in found}
 
 
 def check_loads(names: set[str], code: Code) -> Iterator[Finding]:
     """Calls on what Keras 3 does not load: a SavedModel folder, a TensorFlow checkpoint, another ending."""
-    other = "which ends neither in .keras nor in .h5"
-    for load in code.weights:
-        if load.path and not load.path.endswith(MODELS):
-            path = name_in_zip(load.path)
-            yield not_loadable(load, path, "a TensorFlow checkpoint" if f"{path}.index" in names else other)
     saved = {posixpath.dirname(name) for name in names if posixpath.basename(name) == "saved_model.pb"}
-    for load in code.models:
-        path = load.path and name_in_zip(load.path)
-        how = None
-        if path in saved or (load.path is None and saved and not any(name.endswith(MODELS) for name in names)):
+    models = any(name.endswith(MODELS) for name in names)
+    for load in (*code.weights, *code.models):
+        other = load.path and not load.path.endswith(MODELS) and "which ends neither in .keras nor in .h5"
+        if load.said["call"] == "load_weights":
+            how = "a TensorFlow checkpoint" if other and f"{load.path}.index" in names else other
+        elif load.path in saved or (load.path is None and saved and not models):
             how = "a SavedModel folder"
-        elif path in names and not path.endswith(MODELS):
-            how = other
+        else:
+            how = other if load.path in names else None
         if how:
-            yield not_loadable(load, path or sorted(saved)[0], how)
-
-
-def not_loadable(load: Load, path: str, how: str) -> Finding:
-    return finding("KER08", file=load.file, at=f" line {load.line}", call=load.call, name=path, how=how)
+            yield finding("KER08", **load.said, name=load.path or min(saved), how=how)
 
 
 def check_manifest(entries: dict) -> Iterator[Finding]:

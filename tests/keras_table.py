@@ -1,12 +1,14 @@
 """What the grader's Keras takes: every class that a file can name, and the arguments of its constructor.
 
-    python tests/keras_table.py > grader/keras_table.json      under Keras 3.4.1; the checks only read the file
+    python tests/keras_table.py > grader/keras_table.json    under Keras 3.4.1 and Python 3.11; the checks only read it
 
 `classes` maps the place where Keras looks (keras.layers.Dense) to its arguments in one line, or to null where it takes
-any or where that could not be tried. `functions` are places, too. `layers` are those that a whole-model .h5 names.
+any or where that could not be tried. `plain` is the same by the names alone that a whole-model .h5 has, for every class
+of that name. `functions` are names, too, with true where Keras finds them without a module.
 `names` are what code finds in public modules of Keras, tensorflow.keras, TensorFlow and numpy; those of the first two
 are all that can be imported there; a module of tensorflow.keras that is absent is as in keras. `stuck` are losses and
-metrics that such an .h5 may hold as strings and that load_model of this version stops at.
+metrics that such an .h5 may hold as strings and that load_model of this version stops at. `standard` is the standard
+library of the grader's Python, 3.11, on Linux, less tkinter, which is a package of its own there.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ SAMPLES = {
     "alpha": 0.1, "first_decay_steps": 2, "bin_boundaries": [0.5], "groups": 1, "pool_size": 2,
     "equation": "ab,bc->ac", "output_shape": [2], "mode": "int8", "source_name": "float32",
 }  # fmt: skip
+WINDOWS = {"_msi", "_winapi", "msilib", "msvcrt", "nt", "winreg", "winsound"}
+TK = {"_tkinter", "idlelib", "tkinter", "turtle", "turtledemo"}
 OLDER = ("decay", "is_legacy_optimizer", "jit_compile", "input_shape", "batch_input_shape", "input_dim", "ragged", "lr",
          "implementation", "time_major", "weights", "fn", "input_length", "epsilon", "alpha")  # fmt: skip
 MORE = {
@@ -139,20 +143,26 @@ def table() -> dict:
     import keras
     from keras.src import layers
 
-    classes, functions = {}, set()
+    classes, functions = {}, {}
     for place, value in sorted(symbols().items()):
+        kind, name = place.split(".")[1], place.split(".")[-1]
         if isinstance(value, type) and hasattr(value, "from_config") and "._legacy" not in place:
             classes[place] = arguments(value)
-        elif isinstance(value, types.FunctionType) and place.split(".")[1] in FUNCTIONS:
-            functions.add(place)
+        elif isinstance(value, types.FunctionType) and kind in FUNCTIONS:
+            functions[name] = functions.get(name, False) or kind != "ops"
     named = {n: v for n, v in vars(layers).items() if isinstance(v, type) and issubclass(v, layers.Layer)}
+    plain = {name: [] for name in sorted({*named, "InputLayer", "Functional", "Model", "Sequential"})}
+    for place, taken in classes.items():
+        if not place.startswith("keras.src."):
+            plain.setdefault(place.split(".")[-1], []).append(taken)
     return {
         "keras": keras.__version__,
-        "functions": sorted(functions),
-        "layers": " ".join(sorted({*named, "InputLayer", "Functional", "Model", "Sequential"})),
+        "functions": functions,
+        "standard": " ".join(sorted(sys.stdlib_module_names - WINDOWS - TK)),
         "stuck": stuck(),
         "names": names(),
         "classes": classes,
+        "plain": {name: " ".join(every) if every and None not in every else None for name, every in plain.items()},
     }
 
 

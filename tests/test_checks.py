@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import build_submission
-from grader import checks, keras_files, verdict, worker
+from grader import checks, keras_files, registry, verdict, worker
 from grader.checks import check_zip
 from grader.codes import CODES, refused
 from tests.submissions import GOOD, hdf5, keras_file, layer, make_zip, model, submission, whole_h5
@@ -296,6 +296,12 @@ KINDS = [
      model(init="self.f = 1", top="def grow(): return 1\ndef make(): return grow\nmake()\ndel grow")),
     ("IMP05", model(top="import numpy.rot91"), model(top="import numpy._core")),
     ("PY05", model("y = X", top="y: NDArray = 1"), model("y: NDArray = X\nreturn y")),
+    ("PY03", GOOD.replace("__init__(self)", "__init__()"), GOOD.replace("__init__(self)", "__init__(*parts)")),
+    ("PY04", GOOD.replace("def predict", "async def predict"), GOOD),
+    ("PATH03", model(init="try:\n    np.load('/tmp/w')\nexcept OSError:\n    np.load('w.npy')"),
+     model(init="try:\n    import keras\nexcept ImportError:\n    np.load('w.npy')")),
+    ("KER02", stored(loads("n.h5"), n_h5=whole_h5(layer("Plain"))),
+     stored(LOADS_WEIGHTS.format("n.h5"), n_h5=whole_h5(layer("Plain")))),
 ]  # fmt: skip
 
 # (code, what is faulty, the near-twin that is not): files, or model.py alone, or a builder of the zip
@@ -564,6 +570,12 @@ def test_configs_that_no_keras_writes_are_judged_all_the_same(tmp_path, odd):
         assert {f.code for f in found} <= {"KER02", "KER04"}
 
 
+def test_metrics_that_no_keras_writes_are_passed_over():
+    for metrics, names in ((5, []), ("MeanIoU", []), ({"a": "MeanIoU"}, []), (["MeanIoU", 5, "accuracy"], ["MeanIoU"])):
+        found = keras_files.stuck({"metrics": metrics}, registry.Code(), legacy=True)
+        assert [doubt.name for doubt in found] == names
+
+
 HARD = {  # name: a source that is hard to read
     "functions": "".join(f"def f{i}(): return f{i + 1}()\n" for i in range(7_000)),
     "attributes": "x = a" + ".b()" * 300 + "\n" + "x = a.b" + ".c" * 100_000,
@@ -707,8 +719,8 @@ def test_static_checks_import_neither_tensorflow_nor_numpy(tmp_path):
 
 @pytest.mark.slow
 def test_the_table_is_what_the_graders_keras_takes():
-    if metadata.version("keras") != keras_files.GRADER_KERAS:
-        pytest.skip(f"needs Keras {keras_files.GRADER_KERAS}")
+    if metadata.version("keras") != keras_files.GRADER_KERAS or sys.version_info[:2] != (3, 11):
+        pytest.skip(f"needs Keras {keras_files.GRADER_KERAS} and Python 3.11")
     made = subprocess.run([sys.executable, ROOT / "tests/keras_table.py"], capture_output=True, text=True)
     assert json.loads(made.stdout) == keras_files.table(), "python tests/keras_table.py > grader/keras_table.json"
 
