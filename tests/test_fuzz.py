@@ -70,7 +70,7 @@ def frugal():
     return call
 
 
-@amounts(60, 2000)
+@amounts(30, 2000)
 def test_zips_get_a_verdict_and_touch_nothing(tmp_path, monkeypatch, frugal, amount):
     rng = random.Random(amount)
     wholes = [make_zip(tmp_path / "whole.zip", *made).read_bytes() for made in ZIPS] + [b"", b"PK\x03\x04"]
