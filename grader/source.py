@@ -51,7 +51,8 @@ PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many pr
 # Functions of Keras that import a package when they are called.
 NEED = {**dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL"),
         **dict.fromkeys(("random_rotation", "random_shift", "random_shear", "random_zoom"), "scipy")}  # fmt: skip
-GONE = {"predict_classes", "predict_generator"}  # methods that models of Keras had
+GONE = {"predict_classes", "predict_generator"}  # methods that models of Keras had, and arguments of their predict
+GONE_ARGUMENTS = {"max_queue_size", "workers", "use_multiprocessing"}
 # What the standard library has since Python 3.12.
 NEWER = {"itertools.batched", "math.sumprod", "typing.override", "typing.TypeAliasType", "warnings.deprecated"}
 LOADERS = frozenset(
@@ -269,10 +270,14 @@ def annotations(source: Source) -> set[ast.AST]:
 
 
 def check_members(source: Source, bound: set[str]) -> Iterator[Finding]:
-    """Methods that models of Keras no longer have, and attributes of self that nothing sets. bound: see members."""
-    for node in source.run:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and called(node) in GONE - bound:
+    """What models of Keras no longer have or take, and attributes of self that nothing sets. bound: see members."""
+    own = {n.arg for n in source.nodes if isinstance(n, ast.arg)}
+    for node in (n for n in source.run if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
+        if called(node) in GONE - bound:
             yield finding("IMP05", **source.at(node), name=called(node), instead="say predict, then argmax")
+        if called(node) == "predict" and (given := {k.arg for k in node.keywords} & GONE_ARGUMENTS - own):
+            name = f"predict({min(given)}=...)"
+            yield finding("IMP05", **source.at(node), name=name, instead="do without it")
     classes = [n for n in source.nodes if isinstance(n, ast.ClassDef) and stands_alone(n)]
     for cls in classes if not bound & {*DYNAMIC, "__dict__"} else ():
         used = [n for n in ast.walk(cls) if isinstance(n, ast.Attribute) and dotted(n.value) == "self"]

@@ -6,13 +6,16 @@ check_weights(file, entries, code, known)     file: the open zip; code: what its
 from __future__ import annotations
 
 import _compat_pickle
+import ast
 import bz2
 import contextlib
 import gzip
 import json
 import lzma
+import math
 import pickletools
 import posixpath
+import re
 import shutil
 import struct
 import tempfile
@@ -159,20 +162,36 @@ def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
     needs = set()
     if name.endswith(".npz"):
         with copied(file, name) as stream, zipfile.ZipFile(stream) as arrays:
-            needs = set().union(*(array_modules(arrays.open(member)) for member in arrays.namelist()))
+            needs = set().union(*(array_modules(arrays.open(i), i.file_size) for i in arrays.infolist()))
     elif name.endswith(PICKLES) or opened or head.startswith((b"\x93NUMPY", *PROTOCOLS)):
         with file.open(name) as stream:
-            reading = array_modules if head.startswith(b"\x93NUMPY") else modules
-            needs = reading(opened(stream) if opened else stream)
+            size = file.getinfo(name).file_size
+            of_array = head.startswith(b"\x93NUMPY")
+            needs = array_modules(stream, size) if of_array else modules(opened(stream) if opened else stream)
     return {module.split(".")[0] for module in needs}
 
 
-def array_modules(stream: BinaryIO) -> set[str]:
-    """`modules` of a .npy file, which holds a pickle where its array is of objects."""
+def array_modules(stream: BinaryIO, size: int) -> set[str]:
+    """`modules` of a .npy file of `size` bytes, which holds a pickle where its array is of objects. BadZipFile where it
+    has less than its header says."""
     head = stream.read(12)
-    size = 2 if head[6:7] == b"\1" else 4
-    header = head[8 + size :] + stream.read(int.from_bytes(head[8 : 8 + size], "little") - (4 - size))
-    return modules(stream) if head.startswith(b"\x93NUMPY") and b"'|O'" in header else set()
+    if not head.startswith(b"\x93NUMPY"):
+        return set()
+    width = 2 if head[6:7] == b"\1" else 4  # of the header's length
+    begin = 8 + width + int.from_bytes(head[8 : 8 + width], "little")
+    header = head[8 + width :] + stream.read(begin - 12)
+    if b"'|O'" in header:
+        return modules(stream)
+    try:
+        described = ast.literal_eval(header.decode("latin1"))
+        kind, count = described["descr"], math.prod(described["shape"])
+    except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
+        raise zipfile.BadZipFile("its header is damaged") from None
+    if isinstance(kind, str) and (item := re.match(r"[<>|=]?([a-zA-Z])(\d+)", kind)):
+        end = begin + count * int(item[2]) * (4 if item[1] == "U" else 1)
+        if size < end:
+            raise zipfile.BadZipFile(f"it has {size:,} of {end:,} bytes")
+    return set()
 
 
 def modules(stream: BinaryIO) -> set[str]:

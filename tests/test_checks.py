@@ -22,7 +22,7 @@ import build_submission
 from grader import checks, keras_files, registry, verdict, worker
 from grader.checks import check_zip
 from grader.codes import CODES, refused
-from tests.submissions import GOOD, hdf5, keras_file, layer, make_zip, model, submission, whole_h5
+from tests.submissions import GOOD, hdf5, keras_file, layer, make_zip, model, npy, submission, whole_h5
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = "os.path.join(os.path.dirname(os.path.abspath(__file__)), {!r})"
@@ -236,6 +236,13 @@ KINDS = [
     ("KER05", {"model.py": model(init=f"np.load({HERE.format('c.npy')})", top="import os"), "c.npy": objects(b"math")},
      {"model.py": model(init=f"np.load({HERE.format('c.npy')}, allow_pickle=True)", top="import os"),
       "c.npy": objects(b"math")}),
+    *(("KER05", {"model.py": model(init=f"np.load({HERE.format(name)})", top="import os"), name: whole[:-cut]},
+       {"model.py": model(init=f"np.load({HERE.format(name)})", top="import os"), name: whole})
+      for name, whole, cut in (("c.npy", npy(np.zeros((9, 9), "<f4")), 1), ("u.npy", npy(np.array(["ab"])), 5),
+                               ("z.npz", npz(npy(np.zeros(9))), 30))),
+    ("IMP05", model("return self.net.predict(X, workers=4)", init="self.net = keras.Sequential()", top=LOADS),
+     model("return self.net.predict(X, 4)", init="self.net = Net()", top=LOADS)
+     + "\nclass Net:\n    def predict(self, X, workers=1):\n        return X.predict(workers=workers)\n"),
     ("KER07", stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", beta=0.1))),
      stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", alpha=0.1)))),
     ("IMP05", model(init="self.net = keras.layers.LeakyReLU(beta=0.1)", top=LOADS),
