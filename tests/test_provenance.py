@@ -1,8 +1,11 @@
 """Where weights come from: the sources that a run depends on are all named, and a run goes on with no others."""
 
 import ast
+import hashlib
 import json
+import posixpath
 import shutil
+import subprocess
 
 import pytest
 from conftest import ROOT
@@ -56,3 +59,25 @@ def test_a_run_goes_on_with_the_code_that_began_it(copy):
     (copy / "training" / "train.py").write_text("")
     with pytest.raises(ValueError, match=r"started with other code \(commit abc\): check that out"):
         provenance.find_checkpoint(out, settings, True)
+
+
+def git(*arguments: str) -> bytes:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True)
+    if done.returncode:
+        pytest.skip(f"needs the repository's whole history: git {arguments[0]} failed")
+    return done.stdout
+
+
+def test_the_weights_in_the_repository_are_of_the_recipe_at_a_clean_commit_of_its_history():
+    """The sources that the run depended on, as its commit has them, have the digest that the run noted."""
+    manifest = json.loads((ROOT / "weights" / "manifest.json").read_text())
+    assert manifest["recipe"] == "ours" and manifest["clean"] is True
+    commit = manifest["commit"]
+    git("cat-file", "-e", f"{commit}^{{commit}}")
+    assert not subprocess.run(["git", "merge-base", "--is-ancestor", commit, "HEAD"], cwd=ROOT).returncode
+    tree = ast.parse(git("show", f"{commit}:training/provenance.py"))
+    [names] = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
+               and node.targets[0].id == "SOURCES"]  # fmt: skip
+    paths = [posixpath.normpath(f"training/{name}.py") for name in names]
+    texts = b"".join(git("show", f"{commit}:{path}") for path in paths)
+    assert hashlib.sha256(texts).hexdigest() == manifest["sources"]
