@@ -240,9 +240,16 @@ KINDS = [
        {"model.py": model(init=f"np.load({HERE.format(name)})", top="import os"), name: whole})
       for name, whole, cut in (("c.npy", npy(np.zeros((9, 9), "<f4")), 1), ("u.npy", npy(np.array(["ab"])), 5),
                                ("z.npz", npz(npy(np.zeros(9))), 30))),
+    ("KER05", {"model.py": model(init=f"np.load({HERE.format('c.npy')})", top="import os"),
+               "c.npy": npy(np.zeros(9)).replace(b"(9,), }", b"('9',)}")},
+     {"model.py": model(init=f"np.load({HERE.format('c.npy')})", top="import os"), "c.npy": npy(np.zeros(9))}),
     ("IMP05", model("return self.net.predict(X, workers=4)", init="self.net = keras.Sequential()", top=LOADS),
      model("return self.net.predict(X, 4)", init="self.net = Net()", top=LOADS)
      + "\nclass Net:\n    def predict(self, X, workers=1):\n        return X.predict(workers=workers)\n"),
+    ("IMP05", {"model.py": model("return net.predict(X, workers=4)", top="from net import net"),
+               "net.py": "import keras\nnet = keras.Sequential()"},
+     {"model.py": model("return net.predict(X, workers=4)", top="from net import net"),
+      "net.py": "class Net:\n    def predict(self, X, workers): return X\nnet = Net()"}),
     ("KER07", stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", beta=0.1))),
      stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", alpha=0.1)))),
     ("IMP05", model(init="self.net = keras.layers.LeakyReLU(beta=0.1)", top=LOADS),
