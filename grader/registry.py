@@ -86,7 +86,10 @@ class Code:
         name, given = called(node), arguments(node, *PARAMETERS.get(called(node), ()))
         if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
             self.register(node.func, dotted(node.args[0]), source)
-        if called(getattr(node.func, "value", None)) == GLOBAL if name == "update" else "custom_objects" in given:
+        passes = "custom_objects" in given
+        if name == "update":  # of get_custom_objects(), or of any dict
+            passes = called(getattr(node.func, "value", None)) == GLOBAL
+        if passes:
             self.take(given.get("custom_objects"), source)
         if name == "enable_unsafe_deserialization":
             self.safe = False

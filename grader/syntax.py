@@ -201,8 +201,9 @@ def imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
 
 def backend(key: object, value: object) -> list[str]:
     """The package that an environment variable makes Keras or TensorFlow import, if any."""
-    legacy = key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true")
-    return ["tf_keras"] if legacy else [value] if key == "KERAS_BACKEND" and isinstance(value, str) else []
+    if key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true"):
+        return ["tf_keras"]
+    return [value] if key == "KERAS_BACKEND" and isinstance(value, str) else []
 
 
 def absolute(module: str, importer: str) -> str:
@@ -277,7 +278,7 @@ def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
 
     given: last names of what is called with arguments.
     """
-    values: dict[str, list[ast.expr | None]] = {"": [None]}
+    values: dict[str, list[ast.expr | None]] = {"": [None]}  # "": of targets without a name, which stays open
     classes = {inner: node.name for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body}
     for node in nodes:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
