@@ -40,9 +40,9 @@ class Source:
             names = [here.split(".")[0] for _, _, here in imported(node)]
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 names = [node.id]
-            elif isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            elif isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.MatchAs, ast.MatchStar)):
                 names = [node.name]
-            for name in names:
+            for name in filter(None, names):
                 found.setdefault(name, []).append(node)
         return found
 
@@ -244,12 +244,14 @@ def arguments(call: ast.Call, *names: str) -> dict[str, ast.expr]:
 
 
 def own_nodes(body: list[ast.AST]) -> Iterator[ast.AST]:
-    """What stands in a block, in its order, but not in the functions and classes inside it."""
+    """What stands in a block, in its order, but not in the functions and classes inside it, nor for a script alone."""
     todo = body[::-1]
     while todo:
         node = todo.pop()
         yield node
-        if not isinstance(node, (*FUNCTIONS, ast.Lambda, ast.ClassDef)) and not is_main(node):
+        if is_main(node):
+            todo += reversed(node.orelse)
+        elif not isinstance(node, (*FUNCTIONS, ast.Lambda, ast.ClassDef)):
             todo += reversed(list(ast.iter_child_nodes(node)))
 
 

@@ -888,6 +888,7 @@ def test_a_runs_folder_and_an_ensembles_make_a_submission(tmp_path):
         submission(tmp_path)
 
 
+@pytest.mark.slow
 def test_generated_pictures_are_as_clear_to_the_model_as_cells(predictor):
     """It looks four times at what it is unsure of: else the forecast of time would be of other pictures than cells."""
     cells = build_submission.generated_cells(64).images

@@ -196,6 +196,10 @@ KINDS = [
     ("PY04", model("yield X"), model("return list(i for i in (lambda: (yield))())")),
     ("IMP01", {"model.py": model(top="from a.c import x"), "a/b.py": "x = 1"},
      {"model.py": model(top="from a.b import x"), "a/b.py": "x = 1"}),
+    *(("IMP01", {"model.py": model(top="from a import x"), "a.py": faulty},
+       {"model.py": model(top="from a import x"), "a.py": twin})
+      for faulty, twin in (("if __name__ == '__main__': x = 1", "if __name__ == '__main__': 0\nelse: x = 1"),
+                           ("match 1:\n    case _: 0", "match [1]:\n    case [x, *y]: 0"))),
     ("IMP01", {"model.py": model(top="from a.b import y"), "a/b.py": "x = 1"},
      {"model.py": model(top="from a.b import y"), "a/b.py": "def __getattr__(name): return 1"}),
     ("IMP01", {"model.py": model(top="import a.b"), "a/b.py": "from . import c"},
