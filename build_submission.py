@@ -52,7 +52,7 @@ HASHED = 4 << 30  # bytes of a file up to which its SHA-256 is worked out
 PREFIX = "an2dl-judge-"  # of a rehearsal's folder; then the machine's name and the process's number
 JUDGED = {"packages", "profile", "era"}  # options that every judgement of a zip needs
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
-EFFECTIVE = {  # {mode, by the options that ask for it: the others that have an effect there}
+EFFECTIVE = {  # {mode: the options that have an effect there}
     "building": REHEARSED | {"source", "out", "metadata"},
     "with --check alone": JUDGED,
     "with --check --rehearse": REHEARSED | {"rehearse", "without_isolation"},

@@ -72,9 +72,8 @@ class Code:
     def register(self, decorator: ast.expr, name: str, source: Source) -> None:
         if called(decorator) != "register_keras_serializable":
             return
-        given = {"package": ast.Constant("Custom"), "name": ast.Constant(name)} | arguments(
-            decorator, "package", "name"
-        )
+        defaults = {"package": ast.Constant("Custom"), "name": ast.Constant(name)}
+        given = defaults | arguments(decorator, "package", "name")
         package, own = text(given["package"], source), text(given["name"], source)
         if package is None or own is None:
             self.open = True

@@ -244,7 +244,7 @@ def arguments(call: ast.Call, *names: str) -> dict[str, ast.expr]:
 
 
 def own_nodes(body: list[ast.AST]) -> Iterator[ast.AST]:
-    """What stands in a block, in its order, but not in the functions and classes inside it, nor for a script alone."""
+    """What stands in a block, in its order, but not in functions and classes inside it, nor what only a script runs."""
     todo = body[::-1]
     while todo:
         node = todo.pop()
@@ -301,7 +301,7 @@ def path_of(node: ast.expr, source: Source, fuel: list[None]) -> str:
     def part(n: ast.expr) -> str:
         return path_of(n, source, fuel)
 
-    fuel.pop()
+    fuel.pop()  # IndexError, a LookupError, at its end
     if (name := dotted(node)) in source.values:
         text = part(source.values.pop(name))  # gone meanwhile, for it may depend on itself
         source.values[name] = ast.Constant(text)

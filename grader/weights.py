@@ -154,7 +154,9 @@ def misnamed(file, name: str) -> str:
 
 def as_text(value) -> str:
     """An attribute's text; "" where it holds none."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value if isinstance(value, str) else ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else ""
 
 
 def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:

@@ -128,7 +128,7 @@ def elastic(image, strength, rng):
 
 # --- tone and colour
 
-LEVELS = np.arange(256, dtype=np.float32)[:, None]
+LEVELS = np.arange(256, dtype=np.float32)[:, None]  # a column, as `look_up` takes it
 
 
 def brightness(image, strength, rng):
@@ -257,7 +257,7 @@ def channel_shuffle(image, strength, rng):
 
 def stain(image, strength, rng):
     """Stain jitter: mix, scale and shift the channels' optical density, for any dye (after Tellez et al. 2018)."""
-    density = cv2.LUT(image, -np.log((LEVELS[None] + 1) / 256))  # natural units, which scaling does not mind
+    density = cv2.LUT(image, -np.log((LEVELS[None] + 1) / 256))  # natural units, which mixing and scaling do not mind
     matrix = np.diag(np.exp(0.5 * rng.uniform(-strength, strength, 3))) + 0.2 * rng.uniform(-strength, strength, (3, 3))
     shift = 0.15 * np.log(10) * rng.uniform(-strength, strength, (3, 1))
     return to_uint8(256 * cv2.exp(cv2.transform(density, -np.hstack([matrix, shift]))) - 1)
