@@ -72,9 +72,8 @@ class Code:
     def register(self, decorator: ast.expr, name: str, source: Source) -> None:
         if called(decorator) != "register_keras_serializable":
             return
-        given = {"package": ast.Constant("Custom"), "name": ast.Constant(name)} | arguments(
-            decorator, "package", "name"
-        )
+        defaults = {"package": ast.Constant("Custom"), "name": ast.Constant(name)}
+        given = defaults | arguments(decorator, "package", "name")
         package, own = text(given["package"], source), text(given["name"], source)
         if package is None or own is None:
             self.open = True
@@ -86,7 +85,10 @@ class Code:
         name, given = called(node), arguments(node, *PARAMETERS.get(called(node), ()))
         if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
             self.register(node.func, dotted(node.args[0]), source)
-        if called(getattr(node.func, "value", None)) == GLOBAL if name == "update" else "custom_objects" in given:
+        passes = "custom_objects" in given
+        if name == "update":  # of get_custom_objects(), or of any dict
+            passes = called(getattr(node.func, "value", None)) == GLOBAL
+        if passes:
             self.take(given.get("custom_objects"), source)
         if name == "enable_unsafe_deserialization":
             self.safe = False

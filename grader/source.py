@@ -81,6 +81,7 @@ def check_sources(
     places, stems = names | prefixes(names, "/") | {"."}, prefixes(names, "/.")
     there = set() if moves else stems - KNOWN
     functions = {n.name for n in every if isinstance(n, ast.FunctionDef)}
+    gone = GONE_ARGUMENTS - {n.arg for n in every if isinstance(n, ast.arg)}
     where = None if "chdir" in map(called, every) else profile
     found += check_model(reached)
     code = Code()
@@ -89,7 +90,7 @@ def check_sources(
         found += check_own(source, there, places, reached)
         found += check_attributes(source, loaded, packages)
         found += check_names(source)
-        found += check_members(source, bound)
+        found += check_members(source, bound, gone)
         found += check_calls(source)
         found += check_paths(source, places, stems, functions, where, writable)
         code.add(source, functions)
@@ -115,7 +116,7 @@ def reach(sources: dict[str, bytes]) -> tuple[dict[str, ast.Module], list[Findin
             continue
         nodes = list(ast.walk(trees[file]))
         moves = "sys.path" in map(dotted, nodes)  # then any folder of the zip may be on it
-        for module in {module: None for module, _ in imports(nodes)}:
+        for module in dict.fromkeys(module for module, _ in imports(nodes)):
             paths = [path for path in module_files(module, file) if path in sources]
             if moves:
                 ends = tuple("/" + path for path in module_files(module.lstrip("."), ""))
@@ -184,7 +185,8 @@ def check_attributes(source: Source, loaded: set[str], packages: tuple[str, ...]
             yield finding("IMP01", file=source.file, at=f" line {node.lineno}: {name}", name=needs)
         made = source.public(node.func) if isinstance(node, ast.Call) else ""
         taken = table()["classes"].get(made.removeprefix("tensorflow."))
-        for key in [k.arg for k in node.keywords if k.arg not in (None, *taken.split())] if taken is not None else ():
+        more = [] if taken is None else [k.arg for k in node.keywords if k.arg not in (None, *taken.split())]
+        for key in more:
             yield finding("IMP05", **source.at(node), name=f"{made}({key}=...)", instead="do without it")
 
 
@@ -227,7 +229,8 @@ def check_class(model: ast.ClassDef, tree: ast.Module) -> Iterator[Finding]:
     if predict := methods.get("predict"):
         inside = own_nodes(predict.body)
         kinds = {type(node) for node in inside if not isinstance(node, ast.Return) or node.value}
-        if how := misfit(predict, *[] if "staticmethod" in map(last, predict.decorator_list) else ["self"], "X"):
+        own = [] if "staticmethod" in map(last, predict.decorator_list) else ["self"]
+        if how := misfit(predict, *own, "X"):
             yield finding("PY04", how=f"has a predict that cannot be called with images alone ({how})")
         if isinstance(predict, ast.AsyncFunctionDef) or kinds & {ast.Yield, ast.YieldFrom}:
             yield finding("PY04", how="has a predict that is async or yields, which returns no labels when called")
@@ -269,13 +272,15 @@ def annotations(source: Source) -> set[ast.AST]:
     return {inner for node in given if node for inner in ast.walk(node)}
 
 
-def check_members(source: Source, bound: set[str]) -> Iterator[Finding]:
-    """What models of Keras no longer have or take, and attributes of self that nothing sets. bound: see members."""
-    own = {n.arg for n in source.nodes if isinstance(n, ast.arg)}
+def check_members(source: Source, bound: set[str], gone: set[str]) -> Iterator[Finding]:
+    """What models of Keras no longer have or take, and attributes of self that nothing sets.
+
+    bound: see members. gone: GONE_ARGUMENTS, less those that a function of the zip takes.
+    """
     for node in (n for n in source.run if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
         if called(node) in GONE - bound:
             yield finding("IMP05", **source.at(node), name=called(node), instead="say predict, then argmax")
-        if called(node) == "predict" and (given := {k.arg for k in node.keywords} & GONE_ARGUMENTS - own):
+        if called(node) == "predict" and (given := {k.arg for k in node.keywords} & gone):
             name = f"predict({min(given)}=...)"
             yield finding("IMP05", **source.at(node), name=name, instead="do without it")
     classes = [n for n in source.nodes if isinstance(n, ast.ClassDef) and stands_alone(n)]
@@ -315,13 +320,14 @@ def check_calls(source: Source) -> Iterator[Finding]:
         methods.update(dict.fromkeys(ast.walk(cls), {n.name: n for n in cls.body if isinstance(n, ast.FunctionDef)}))
     for node in (n for n in source.run if isinstance(n, ast.Call)):
         name, named = dotted(node.func), {k.arg: k.value for k in node.keywords}
-        definition, own = functions.get(name) if name not in rebound else None, 0  # how many Python fills in
-        if name.startswith("self.") and (definition := methods.get(node, {}).get(name[5:])):
-            kinds = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}
-            own = kinds.get(tuple(map(last, definition.decorator_list)))
-        if definition is None or own is None or None in named or any(isinstance(a, ast.Starred) for a in node.args):
+        definition, filled = None if name in rebound else functions.get(name), 0  # parameters that Python fills in
+        if name.startswith("self."):
+            definition = methods.get(node, {}).get(name[5:])
+            decorators = tuple(map(last, definition.decorator_list)) if definition else ()
+            filled = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(decorators)
+        if definition is None or filled is None or None in named or any(isinstance(a, ast.Starred) for a in node.args):
             continue
-        if how := misfit(definition, *[None] * own, *node.args, **named):
+        if how := misfit(definition, *[None] * filled, *node.args, **named):
             yield finding("PY06", **source.at(node), name=definition.name, how=how)
 
 

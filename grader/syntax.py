@@ -40,9 +40,9 @@ class Source:
             names = [here.split(".")[0] for _, _, here in imported(node)]
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 names = [node.id]
-            elif isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            elif isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.MatchAs, ast.MatchStar)):
                 names = [node.name]
-            for name in names:
+            for name in filter(None, names):
                 found.setdefault(name, []).append(node)
         return found
 
@@ -201,8 +201,9 @@ def imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
 
 def backend(key: object, value: object) -> list[str]:
     """The package that an environment variable makes Keras or TensorFlow import, if any."""
-    legacy = key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true")
-    return ["tf_keras"] if legacy else [value] if key == "KERAS_BACKEND" and isinstance(value, str) else []
+    if key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true"):
+        return ["tf_keras"]
+    return [value] if key == "KERAS_BACKEND" and isinstance(value, str) else []
 
 
 def absolute(module: str, importer: str) -> str:
@@ -243,12 +244,14 @@ def arguments(call: ast.Call, *names: str) -> dict[str, ast.expr]:
 
 
 def own_nodes(body: list[ast.AST]) -> Iterator[ast.AST]:
-    """What stands in a block, in its order, but not in the functions and classes inside it."""
+    """What stands in a block, in its order, but not in functions and classes inside it, nor what only a script runs."""
     todo = body[::-1]
     while todo:
         node = todo.pop()
         yield node
-        if not isinstance(node, (*FUNCTIONS, ast.Lambda, ast.ClassDef)) and not is_main(node):
+        if is_main(node):
+            todo += reversed(node.orelse)
+        elif not isinstance(node, (*FUNCTIONS, ast.Lambda, ast.ClassDef)):
             todo += reversed(list(ast.iter_child_nodes(node)))
 
 
@@ -277,7 +280,7 @@ def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
 
     given: last names of what is called with arguments.
     """
-    values: dict[str, list[ast.expr | None]] = {"": [None]}
+    values: dict[str, list[ast.expr | None]] = {"": [None]}  # "": of targets without a name, which stays open
     classes = {inner: node.name for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body}
     for node in nodes:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
@@ -298,7 +301,7 @@ def path_of(node: ast.expr, source: Source, fuel: list[None]) -> str:
     def part(n: ast.expr) -> str:
         return path_of(n, source, fuel)
 
-    fuel.pop()
+    fuel.pop()  # IndexError, a LookupError, at its end
     if (name := dotted(node)) in source.values:
         text = part(source.values.pop(name))  # gone meanwhile, for it may depend on itself
         source.values[name] = ast.Constant(text)

@@ -196,6 +196,10 @@ KINDS = [
     ("PY04", model("yield X"), model("return list(i for i in (lambda: (yield))())")),
     ("IMP01", {"model.py": model(top="from a.c import x"), "a/b.py": "x = 1"},
      {"model.py": model(top="from a.b import x"), "a/b.py": "x = 1"}),
+    *(("IMP01", {"model.py": model(top="from a import x"), "a.py": faulty},
+       {"model.py": model(top="from a import x"), "a.py": twin})
+      for faulty, twin in (("if __name__ == '__main__': x = 1", "if __name__ == '__main__': 0\nelse: x = 1"),
+                           ("match 1:\n    case _: 0", "match [1]:\n    case [x, *y]: 0"))),
     ("IMP01", {"model.py": model(top="from a.b import y"), "a/b.py": "x = 1"},
      {"model.py": model(top="from a.b import y"), "a/b.py": "def __getattr__(name): return 1"}),
     ("IMP01", {"model.py": model(top="import a.b"), "a/b.py": "from . import c"},
@@ -240,9 +244,16 @@ KINDS = [
        {"model.py": model(init=f"np.load({HERE.format(name)})", top="import os"), name: whole})
       for name, whole, cut in (("c.npy", npy(np.zeros((9, 9), "<f4")), 1), ("u.npy", npy(np.array(["ab"])), 5),
                                ("z.npz", npz(npy(np.zeros(9))), 30))),
+    ("KER05", {"model.py": model(init=f"np.load({HERE.format('c.npy')})", top="import os"),
+               "c.npy": npy(np.zeros(9)).replace(b"(9,), }", b"('9',)}")},
+     {"model.py": model(init=f"np.load({HERE.format('c.npy')})", top="import os"), "c.npy": npy(np.zeros(9))}),
     ("IMP05", model("return self.net.predict(X, workers=4)", init="self.net = keras.Sequential()", top=LOADS),
      model("return self.net.predict(X, 4)", init="self.net = Net()", top=LOADS)
      + "\nclass Net:\n    def predict(self, X, workers=1):\n        return X.predict(workers=workers)\n"),
+    ("IMP05", {"model.py": model("return net.predict(X, workers=4)", top="from net import net"),
+               "net.py": "import keras\nnet = keras.Sequential()"},
+     {"model.py": model("return net.predict(X, workers=4)", top="from net import net"),
+      "net.py": "class Net:\n    def predict(self, X, workers): return X\nnet = Net()"}),
     ("KER07", stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", beta=0.1))),
      stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", alpha=0.1)))),
     ("IMP05", model(init="self.net = keras.layers.LeakyReLU(beta=0.1)", top=LOADS),
