@@ -81,7 +81,7 @@ def check_sources(
     places, stems = names | prefixes(names, "/") | {"."}, prefixes(names, "/.")
     there = set() if moves else stems - KNOWN
     functions = {n.name for n in every if isinstance(n, ast.FunctionDef)}
-    gone = GONE_ARGUMENTS - {n.arg for n in every if isinstance(n, ast.arg)}
+    gone = gone_arguments(every)
     where = None if "chdir" in map(called, every) else profile
     found += check_model(reached)
     code = Code()
@@ -272,10 +272,17 @@ def annotations(source: Source) -> set[ast.AST]:
     return {inner for node in given if node for inner in ast.walk(node)}
 
 
+def gone_arguments(nodes: list[ast.AST]) -> set[str]:
+    """Those of GONE_ARGUMENTS that no function of the zip takes; none where a `predict` of its own takes any."""
+    if any(isinstance(n, FUNCTIONS) and n.name == "predict" and n.args.kwarg for n in nodes):
+        return set()
+    return GONE_ARGUMENTS - {n.arg for n in nodes if isinstance(n, ast.arg)}
+
+
 def check_members(source: Source, bound: set[str], gone: set[str]) -> Iterator[Finding]:
     """What models of Keras no longer have or take, and attributes of self that nothing sets.
 
-    bound: see members. gone: GONE_ARGUMENTS, less those that a function of the zip takes.
+    bound: see members. gone: see gone_arguments.
     """
     for node in (n for n in source.run if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
         if called(node) in GONE - bound:

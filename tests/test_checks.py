@@ -253,7 +253,7 @@ KINDS = [
     ("IMP05", {"model.py": model("return net.predict(X, workers=4)", top="from net import net"),
                "net.py": "import keras\nnet = keras.Sequential()"},
      {"model.py": model("return net.predict(X, workers=4)", top="from net import net"),
-      "net.py": "class Net:\n    def predict(self, X, workers): return X\nnet = Net()"}),
+      "net.py": "class Net:\n    def predict(self, X, **how): return X\nnet = Net()"}),
     ("KER07", stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", beta=0.1))),
      stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", alpha=0.1)))),
     ("IMP05", model(init="self.net = keras.layers.LeakyReLU(beta=0.1)", top=LOADS),
