@@ -230,16 +230,15 @@ def check_model(reached: dict[str, Source], file: str, name: str = "Model") -> I
 
 
 def methods_of(cls: ast.ClassDef, source: Source) -> tuple[dict[str, ast.FunctionDef], bool]:
-    """Methods of a class and of its bases in the file, and whether it has no others."""
-    found, whole = {}, not (cls.decorator_list or cls.keywords)
-    for base in reversed(cls.bases):
-        given = source.top.get(dotted(base), [])
-        if len(given) == 1 and isinstance(given[0], ast.ClassDef) and given[0].lineno < cls.lineno:
-            methods, all_of_them = methods_of(given[0], source)
-            found, whole = (found if all_of_them else {}) | methods, whole and all_of_them
-        elif dotted(base) not in ("object", "ABC", "abc.ABC"):
-            found, whole = {}, False
-    return found | {node.name: node for node in own_nodes(cls.body) if isinstance(node, FUNCTIONS)}, whole
+    """Methods of a class and of its one base in the file, if it has one, and whether it has no others."""
+    own = {node.name: node for node in own_nodes(cls.body) if isinstance(node, FUNCTIONS)}
+    whole = not (cls.decorator_list or cls.keywords)
+    bases = [base for base in map(dotted, cls.bases) if base not in ("object", "ABC", "abc.ABC")]
+    given = source.top.get(bases[0], []) if len(bases) == 1 else []
+    if len(given) == 1 and isinstance(given[0], ast.ClassDef) and given[0].lineno < cls.lineno:
+        methods, all_of_them = methods_of(given[0], source)
+        return methods | own, whole and all_of_them
+    return own, whole and not bases
 
 
 def check_class(model: ast.ClassDef, source: Source) -> Iterator[Finding]:
@@ -261,7 +260,7 @@ def check_class(model: ast.ClassDef, source: Source) -> Iterator[Finding]:
             yield finding("PY04", how="has a predict that is async or yields, which returns no labels when called")
         elif not (gives_up(predict.body) or ast.Return in kinds):
             yield finding("PY04", how="has a predict that returns nothing")
-    elif whole and not predict and "__getattr__" not in methods:
+    elif whole and not predict and not (source.bound | methods.keys()) & DYNAMIC:
         if "predict" not in {last(n) for n in source.nodes if isinstance(getattr(n, "ctx", None), ast.Store)}:
             yield finding("PY04", how="has no method predict")
 

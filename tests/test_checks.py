@@ -338,6 +338,11 @@ KINDS = [
      NET + "\nclass Model(Net):\n    pass"),
     ("PY04", NET.replace("(self, X)", "(self, X, y)") + "\nclass Model(Net):\n    pass",
      NET.replace("(self, X)", "(self, X, y)") + "\nclass Model(dict, Net):\n    def predict(self, X): return X"),
+    ("PY04", NET.replace("def predict", "def label") + "\nclass Model(Net):\n    pass",
+     NET.replace("def predict", "def label") + "\nclass Model(Net):\n    pass\nsetattr(Model, 'predict', pow)"),
+    ("PY04", NET.replace("(self, X)", "(self, X, y)") + "\nclass Model(Net):\n    pass",
+     "class A:\n    def predict(self, X, y): pass\nclass B(A):\n    def predict(self, X): return X\n"
+     "class C(A): pass\nclass Model(C, B): pass"),
     ("PY03", NET.replace("(self)", "(self, path)") + "\nclass Model(Net):\n    pass",
      NET.replace("(self)", "(self, path)") + "\nclass Model(Net):\n    def __init__(self): super().__init__('w')"),
     ("PY03", NET + "\ndef Model(path):\n    return Net()", NET + "\ndef Model(path=None):\n    return Net()"),
