@@ -38,6 +38,7 @@ class Code:
     registered: set[str] = field(default_factory=set)  # "package>name"
     passed: set[str] = field(default_factory=set)  # keys of custom_objects
     open: bool = False  # custom objects are passed that cannot be read here
+    renames: bool = False  # what pickles name may be found under another name
     safe: bool = True  # no enable_unsafe_deserialization()
     defined: dict[str, set[str]] = field(default_factory=dict)  # {module: names at its top level}
     idle: dict[str, str] = field(default_factory=dict)  # {class or function: the file that model.py never imports}
@@ -52,6 +53,8 @@ class Code:
         module = source.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         self.defined[module] = set(source.top)
         for node, runs in source.nodes.items():
+            replaced = isinstance(node, ast.Subscript) and dotted(node.value) == "sys.modules"
+            self.renames |= replaced or getattr(node, "name", "") in ("find_class", "__main__")
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 self.texts.update((node.value, re.split(r"[/\\]", node.value)[-1]))
             elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):

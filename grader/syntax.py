@@ -1,7 +1,8 @@
 """Syntax trees of foreign sources, and what they tell: what runs, what is imported, what a path comes to.
 
-Functions that nothing calls and `if __name__ == "__main__"` count as not run. So does the body of a `try`, since it may
-fail, unless it surely runs and every `except` raises again, and its `except`, if the modules that it imports are there.
+Functions that nothing calls count as not run, and what stands under a switch (`if DEBUG`, `if mode == "train"`,
+`if __name__ == "__main__"`) or a question about the machine. So does the body of a `try`, since it may fail, unless it
+surely runs and every `except` raises again, and its `except`, if the modules that it imports are there.
 The rehearsal runs it all.
 """
 
@@ -16,6 +17,8 @@ from functools import cached_property
 
 IN_ZIP = "<zip>/"  # where __file__ is, while paths are worked out
 DYNAMIC = {"globals", "locals", "vars", "exec", "eval", "setattr", "__getattr__", "__path__", "*"}  # may bind any name
+# What a condition asks where only one of its branches fits each machine.
+MACHINE = {"hasattr", "find_spec", "environ", "getenv", "platform", "system", "uname", "modules", "isinstance"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -127,7 +130,8 @@ def walk(tree: ast.Module, idle: set[ast.AST], known: set[str]) -> Iterator[tupl
         yield node, runs
         strict.update(strict_tries(node))
         unsure = doubted(node, known) - ({"body"} if node in strict else set())
-        runs = runs and node not in idle and not is_main(node)
+        unsure |= {"body"} if node in idle else set()  # its defaults and annotations are evaluated all the same
+        runs = runs and not is_main(node)
         for field, value in ast.iter_fields(node):
             children = value if isinstance(value, list) else [value]
             inside = runs and field not in unsure
@@ -135,23 +139,29 @@ def walk(tree: ast.Module, idle: set[ast.AST], known: set[str]) -> Iterator[tupl
 
 
 def doubted(node: ast.AST, known: set[str]) -> set[str]:
-    """Parts of a statement that may fail, or that may never run: only with some file, version or name there.
+    """Parts of a statement that may fail, or that may never run: only with some file, version, mode or name there.
 
     known: modules that an import finds. Where all that a `try` imports is known, its `except` counts as not run.
     """
     if isinstance(node, ast.Try) and node.handlers:
         tried = [module for module, _ in imports(inner for part in node.body for inner in ast.walk(part))]
         return {"body", "handlers"} if tried and all(name.split(".")[0] in known for name in tried) else {"body"}
+    if isinstance(node, ast.Match):
+        return {"cases"}
     if not isinstance(node, (ast.If, ast.IfExp)):
         return set()
+    if isinstance(node.test, ast.Constant):
+        return {"orelse"} if node.test.value else {"body"}
     asked = {last(n) for n in ast.walk(node.test)}
-    if any(name in ("hasattr", "find_spec") or "version" in name.lower() for name in asked):
+    if asked & MACHINE or any("version" in name.lower() for name in asked):
         return {"body", "orelse"}  # only one of which fits each machine
     if asked & {"exists", "isfile", "isdir", "is_file"}:
         unsure, other = ("orelse", "body") if isinstance(node.test, ast.UnaryOp) else ("body", "orelse")
         ends = isinstance(node, ast.If) and gives_up(getattr(node, other))  # then the program needs the file
         return set() if ends else {unsure}
-    return {"body"} if dotted(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING") else set()
+    words = [n for n in ast.walk(node.test) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    switch = isinstance(node.test, (ast.Name, ast.Attribute)) or (isinstance(node.test, ast.Compare) and words)
+    return {"body"} if switch else set()
 
 
 def strict_tries(node: ast.AST) -> Iterator[ast.Try]:

@@ -67,7 +67,7 @@ def check_one(file: zipfile.ZipFile, name: str, entry, code: Code, known: frozen
             yield from check_keras(stream, name, code)
     elif code.calls & UNPICKLE and code.speaks_of(name):
         needs = needed(file, name, entry.head)
-        yield from (finding("KER09", file=name, name=module) for module in sorted(needs - known))
+        yield from (finding("KER09", file=name, name=module) for module in sorted(needs - known) if not code.renames)
         if needs and name in code.arrays:
             raise zipfile.BadZipFile("it holds Python's objects, which np.load takes only with allow_pickle=True")
 
