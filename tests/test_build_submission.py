@@ -658,7 +658,7 @@ def interrupt(*_):
     ],
 )
 def test_the_verdict_claims_no_more_than_was_seen(codes, asked, ran, scored, words):
-    details = dict.fromkeys("here there each total n found name always stage error missing shape".split(), "x")
+    details = dict.fromkeys("here there each total n found name always stage error missing shape file".split(), "x")
     key, said = verdict.conclude([finding(code, **details) for code in codes], asked, ran, scored)
     assert said == words and (key == "good") == (words == "GOOD")
     assert key in report.COLOURS
