@@ -177,7 +177,7 @@ def check_own(source: Source, there: set[str], places: set[str], reached: dict[s
 
 def check_attributes(source: Source, loaded: set[str], packages: tuple[str, ...]) -> Iterator[Finding]:
     """Names of Keras, TensorFlow and numpy that code uses and that the grader's versions lack. loaded: see lacking."""
-    inner = {node.value for node in source.nodes if isinstance(node, ast.Attribute)} | annotations(source)
+    inner = {node.value for node in source.nodes if isinstance(node, ast.Attribute)} | source.annotations
     for node in (node for node in source.run if node not in inner):
         name = source.public(node)
         ends = [lacking(package + part, None) for package, part, _ in imported(node) if not package.startswith(".")]
@@ -280,21 +280,11 @@ def check_names(source: Source) -> Iterator[Finding]:
         return
     places = {(m.lineno, m.col, m.message_args[0]) for m in said if isinstance(m, kinds)}
     deleted = {n.id for n in source.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del)}  # after use, maybe
-    spare, undefined = annotations(source), {}
+    spare, undefined = source.annotations, {}
     for node in sorted((n for n in source.run if isinstance(n, ast.Name)), key=lambda n: n.lineno):
         if (node.lineno, node.col_offset, node.id) in places and node.id not in deleted and node not in spare:
             undefined.setdefault(node.id, node)
     yield from (finding("PY05", **source.at(node), name=name) for name, node in undefined.items())
-
-
-def annotations(source: Source) -> set[ast.AST]:
-    """What stands in annotations that Python does not evaluate: those of variables in functions, or all."""
-    every = list(source.nodes)
-    if not any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in every):
-        functions = [n for n in every if isinstance(n, FUNCTIONS)]
-        every = [n for function in functions for n in own_nodes(function.body) if isinstance(n, ast.AnnAssign)]
-    given = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n in every]
-    return {inner for node in given if node for inner in ast.walk(node)}
 
 
 def gone_arguments(nodes: list[ast.AST]) -> set[str]:

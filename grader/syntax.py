@@ -67,6 +67,16 @@ class Source:
         stored = {n.id for n in self.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         return stored | {n.arg for n in self.nodes if isinstance(n, ast.arg)}
 
+    @cached_property
+    def annotations(self) -> set[ast.AST]:
+        """What stands in annotations that Python does not evaluate: those of variables in functions, or all."""
+        every = list(self.nodes)
+        if not any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in every):
+            functions = [n for n in every if isinstance(n, FUNCTIONS)]
+            every = [n for function in functions for n in own_nodes(function.body) if isinstance(n, ast.AnnAssign)]
+        given = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n in every]
+        return {inner for node in given if node for inner in ast.walk(node)}
+
     def path(self, node: ast.expr) -> str | None:
         """What an expression of constants, os.path, pathlib and __file__ comes to; None where it is open."""
         with contextlib.suppress(LookupError, TypeError):  # TypeError: a function of MADE with other arguments
