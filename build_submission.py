@@ -52,8 +52,8 @@ HASHED = 4 << 30  # bytes of a file up to which its SHA-256 is worked out
 PREFIX = "an2dl-judge-"  # of a rehearsal's folder; then the machine's name and the process's number
 JUDGED = {"packages", "profile", "era"}  # options that every judgement of a zip needs
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
-EFFECTIVE = {  # {mode, by the options that ask for it: the others that have an effect there}
-    "without --bundle or --check": REHEARSED | {"source", "out", "metadata"},
+EFFECTIVE = {  # {mode: the options that have an effect there}
+    "building": REHEARSED | {"source", "out", "metadata"},
     "with --check alone": JUDGED,
     "with --check --rehearse": REHEARSED | {"rehearse", "without_isolation"},
     "with --verify": {"source"},
@@ -530,7 +530,9 @@ def mode(args: argparse.Namespace) -> str:
     """Which key of EFFECTIVE the options ask for."""
     if args.check:
         return "with --check --rehearse" if args.rehearse else "with --check alone"
-    return "with --verify" if args.verify else "with --bundle" if args.bundle else "without --bundle or --check"
+    if args.verify:
+        return "with --verify"
+    return "with --bundle" if args.bundle else "building"
 
 
 def refuse_idle(parser: Parser, argv: list[str] | None, args: argparse.Namespace) -> None:
@@ -540,7 +542,10 @@ def refuse_idle(parser: Parser, argv: list[str] | None, args: argparse.Namespace
     given = {name for name in names if getattr(parser.parse_args(argv, unset), name) is not None}
     if idle := sorted(given - EFFECTIVE[mode(args)]):
         shown = ", ".join("--" + name.replace("_", "-") for name in idle)
-        parser.error(f"{shown} would have no effect {mode(args)}")
+        where = mode(args)
+        if where == "building":
+            where = "without --bundle" if set(idle) <= EFFECTIVE["with --bundle"] else "without --check"
+        parser.error(f"{shown} would have no effect {where}")
 
 
 def main(argv: list[str] | None = None) -> int:

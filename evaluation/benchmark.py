@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
         unpack(args.submission, Path(folder))
         try:
             figures = fresh.submit(measure, Path(folder), args.images, args.heldout).result()
-        except Exception as error:  # a foreign model fails in many ways
+        except (Exception, SystemExit) as error:  # a foreign model fails in many ways
             raise ValueError(f"{args.submission} failed: {type(error).__name__}: {error}") from error
     figures["zip_mb"] = round(args.submission.stat().st_size / 1e6, 2)
     if args.json:

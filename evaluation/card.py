@@ -30,7 +30,8 @@ IMAGES = 400  # cells per corruption and severity
 QUICK = 200, 100, (3,)  # cells, cells per corruption, severities
 COMPOSITE = "several corruptions at once (composite)"
 HEADING = ("held-out cells", "accuracy %", "balanced %")
-Condition, CONDITION = tuple[str, str, int, int], ("corruption", "family", "severity", "cells")
+CONDITION = ("corruption", "family", "severity", "cells")
+Condition = tuple[str, str, int, int]  # a value of each of CONDITION
 
 
 def conditions_of(total: int, quick: bool = False, composite: bool = False) -> list[Condition]:

@@ -35,7 +35,8 @@ SEVERITIES = (1, 2, 3, 4, 5)
 BORDERS = ("black", "coloured", "reflected", "wrapped")  # what a geometric map shows beyond the picture's edge
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 FROM_224 = SIZE / 224  # MedMNIST-C's pixel lengths are at 224x224
-X, Y = np.meshgrid(*2 * [np.arange(SIZE) - (SIZE - 1) / 2])  # of every pixel, from the centre: (96, 96) float each
+FROM_CENTRE = np.arange(SIZE) - (SIZE - 1) / 2
+X, Y = np.meshgrid(FROM_CENTRE, FROM_CENTRE)  # of every pixel, (96, 96) float each
 
 
 def _level(strength: float, *levels: float) -> float:
@@ -49,6 +50,8 @@ def _blend(image: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
 
 
 # --- medmnist_c
+
+
 def pixelate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Averages over blocks, this share of the pixels per side in number. MedMNIST-C's shares."""
     side = round(SIZE * _level(strength, 1, 0.6, 0.5, 0.4, 0.3, 0.25))
@@ -141,6 +144,8 @@ def bubble(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
 
 
 # --- noise
+
+
 def gaussian_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Normal noise, standard deviation as a share of 255."""
     sigma = _level(strength, 0, 0.04, 0.08, 0.12, 0.18, 0.26)
@@ -170,6 +175,8 @@ def speckle_noise(image: np.ndarray, strength: float, rng: np.random.Generator) 
 
 
 # --- colour
+
+
 def hue(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Chroma turned by this many degrees, either way, about the grey axis; luma kept (YIQ rotation)."""
     angle = np.deg2rad(_level(strength, 0, 20, 45, 80, 120, 180)) * rng.choice([-1, 1])
@@ -231,6 +238,8 @@ def uneven_light(image: np.ndarray, strength: float, rng: np.random.Generator) -
 
 
 # --- geometry
+
+
 def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: str, rng: np.random.Generator) -> np.ndarray:
     """The image at (x, y), each (96, 96) and measured from the centre, bilinear; `border` says what lies outside."""
     modes = {"reflected": cv2.BORDER_REFLECT_101, "wrapped": cv2.BORDER_WRAP}
@@ -283,6 +292,8 @@ def elastic(image: np.ndarray, strength: float, rng: np.random.Generator, border
 
 
 # --- occlusion
+
+
 def cutout(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """One square anywhere, side 15-50% of the picture's, black or of a random colour."""
     side = round(SIZE * _level(strength, 0, 0.15, 0.25, 0.33, 0.42, 0.5))

@@ -49,9 +49,11 @@ def save(figure: Figure, path: Path, **how) -> None:
 
 def heatmap(groups: Groups) -> Figure:
     """Accuracy by corruption (rows) and severity (columns)."""
-    entries = {(e["corruption"], e["severity"]): e for e in groups.get("corrupted", []) + groups["composite"]}
-    names, severities = list(dict.fromkeys(name for name, _ in entries)), sorted({s for _, s in entries})
-    values = np.array([[entries.get((n, s), {"accuracy": np.nan})["accuracy"] for s in severities] for n in names])
+    entries = groups.get("corrupted", []) + groups["composite"]
+    accuracies = {(e["corruption"], e["severity"]): e["accuracy"] for e in entries}
+    names = list(dict.fromkeys(name for name, _ in accuracies))
+    severities = sorted({severity for _, severity in accuracies})
+    values = np.array([[accuracies.get((name, severity), np.nan) for severity in severities] for name in names])
     figure = Figure(figsize=(2.4 + 0.75 * len(severities), 0.6 + 0.24 * len(names)))
     axes = figure.subplots()
     low = np.floor(10 * np.nanmin(values)) / 10

@@ -235,7 +235,9 @@ def leftover_pattern(name: str) -> str:
     """What `zip -d` takes for the kind of leftover that a file is."""
     found = JUNK.search(name)
     kind = found[found.lastindex]
-    return f"*{kind}/*" if found[1] else f"*{kind}*" if kind == "._" else f"*{kind}"
+    if found[1]:  # a folder
+        return f"*{kind}/*"
+    return "*._*" if kind == "._" else f"*{kind}"
 
 
 def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:

@@ -55,9 +55,10 @@ def check_model(name: str, version: str, config: dict, compiled: object, code: C
     for doubt in {(doubt.code, doubt.name): doubt for doubt in judged(config, code, legacy)}.values():
         level = lambdas if doubt.code == "KER03" else None
         yield finding(doubt.code, level, file=name, name=doubt.name, how=doubt.how)
+    if not any(load.compiles for load in loads):
+        return
     doubts = [*judged(compiled, code, legacy), *stuck(compiled, code, legacy)]
-    doubts = [doubt for doubt in doubts if doubt.code != "KER03" and any(load.compiles for load in loads)]
-    for doubt in doubts[:1]:
+    for doubt in [doubt for doubt in doubts if doubt.code != "KER03"][:1]:
         taken = f"the grader's Keras does not take as it stands there ({doubt.how})"
         yield finding("KER04", file=name, name=doubt.name, how=taken if doubt.code == "KER07" else doubt.how)
 
@@ -83,7 +84,10 @@ def stuck(compiled: object, code: Code, legacy: bool) -> Iterator[Doubt]:
     if not legacy or not isinstance(compiled, dict):
         return
     loss, metrics = compiled.get("loss"), compiled.get("metrics")
-    for kind, name in [("loss", loss), *(("metrics", name) for name in (metrics if isinstance(metrics, list) else []))]:
+    given = [("loss", loss)]
+    if isinstance(metrics, list):
+        given += [("metrics", name) for name in metrics]
+    for kind, name in given:
         if isinstance(name, str) and name in table()["stuck"][kind].split() and name not in code.passed:
             yield Doubt("KER04", name, "Keras 3.4.1 does not find by its short name in an .h5 file")
     if isinstance(loss, str) and not (table()["functions"].get(loss) or loss in table()["plain"] or known(loss, code)):
@@ -111,8 +115,9 @@ def judge(part: dict, code: Code, legacy: bool) -> Doubt | None:
     takes, place = (table()["plain"], what) if plain else (table()["classes"], f"{module}.{what}")
     if place not in takes:
         return None if in_module(str(module), what, code) else missing(registered, what, code)
-    more = set(config) - set(takes[place].split()) if isinstance(config, dict) and takes[place] is not None else set()
-    more -= POPPED if plain else set()
+    if not isinstance(config, dict) or takes[place] is None:
+        return None
+    more = set(config) - set(takes[place].split()) - (POPPED if plain else set())
     return Doubt("KER07", what, ", ".join(sorted(map(str, more)))) if more else None
 
 

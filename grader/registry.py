@@ -38,6 +38,7 @@ class Code:
     registered: set[str] = field(default_factory=set)  # "package>name"
     passed: set[str] = field(default_factory=set)  # keys of custom_objects
     open: bool = False  # custom objects are passed that cannot be read here
+    renames: bool = False  # what pickles name may be found under another name
     safe: bool = True  # no enable_unsafe_deserialization()
     defined: dict[str, set[str]] = field(default_factory=dict)  # {module: names at its top level}
     idle: dict[str, str] = field(default_factory=dict)  # {class or function: the file that model.py never imports}
@@ -52,6 +53,8 @@ class Code:
         module = source.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         self.defined[module] = set(source.top)
         for node, runs in source.nodes.items():
+            replaced = isinstance(node, ast.Subscript) and dotted(node.value) == "sys.modules"
+            self.renames |= replaced or getattr(node, "name", "") in ("find_class", "__main__")
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 self.texts.update((node.value, re.split(r"[/\\]", node.value)[-1]))
             elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
@@ -72,9 +75,8 @@ class Code:
     def register(self, decorator: ast.expr, name: str, source: Source) -> None:
         if called(decorator) != "register_keras_serializable":
             return
-        given = {"package": ast.Constant("Custom"), "name": ast.Constant(name)} | arguments(
-            decorator, "package", "name"
-        )
+        defaults = {"package": ast.Constant("Custom"), "name": ast.Constant(name)}
+        given = defaults | arguments(decorator, "package", "name")
         package, own = text(given["package"], source), text(given["name"], source)
         if package is None or own is None:
             self.open = True
@@ -86,7 +88,10 @@ class Code:
         name, given = called(node), arguments(node, *PARAMETERS.get(called(node), ()))
         if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
             self.register(node.func, dotted(node.args[0]), source)
-        if called(getattr(node.func, "value", None)) == GLOBAL if name == "update" else "custom_objects" in given:
+        passes = "custom_objects" in given
+        if name == "update":  # of get_custom_objects(), or of any dict
+            passes = called(getattr(node.func, "value", None)) == GLOBAL
+        if passes:
             self.take(given.get("custom_objects"), source)
         if name == "enable_unsafe_deserialization":
             self.safe = False

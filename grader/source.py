@@ -12,6 +12,7 @@ import ast
 import inspect
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from grader.codes import Finding, finding
@@ -49,17 +50,19 @@ KNOWN = GRADER_PACKAGES | set(table()["standard"].split())
 TAKEN = {**dict.fromkeys(LIKELY_MODULES, "IMP03"), **dict.fromkeys((*KNOWN, "ingestion"), "IMP02")}
 PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
 # Functions of Keras that import a package when they are called.
-NEED = {**dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL"),
-        **dict.fromkeys(("random_rotation", "random_shift", "random_shear", "random_zoom"), "scipy")}  # fmt: skip
+NEED = {**dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL"), "plot_model": "pydot",
+        **dict.fromkeys(("random_rotation", "random_shift", "random_shear", "random_zoom",
+                         "apply_affine_transform"), "scipy")}  # fmt: skip
 GONE = {"predict_classes", "predict_generator"}  # methods that models of Keras had, and arguments of their predict
 GONE_ARGUMENTS = {"max_queue_size", "workers", "use_multiprocessing"}
 # What the standard library has since Python 3.12.
 NEWER = {"itertools.batched", "math.sumprod", "typing.override", "typing.TypeAliasType", "warnings.deprecated"}
+NO_LABELS = (ast.Tuple, ast.Dict, ast.DictComp, ast.Set, ast.SetComp, ast.GeneratorExp, ast.JoinedStr)
 LOADERS = frozenset(
     "open load load_model load_weights loadtxt genfromtxt fromfile memmap File imread load_img read_csv read_text "
     "read_bytes loadmat restore TFSMLayer Interpreter GFile read_file listdir scandir".split()
 )
-WRITERS = frozenset("mkdir makedirs save savetxt savez savez_compressed write_text write_bytes".split())
+WRITERS = frozenset("mkdir makedirs extractall save savetxt savez savez_compressed write_text write_bytes".split())
 METHODS = frozenset("open load save mkdir read_text read_bytes write_text write_bytes".split())  # of a Path, or others
 ELSEWHERE = ("/tmp", "/dev", "/proc", "/sys", "/app", "/etc")  # absolute, and there on any Linux machine
 
@@ -71,26 +74,30 @@ def check_sources(
 
     names: all files in the zip. writable: their folder can be written to at the grader.
     """
-    trees, found = reach(sources)
+    first = next(file for file in module_files("model", "") if file in sources)  # a package goes before a module
+    trees, found = reach(sources, first)
     every = [node for tree in trees.values() for node in ast.walk(tree)]
     tops = {name.split("/")[0].removesuffix(".py") for name in sources}
     moves = {"sys.path", "sys.modules"} & set(map(dotted, every))
-    known = KNOWN | set(packages) | (module_names(sources) if "sys.path" in moves else tops)
+    known = KNOWN | {"__main__", *packages} | (module_names(sources) if "sys.path" in moves else tops)
     reached = together(trees, known)
+    stored = [n.attr for n in every if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+    given = Counter(stored + [n.name for n in every if isinstance(n, ast.FunctionDef)])
     bound, loaded = members(every), prefixes((f"{module}." for module, _ in imports(every)), ".")
     places, stems = names | prefixes(names, "/") | {"."}, prefixes(names, "/.")
     there = set() if moves else stems - KNOWN
     functions = {n.name for n in every if isinstance(n, ast.FunctionDef)}
-    where = None if "chdir" in map(called, every) else profile
-    found += check_model(reached)
+    gone, calls = gone_arguments(every), {*map(called, every), "Model"}
+    where = None if "chdir" in calls else profile
+    found += check_model(reached, first)
     code = Code()
     for source in reached.values():
         found += check_imports(source, known, packages, tops)
         found += check_own(source, there, places, reached)
         found += check_attributes(source, loaded, packages)
         found += check_names(source)
-        found += check_members(source, bound)
-        found += check_calls(source)
+        found += check_members(source, bound, gone, calls if "pickle" in loaded else None)
+        found += check_calls(source, given)
         found += check_paths(source, places, stems, functions, where, writable)
         code.add(source, functions)
     code.unread({file: text for file, text in sources.items() if file not in reached})
@@ -102,9 +109,9 @@ def prefixes(names: Iterable[str], ends: str) -> set[str]:
     return {name[:at] for name in names for at, letter in enumerate(name) if letter in ends}
 
 
-def reach(sources: dict[str, bytes]) -> tuple[dict[str, ast.Module], list[Finding]]:
-    """The trees of model.py and of the modules of the zip that it imports, directly or not, and why some have none."""
-    todo, known = ["model.py"], {"model.py"}
+def reach(sources: dict[str, bytes], first: str) -> tuple[dict[str, ast.Module], list[Finding]]:
+    """The trees of `first` and of the modules of the zip that it imports, directly or not, and why some have none."""
+    todo, known = [first], {first}
     trees, found = {}, []
     for file in todo:  # which grows
         try:
@@ -115,7 +122,7 @@ def reach(sources: dict[str, bytes]) -> tuple[dict[str, ast.Module], list[Findin
             continue
         nodes = list(ast.walk(trees[file]))
         moves = "sys.path" in map(dotted, nodes)  # then any folder of the zip may be on it
-        for module in {module: None for module, _ in imports(nodes)}:
+        for module in dict.fromkeys(module for module, _ in imports(nodes)):
             paths = [path for path in module_files(module, file) if path in sources]
             if moves:
                 ends = tuple("/" + path for path in module_files(module.lstrip("."), ""))
@@ -170,7 +177,7 @@ def check_own(source: Source, there: set[str], places: set[str], reached: dict[s
 
 def check_attributes(source: Source, loaded: set[str], packages: tuple[str, ...]) -> Iterator[Finding]:
     """Names of Keras, TensorFlow and numpy that code uses and that the grader's versions lack. loaded: see lacking."""
-    inner = {node.value for node in source.nodes if isinstance(node, ast.Attribute)}
+    inner = {node.value for node in source.nodes if isinstance(node, ast.Attribute)} | source.annotations
     for node in (node for node in source.run if node not in inner):
         name = source.public(node)
         ends = [lacking(package + part, None) for package, part, _ in imported(node) if not package.startswith(".")]
@@ -184,7 +191,8 @@ def check_attributes(source: Source, loaded: set[str], packages: tuple[str, ...]
             yield finding("IMP01", file=source.file, at=f" line {node.lineno}: {name}", name=needs)
         made = source.public(node.func) if isinstance(node, ast.Call) else ""
         taken = table()["classes"].get(made.removeprefix("tensorflow."))
-        for key in [k.arg for k in node.keywords if k.arg not in (None, *taken.split())] if taken is not None else ():
+        more = [] if taken is None else [k.arg for k in node.keywords if k.arg not in (None, *taken.split())]
+        for key in more:
             yield finding("IMP05", **source.at(node), name=f"{made}({key}=...)", instead="do without it")
 
 
@@ -204,39 +212,58 @@ def lacking(name: str, loaded: set[str] | None) -> str | None:
     return None
 
 
-def check_model(reached: dict[str, Source], file: str = "model.py", name: str = "Model") -> Iterator[Finding]:
-    """Model, its __init__ and its predict, as far as the files show them."""
+def check_model(reached: dict[str, Source], file: str, name: str = "Model") -> Iterator[Finding]:
+    """Model in a file, its __init__ and its predict, as far as the files show them."""
     top = reached[file].top if file in reached else {}
     given = top.get(name, [])[::-1] + top.get("*", [])[::-1]
     made = next((n for n in given if str(getattr(n, "module", "")).split(".")[0] not in ("keras", "tensorflow")), None)
     if isinstance(made, ast.ClassDef):
-        yield from check_class(made, reached[file].tree)
+        yield from check_class(made, reached[file])
+    elif isinstance(made, ast.FunctionDef):
+        if not made.decorator_list and (how := misfit(made)):
+            yield finding("PY03", how=how)
     elif isinstance(made, ast.ImportFrom):
         left = {other: source for other, source in reached.items() if other != file}
         package, there, _ = next((part for part in imported(made) if part[2] == name), imported(made)[0])
         yield from check_model(left, module_files(package, file)[-1], name if there == "*" else there)
-    elif made is None and file == "model.py" and file in reached:
-        yield finding("PY02")
+    elif made is None and file in reached and not reached[file].bound & {"exec", "globals", "__getattr__"}:
+        yield finding("PY02", file=file)
 
 
-def check_class(model: ast.ClassDef, tree: ast.Module) -> Iterator[Finding]:
+def methods_of(cls: ast.ClassDef, source: Source) -> tuple[dict[str, ast.FunctionDef], bool]:
+    """Methods of a class and of its one base in the file, if it has one, and whether it has no others."""
+    own = {node.name: node for node in own_nodes(cls.body) if isinstance(node, FUNCTIONS)}
+    whole = not (cls.decorator_list or cls.keywords)
+    bases = [base for base in map(dotted, cls.bases) if base not in ("object", "ABC", "abc.ABC")]
+    given = source.top.get(bases[0], []) if len(bases) == 1 else []
+    if len(given) == 1 and isinstance(given[0], ast.ClassDef) and given[0].lineno < cls.lineno:
+        methods, all_of_them = methods_of(given[0], source)
+        return methods | own, whole and all_of_them
+    return own, whole and not bases
+
+
+def check_class(model: ast.ClassDef, source: Source) -> Iterator[Finding]:
     """Findings on the class Model of a file."""
-    methods = {node.name: node for node in own_nodes(model.body) if isinstance(node, FUNCTIONS)}
-    if "__init__" in methods and (how := misfit(methods["__init__"], "self")):
+    methods, whole = methods_of(model, source)
+    init, predict = methods.get("__init__"), methods.get("predict")
+    plain = whole or not (model.decorator_list or model.keywords or init not in model.body)
+    if init and plain and not init.decorator_list and (how := misfit(init, "self")):
         yield finding("PY03", how=how)
-    if predict := methods.get("predict"):
-        inside = own_nodes(predict.body)
+    if predict and {*map(last, predict.decorator_list)} <= {"staticmethod", "classmethod"}:
+        inside = list(own_nodes(predict.body))
         kinds = {type(node) for node in inside if not isinstance(node, ast.Return) or node.value}
-        if how := misfit(predict, *[] if "staticmethod" in map(last, predict.decorator_list) else ["self"], "X"):
+        values = [node.value for node in inside if isinstance(node, ast.Return) and node.value]
+        if values and all(isinstance(v, NO_LABELS) and ast.Starred not in map(type, ast.walk(v)) for v in values):
+            yield finding("PY04", how="has a predict that returns a tuple, dict, set or text, not an array of labels")
+        own = [] if "staticmethod" in map(last, predict.decorator_list) else ["self"]
+        if how := misfit(predict, *own, "X"):
             yield finding("PY04", how=f"has a predict that cannot be called with images alone ({how})")
         if isinstance(predict, ast.AsyncFunctionDef) or kinds & {ast.Yield, ast.YieldFrom}:
             yield finding("PY04", how="has a predict that is async or yields, which returns no labels when called")
-        elif not (predict.decorator_list or gives_up(predict.body) or ast.Return in kinds):
+        elif not (gives_up(predict.body) or ast.Return in kinds):
             yield finding("PY04", how="has a predict that returns nothing")
-    elif stands_alone(model) and "__getattr__" not in methods:
-        names = {node.id for node in ast.walk(model) if isinstance(node, ast.Name)}
-        names |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
-        if "predict" not in names:
+    elif whole and not predict and not (source.bound | methods.keys()) & DYNAMIC:
+        if "predict" not in {last(n) for n in source.nodes if isinstance(getattr(n, "ctx", None), ast.Store)}:
             yield finding("PY04", how="has no method predict")
 
 
@@ -246,40 +273,40 @@ def check_names(source: Source) -> Iterator[Finding]:
 
     if any(isinstance(node, ast.alias) and node.name == "*" for node in source.nodes):
         return  # any name may come from there
+    kinds = (messages.UndefinedName, messages.UndefinedLocal)
     try:
         said = checker.Checker(source.tree, source.file).messages
     except RecursionError:  # of a tree that may compile all the same
         return
-    places = {(m.lineno, m.col, m.message_args[0]) for m in said if isinstance(m, messages.UndefinedName)}
+    places = {(m.lineno, m.col, m.message_args[0]) for m in said if isinstance(m, kinds)}
     deleted = {n.id for n in source.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del)}  # after use, maybe
-    spare, undefined = annotations(source), {}
+    spare, undefined = source.annotations, {}
     for node in sorted((n for n in source.run if isinstance(n, ast.Name)), key=lambda n: n.lineno):
         if (node.lineno, node.col_offset, node.id) in places and node.id not in deleted and node not in spare:
             undefined.setdefault(node.id, node)
     yield from (finding("PY05", **source.at(node), name=name) for name, node in undefined.items())
 
 
-def annotations(source: Source) -> set[ast.AST]:
-    """What stands in annotations that Python does not evaluate: those of variables in functions, or all."""
-    every = list(source.nodes)
-    if not any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in every):
-        functions = [n for n in every if isinstance(n, FUNCTIONS)]
-        every = [n for function in functions for n in own_nodes(function.body) if isinstance(n, ast.AnnAssign)]
-    given = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n in every]
-    return {inner for node in given if node for inner in ast.walk(node)}
+def gone_arguments(nodes: list[ast.AST]) -> set[str]:
+    """Those of GONE_ARGUMENTS that no function of the zip takes; none where a `predict` of its own takes any."""
+    if any(isinstance(n, FUNCTIONS) and n.name == "predict" and n.args.kwarg for n in nodes):
+        return set()
+    return GONE_ARGUMENTS - {n.arg for n in nodes if isinstance(n, ast.arg)}
 
 
-def check_members(source: Source, bound: set[str]) -> Iterator[Finding]:
-    """What models of Keras no longer have or take, and attributes of self that nothing sets. bound: see members."""
-    own = {n.arg for n in source.nodes if isinstance(n, ast.arg)}
+def check_members(source: Source, bound: set[str], gone: set[str], made: set[str] | None) -> Iterator[Finding]:
+    """What models of Keras no longer have or take, and attributes of self that nothing sets.
+
+    bound: see members. gone: see gone_arguments. made: classes of objects that are made here, not unpickled; None: all.
+    """
     for node in (n for n in source.run if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
         if called(node) in GONE - bound:
             yield finding("IMP05", **source.at(node), name=called(node), instead="say predict, then argmax")
-        if called(node) == "predict" and (given := {k.arg for k in node.keywords} & GONE_ARGUMENTS - own):
+        if called(node) == "predict" and (given := {k.arg for k in node.keywords} & gone):
             name = f"predict({min(given)}=...)"
             yield finding("IMP05", **source.at(node), name=name, instead="do without it")
     classes = [n for n in source.nodes if isinstance(n, ast.ClassDef) and stands_alone(n)]
-    for cls in classes if not bound & {*DYNAMIC, "__dict__"} else ():
+    for cls in (c for c in classes if not (bound & {*DYNAMIC, "__dict__"} or (made and c.name not in made))):
         used = [n for n in ast.walk(cls) if isinstance(n, ast.Attribute) and dotted(n.value) == "self"]
         named = {node.attr: node for node in used if source.nodes[node]}
         for name in sorted(named.keys() - bound - set(dir(object))):
@@ -304,8 +331,9 @@ def members(nodes: list[ast.AST]) -> set[str]:
     return found
 
 
-def check_calls(source: Source) -> Iterator[Finding]:
-    """Calls of the file's own functions, and of self's own methods, that do not fit the definition."""
+def check_calls(source: Source, given: Counter[str]) -> Iterator[Finding]:
+    """Calls of the file's own functions, and of self's own methods, that do not fit the definition.
+    given: how often a name is given to a function or attribute: a method whose name is given twice may be another."""
     classes = [n for n in source.nodes if isinstance(n, ast.ClassDef)]
     usual = {node for place in (source.tree, *classes) for node in place.body}  # not in a function or under a condition
     rebound = source.rebound | {n.name for n in source.nodes if isinstance(n, FUNCTIONS) and n not in usual}
@@ -315,13 +343,14 @@ def check_calls(source: Source) -> Iterator[Finding]:
         methods.update(dict.fromkeys(ast.walk(cls), {n.name: n for n in cls.body if isinstance(n, ast.FunctionDef)}))
     for node in (n for n in source.run if isinstance(n, ast.Call)):
         name, named = dotted(node.func), {k.arg: k.value for k in node.keywords}
-        definition, own = functions.get(name) if name not in rebound else None, 0  # how many Python fills in
-        if name.startswith("self.") and (definition := methods.get(node, {}).get(name[5:])):
-            kinds = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}
-            own = kinds.get(tuple(map(last, definition.decorator_list)))
-        if definition is None or own is None or None in named or any(isinstance(a, ast.Starred) for a in node.args):
+        definition, filled = None if name in rebound else functions.get(name), 0  # parameters that Python fills in
+        if name.startswith("self."):
+            definition = methods.get(node, {}).get(name[5:]) if given[name[5:]] == 1 else None
+            decorators = tuple(map(last, definition.decorator_list)) if definition else ()
+            filled = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(decorators)
+        if definition is None or filled is None or None in named or any(isinstance(a, ast.Starred) for a in node.args):
             continue
-        if how := misfit(definition, *[None] * own, *node.args, **named):
+        if how := misfit(definition, *[None] * filled, *node.args, **named):
             yield finding("PY06", **source.at(node), name=definition.name, how=how)
 
 
@@ -392,5 +421,5 @@ def opened(call: ast.Call, source: Source) -> tuple[str | None, bool]:
         if method_of is not None or dotted(call.func).split(".")[0] not in source.aliases:
             path, given = method_of, arguments(call, "mode")
     mode = getattr(given.get("mode"), "value", None)
-    written = name in ("open", "GFile") and isinstance(mode, str) and re.search("[wax]", mode) is not None
+    written = name in ("open", "GFile") and isinstance(mode, str) and re.search("[wax+]", mode) is not None
     return path or None, written or name in WRITERS

@@ -1,7 +1,8 @@
 """Syntax trees of foreign sources, and what they tell: what runs, what is imported, what a path comes to.
 
-Functions that nothing calls and `if __name__ == "__main__"` count as not run. So does the body of a `try`, since it may
-fail, unless it surely runs and every `except` raises again, and its `except`, if the modules that it imports are there.
+Functions that nothing calls count as not run, and what stands under a switch (`if DEBUG`, `if mode == "train"`,
+`if __name__ == "__main__"`) or a question about the machine. So does the body of a `try`, since it may fail, unless it
+surely runs and every `except` raises again, and its `except`, if the modules that it imports are there.
 The rehearsal runs it all.
 """
 
@@ -16,6 +17,8 @@ from functools import cached_property
 
 IN_ZIP = "<zip>/"  # where __file__ is, while paths are worked out
 DYNAMIC = {"globals", "locals", "vars", "exec", "eval", "setattr", "__getattr__", "__path__", "*"}  # may bind any name
+# What a condition asks where only one of its branches fits each machine.
+MACHINE = {"hasattr", "find_spec", "environ", "getenv", "platform", "system", "uname", "modules", "isinstance"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -40,9 +43,9 @@ class Source:
             names = [here.split(".")[0] for _, _, here in imported(node)]
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 names = [node.id]
-            elif isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            elif isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.MatchAs, ast.MatchStar)):
                 names = [node.name]
-            for name in names:
+            for name in filter(None, names):
                 found.setdefault(name, []).append(node)
         return found
 
@@ -63,6 +66,16 @@ class Source:
         """Names that are assigned, or are parameters: whatever an import or a `def` gave them may be gone."""
         stored = {n.id for n in self.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         return stored | {n.arg for n in self.nodes if isinstance(n, ast.arg)}
+
+    @cached_property
+    def annotations(self) -> set[ast.AST]:
+        """What stands in annotations that Python does not evaluate: those of variables in functions, or all."""
+        every = list(self.nodes)
+        if not any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in every):
+            functions = [n for n in every if isinstance(n, FUNCTIONS)]
+            every = [n for function in functions for n in own_nodes(function.body) if isinstance(n, ast.AnnAssign)]
+        given = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n in every]
+        return {inner for node in given if node for inner in ast.walk(node)}
 
     def path(self, node: ast.expr) -> str | None:
         """What an expression of constants, os.path, pathlib and __file__ comes to; None where it is open."""
@@ -127,7 +140,8 @@ def walk(tree: ast.Module, idle: set[ast.AST], known: set[str]) -> Iterator[tupl
         yield node, runs
         strict.update(strict_tries(node))
         unsure = doubted(node, known) - ({"body"} if node in strict else set())
-        runs = runs and node not in idle and not is_main(node)
+        unsure |= {"body"} if node in idle else set()  # its defaults and annotations are evaluated all the same
+        runs = runs and not is_main(node)
         for field, value in ast.iter_fields(node):
             children = value if isinstance(value, list) else [value]
             inside = runs and field not in unsure
@@ -135,23 +149,29 @@ def walk(tree: ast.Module, idle: set[ast.AST], known: set[str]) -> Iterator[tupl
 
 
 def doubted(node: ast.AST, known: set[str]) -> set[str]:
-    """Parts of a statement that may fail, or that may never run: only with some file, version or name there.
+    """Parts of a statement that may fail, or that may never run: only with some file, version, mode or name there.
 
     known: modules that an import finds. Where all that a `try` imports is known, its `except` counts as not run.
     """
     if isinstance(node, ast.Try) and node.handlers:
         tried = [module for module, _ in imports(inner for part in node.body for inner in ast.walk(part))]
         return {"body", "handlers"} if tried and all(name.split(".")[0] in known for name in tried) else {"body"}
+    if isinstance(node, ast.Match):
+        return {"cases"}
     if not isinstance(node, (ast.If, ast.IfExp)):
         return set()
+    if isinstance(node.test, ast.Constant):
+        return {"orelse"} if node.test.value else {"body"}
     asked = {last(n) for n in ast.walk(node.test)}
-    if any(name in ("hasattr", "find_spec") or "version" in name.lower() for name in asked):
+    if asked & MACHINE or any("version" in name.lower() for name in asked):
         return {"body", "orelse"}  # only one of which fits each machine
     if asked & {"exists", "isfile", "isdir", "is_file"}:
         unsure, other = ("orelse", "body") if isinstance(node.test, ast.UnaryOp) else ("body", "orelse")
         ends = isinstance(node, ast.If) and gives_up(getattr(node, other))  # then the program needs the file
         return set() if ends else {unsure}
-    return {"body"} if dotted(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING") else set()
+    words = [n for n in ast.walk(node.test) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    switch = isinstance(node.test, (ast.Name, ast.Attribute)) or (isinstance(node.test, ast.Compare) and words)
+    return {"body"} if switch else set()
 
 
 def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
@@ -201,8 +221,9 @@ def imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
 
 def backend(key: object, value: object) -> list[str]:
     """The package that an environment variable makes Keras or TensorFlow import, if any."""
-    legacy = key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true")
-    return ["tf_keras"] if legacy else [value] if key == "KERAS_BACKEND" and isinstance(value, str) else []
+    if key == "TF_USE_LEGACY_KERAS" and str(value).lower() in ("1", "true"):
+        return ["tf_keras"]
+    return [value] if key == "KERAS_BACKEND" and isinstance(value, str) else []
 
 
 def absolute(module: str, importer: str) -> str:
@@ -243,12 +264,14 @@ def arguments(call: ast.Call, *names: str) -> dict[str, ast.expr]:
 
 
 def own_nodes(body: list[ast.AST]) -> Iterator[ast.AST]:
-    """What stands in a block, in its order, but not in the functions and classes inside it."""
+    """What stands in a block, in its order, but not in functions and classes inside it, nor what only a script runs."""
     todo = body[::-1]
     while todo:
         node = todo.pop()
         yield node
-        if not isinstance(node, (*FUNCTIONS, ast.Lambda, ast.ClassDef)) and not is_main(node):
+        if is_main(node):
+            todo += reversed(node.orelse)
+        elif not isinstance(node, (*FUNCTIONS, ast.Lambda, ast.ClassDef)):
             todo += reversed(list(ast.iter_child_nodes(node)))
 
 
@@ -277,7 +300,7 @@ def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
 
     given: last names of what is called with arguments.
     """
-    values: dict[str, list[ast.expr | None]] = {"": [None]}
+    values: dict[str, list[ast.expr | None]] = {"": [None]}  # "": of targets without a name, which stays open
     classes = {inner: node.name for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body}
     for node in nodes:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
@@ -298,7 +321,7 @@ def path_of(node: ast.expr, source: Source, fuel: list[None]) -> str:
     def part(n: ast.expr) -> str:
         return path_of(n, source, fuel)
 
-    fuel.pop()
+    fuel.pop()  # IndexError, a LookupError, at its end
     if (name := dotted(node)) in source.values:
         text = part(source.values.pop(name))  # gone meanwhile, for it may depend on itself
         source.values[name] = ast.Constant(text)

@@ -13,6 +13,7 @@ import gzip
 import json
 import lzma
 import math
+import operator
 import pickletools
 import posixpath
 import re
@@ -66,7 +67,7 @@ def check_one(file: zipfile.ZipFile, name: str, entry, code: Code, known: frozen
             yield from check_keras(stream, name, code)
     elif code.calls & UNPICKLE and code.speaks_of(name):
         needs = needed(file, name, entry.head)
-        yield from (finding("KER09", file=name, name=module) for module in sorted(needs - known))
+        yield from (finding("KER09", file=name, name=module) for module in sorted(needs - known) if not code.renames)
         if needs and name in code.arrays:
             raise zipfile.BadZipFile("it holds Python's objects, which np.load takes only with allow_pickle=True")
 
@@ -153,7 +154,9 @@ def misnamed(file, name: str) -> str:
 
 def as_text(value) -> str:
     """An attribute's text; "" where it holds none."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value if isinstance(value, str) else ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else ""
 
 
 def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
@@ -184,7 +187,7 @@ def array_modules(stream: BinaryIO, size: int) -> set[str]:
         return modules(stream)
     try:
         described = ast.literal_eval(header.decode("latin1"))
-        kind, count = described["descr"], math.prod(described["shape"])
+        kind, count = described["descr"], math.prod(map(operator.index, described["shape"]))
     except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
         raise zipfile.BadZipFile("its header is damaged") from None
     if isinstance(kind, str) and (item := re.match(r"[<>|=]?([a-zA-Z])(\d+)", kind)):
@@ -223,7 +226,9 @@ def check_loads(names: set[str], code: Code) -> Iterator[Finding]:
     saved = {posixpath.dirname(name) for name in names if posixpath.basename(name) == "saved_model.pb"}
     models = any(name.endswith(MODELS) for name in names)
     for load in (*code.weights, *code.models):
-        other = load.path and not load.path.endswith(MODELS) and "which ends neither in .keras nor in .h5"
+        other = None
+        if load.path and not load.path.endswith(MODELS):
+            other = "which ends neither in .keras nor in .h5"
         if load.said["call"] == "load_weights":
             how = "a TensorFlow checkpoint" if other and f"{load.path}.index" in names else other
         elif load.path in saved or (load.path is None and saved and not models):

@@ -245,9 +245,10 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
 
 def keep_log(run: Run, name: str, job: Job, limits: Limits) -> None:
     """Note what a job printed. ValueError, in the platform's words, where its time was over: that fails it at once."""
-    line = f"Execution Time Limit exceeded. Limit was {limits.seconds:g} seconds" if job.stopped == "time" else ""
-    run.logs[f"{name}_stdout"], run.logs[f"{name}_stderr"] = job.stdout, job.stderr + (line and f"{line}\n")
-    if line:
+    run.logs[f"{name}_stdout"], run.logs[f"{name}_stderr"] = job.stdout, job.stderr
+    if job.stopped == "time":
+        line = f"Execution Time Limit exceeded. Limit was {limits.seconds:g} seconds"
+        run.logs[f"{name}_stderr"] += f"{line}\n"
         raise ValueError(line)
 
 

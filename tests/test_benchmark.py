@@ -53,3 +53,12 @@ def test_what_is_missing_is_named(made, tmp_path):
     (folder / "s.zip").write_bytes(b"no zip")
     with pytest.raises(SystemExit, match="is no zip"):
         run("--heldout", folder / "cells.npz")
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "raise KeyError(1)"])
+def test_a_model_that_ends_the_process_fails_in_words(made, end):
+    folder, run = made
+    with zipfile.ZipFile(folder / "s.zip", "w") as file:
+        file.writestr("model.py", f"import os, sys\n{end}\n")
+    with pytest.raises(SystemExit, match=r"s\.zip failed: (SystemExit|BrokenProcessPool|KeyError)"):
+        run("--images", 1, "--heldout", folder / "cells.npz")

@@ -658,7 +658,7 @@ def interrupt(*_):
     ],
 )
 def test_the_verdict_claims_no_more_than_was_seen(codes, asked, ran, scored, words):
-    details = dict.fromkeys("here there each total n found name always stage error missing shape".split(), "x")
+    details = dict.fromkeys("here there each total n found name always stage error missing shape file".split(), "x")
     key, said = verdict.conclude([finding(code, **details) for code in codes], asked, ran, scored)
     assert said == words and (key == "good") == (words == "GOOD")
     assert key in report.COLOURS
@@ -888,6 +888,7 @@ def test_a_runs_folder_and_an_ensembles_make_a_submission(tmp_path):
         submission(tmp_path)
 
 
+@pytest.mark.slow
 def test_generated_pictures_are_as_clear_to_the_model_as_cells(predictor):
     """It looks four times at what it is unsure of: else the forecast of time would be of other pictures than cells."""
     cells = build_submission.generated_cells(64).images

@@ -144,10 +144,16 @@ def named_h5(*attributes: str) -> bytes:
 
 
 LOADS_WEIGHTS = loads("{}").replace("saving.load_model", "Sequential().load_weights")
+ZIPS = f"import zipfile\n{PATHLIB}"
 TF = f"import os, keras\nimport tensorflow as tf\n{PATHLIB}"
 READS_OR = f"w = {HERE.format('w.npy')}\nif os.path.exists(w):\n    np.load(w)\nelse:\n    {{}}"
 USES_CV2 = "def crop(X):\n    import cv2\n    return cv2.resize(X, (9, 9))\n"
 GROW = "def grow(X):\n    return X\n"
+NET = GOOD.replace("class Model", "class Net")
+SCALER = "import os, pickle\nclass Scaler:\n    def transform(self, X):\n        return X - self.mean\n"
+MAIN = PICKLE.replace(b"\x0bsklearn.svm", b"\x08__main__")
+RUN = "class Base:\n    def run(self, X):\n        return self.label(X, 2)\n    def label(self, X):\n        return X\n"
+SIZE = "SIZE = None\ndef load():\n    {}\n    if SIZE is None:\n        SIZE = 96"
 TRAINER = "class Trainer:\n    def __init__(self):\n        import matplotlib"
 
 
@@ -196,6 +202,10 @@ KINDS = [
     ("PY04", model("yield X"), model("return list(i for i in (lambda: (yield))())")),
     ("IMP01", {"model.py": model(top="from a.c import x"), "a/b.py": "x = 1"},
      {"model.py": model(top="from a.b import x"), "a/b.py": "x = 1"}),
+    *(("IMP01", {"model.py": model(top="from a import x"), "a.py": faulty},
+       {"model.py": model(top="from a import x"), "a.py": twin})
+      for faulty, twin in (("if __name__ == '__main__': x = 1", "if __name__ == '__main__': 0\nelse: x = 1"),
+                           ("match 1:\n    case _: 0", "match [1]:\n    case [x, *y]: 0"))),
     ("IMP01", {"model.py": model(top="from a.b import y"), "a/b.py": "x = 1"},
      {"model.py": model(top="from a.b import y"), "a/b.py": "def __getattr__(name): return 1"}),
     ("IMP01", {"model.py": model(top="import a.b"), "a/b.py": "from . import c"},
@@ -212,6 +222,8 @@ KINDS = [
     ("IMP05", model("return keras.layers.RandomGaussianBlur()(X)", top="import keras"),
      model("return keras.layers.RandomFlip()(X)", top="import keras")),
     ("IMP05", model("return np.unstack(X)"), model("return X if not hasattr(np, 'unstack') else np.unstack(X)")),
+    ("IMP05", model(top="import keras\ndef grow(net: keras.Net):\n    return net"),
+     "from __future__ import annotations\n" + model(top="import keras\ndef grow(net: keras.Net):\n    return net")),
     ("IMP05", model(top="from keras.layers import AugMix"), model(top="from keras.layers import Dense")),
     ("PY01", GOOD + "\nreturn 1", GOOD + "\nx = 1"),
     ("PY01", GOOD + "\n*a, *b = [1]", GOOD + "\n*a, b = [1]"),
@@ -240,9 +252,16 @@ KINDS = [
        {"model.py": model(init=f"np.load({HERE.format(name)})", top="import os"), name: whole})
       for name, whole, cut in (("c.npy", npy(np.zeros((9, 9), "<f4")), 1), ("u.npy", npy(np.array(["ab"])), 5),
                                ("z.npz", npz(npy(np.zeros(9))), 30))),
+    ("KER05", {"model.py": model(init=f"np.load({HERE.format('c.npy')})", top="import os"),
+               "c.npy": npy(np.zeros(9)).replace(b"(9,), }", b"('9',)}")},
+     {"model.py": model(init=f"np.load({HERE.format('c.npy')})", top="import os"), "c.npy": npy(np.zeros(9))}),
     ("IMP05", model("return self.net.predict(X, workers=4)", init="self.net = keras.Sequential()", top=LOADS),
      model("return self.net.predict(X, 4)", init="self.net = Net()", top=LOADS)
      + "\nclass Net:\n    def predict(self, X, workers=1):\n        return X.predict(workers=workers)\n"),
+    ("IMP05", {"model.py": model("return net.predict(X, workers=4)", top="from net import net"),
+               "net.py": "import keras\nnet = keras.Sequential()"},
+     {"model.py": model("return net.predict(X, workers=4)", top="from net import net"),
+      "net.py": "class Net:\n    def predict(self, X, **how): return X\nnet = Net()"}),
     ("KER07", stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", beta=0.1))),
      stored(loads("n.h5"), n_h5=whole_h5(layer("LeakyReLU", alpha=0.1)))),
     ("IMP05", model(init="self.net = keras.layers.LeakyReLU(beta=0.1)", top=LOADS),
@@ -309,6 +328,56 @@ KINDS = [
      model(init="try:\n    import keras\nexcept ImportError:\n    np.load('w.npy')")),
     ("KER02", stored(loads("n.h5"), n_h5=whole_h5(layer("Plain"))),
      stored(LOADS_WEIGHTS.format("n.h5"), n_h5=whole_h5(layer("Plain")))),
+    *(("IMP01", model(top=f"import sys\n{package}"), model(top=f"import sys\nA = {switch}\nif A:\n    {package}"))
+      for package, switch in (("from google.colab import drive", "'google.colab' in sys.modules"),
+                              ("import matplotlib.pyplot", "False"))),
+    ("IMP01", model("import cv2\nreturn cv2.imread(X)"),
+     model("if isinstance(X, str):\n    import cv2\n    X = cv2.imread(X)\nreturn X")),
+    ("PY05", model("match X:\n    case 1 if one:\n        return X\nreturn one"),
+     model("match X:\n    case 'one':\n        return one\nreturn X")),
+    ("PY05", model(top="def grow(X, size=SIZE):\n    return X\nSIZE = 96"),
+     model(top="SIZE = 96\ndef grow(X, size=SIZE):\n    return crop(X)")),
+    ("PY05", model(init="load()", top=SIZE.format("pass")), model(init="load()", top=SIZE.format("global SIZE"))),
+    ("PY05", model(init="self.s = Scaler()", top=SCALER),
+     stored(model(init=UNPICKLES + "\nassert isinstance(self.c, Scaler)", top=SCALER), c_pkl=b"N.")),
+    ("PY04", GOOD.replace("(self, X)", "(self, X, y)"),
+     model(top="def given(f):\n    return lambda self, X: f(self, X, 1)").replace(
+         "    def predict(self, X)", "    @given\n    def predict(self, X, y)")),
+    ("PY04", model("return X, X / 2"), model("if X is None:\n    return X, X / 2\nreturn (X)")),
+    ("PY04", model("return {'labels': X}"), model("return {'labels': X}['labels']")),
+    ("PY04", NET.replace("def predict", "def label") + "\nclass Model(Net):\n    pass",
+     NET + "\nclass Model(Net):\n    pass"),
+    ("PY04", NET.replace("(self, X)", "(self, X, y)") + "\nclass Model(Net):\n    pass",
+     NET.replace("(self, X)", "(self, X, y)") + "\nclass Model(dict, Net):\n    def predict(self, X): return X"),
+    ("PY04", NET.replace("def predict", "def label") + "\nclass Model(Net):\n    pass",
+     NET.replace("def predict", "def label") + "\nclass Model(Net):\n    pass\nsetattr(Model, 'predict', pow)"),
+    ("PY04", NET.replace("(self, X)", "(self, X, y)") + "\nclass Model(Net):\n    pass",
+     "class A:\n    def predict(self, X, y): pass\nclass B(A):\n    def predict(self, X): return X\n"
+     "class C(A): pass\nclass Model(C, B): pass"),
+    ("PY03", NET.replace("(self)", "(self, path)") + "\nclass Model(Net):\n    pass",
+     NET.replace("(self)", "(self, path)") + "\nclass Model(Net):\n    def __init__(self): super().__init__('w')"),
+    ("PY03", NET + "\ndef Model(path):\n    return Net()", NET + "\ndef Model(path=None):\n    return Net()"),
+    ("PY03", GOOD.replace("__init__(self)", "__init__(self, path)"),
+     "def ready(cls):\n    return lambda: cls('w')\n" + GOOD.replace("class", "@ready\nclass").replace(
+         "__init__(self)", "__init__(self, path)")),
+    ("PY02", NET, NET + "\nglobals()['Model'] = Net"),
+    ("PY02", {"model.py": GOOD, "model/__init__.py": "", "model/w.txt": ""}, {"model.py": GOOD, "model/w.txt": ""}),
+    ("PY02", {"model.py": GOOD, "model/__init__.py": "from .net import *", "model/net.py": ""},
+     {"model.py": "", "model/__init__.py": "from .net import Model", "model/net.py": GOOD}),
+    ("PY06", model("return self.crop(X, 9)") + "    def crop(self, X):\n        return X\n",
+     model("return self.crop(X, 9)", init="self.crop = pow") + "    def crop(self, X):\n        return X\n"),
+    ("PY06", GOOD.replace("class Model", RUN + "class Model(Base)"),
+     GOOD.replace("class Model", RUN + "class Model(Base)") + "    def label(self, X, factor):\n        return X\n"),
+    ("KER09", reads("c.pkl", MAIN),
+     stored(model(init="__main__.SVC = dict\n" + UNPICKLES, top=READS + ", __main__"), c_pkl=MAIN)),
+    ("KER09", reads("c.pkl", PICKLE),
+     stored(model(init=UNPICKLES.replace("pickle.load(f)", "Reader(f).load()"), top=READS + "\nclass Reader("
+                  "pickle.Unpickler):\n    def find_class(self, module, name):\n        return dict"), c_pkl=PICKLE)),
+    ("IMP01", model(init="keras.utils.plot_model(keras.Sequential())", top=LOADS),
+     model(init="keras.Sequential().summary()", top=LOADS)),
+    *(("PATH04", {"model.py": model(init=how.format("Path(__file__).parent / 'w'"), top=ZIPS), "w": ""},
+       {"model.py": model(init=how.format("'/tmp/w'"), top=ZIPS), "w": ""})
+      for how in ("zipfile.ZipFile('/tmp/w.zip').extractall({})", "open({}, 'r+b')")),
 ]  # fmt: skip
 
 # (code, what is faulty, the near-twin that is not): files, or model.py alone, or a builder of the zip

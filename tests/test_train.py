@@ -189,6 +189,7 @@ def test_killed_while_writing(toy, tmp_path, monkeypatch, short, victim, number)
     assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.slow  # killed and resumed is the same, too
 def test_two_tiny_runs_give_the_same_bits(toy, tmp_path, short):
     for name, changes in (("same", {}), ("other", {"seed": 1, "epochs": 1})):
         run(tmp_path / name, dataclasses.replace(SHORT, **changes))

@@ -19,6 +19,8 @@ Operation = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 
 # --- helpers
+
+
 def to_uint8(values: np.ndarray) -> np.ndarray:
     """Round to the nearest integer and clip to 0-255."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
@@ -88,6 +90,8 @@ def smooth_field(image: np.ndarray, knots: int, rng: np.random.Generator) -> np.
 
 
 # --- geometry
+
+
 def flip_turn(image, strength, rng):
     """One of the eight flips and quarter turns of a square, with odds `strength` of being drawn at all."""
     if rng.random() >= strength:
@@ -123,7 +127,8 @@ def elastic(image, strength, rng):
 
 
 # --- tone and colour
-LEVELS = np.arange(256, dtype=np.float32)[:, None]
+
+LEVELS = np.arange(256, dtype=np.float32)[:, None]  # a column, as `look_up` takes it
 
 
 def brightness(image, strength, rng):
@@ -252,7 +257,7 @@ def channel_shuffle(image, strength, rng):
 
 def stain(image, strength, rng):
     """Stain jitter: mix, scale and shift the channels' optical density, for any dye (after Tellez et al. 2018)."""
-    density = cv2.LUT(image, -np.log((LEVELS[None] + 1) / 256))  # natural units, which scaling does not mind
+    density = cv2.LUT(image, -np.log((LEVELS[None] + 1) / 256))  # natural units, which mixing and scaling do not mind
     matrix = np.diag(np.exp(0.5 * rng.uniform(-strength, strength, 3))) + 0.2 * rng.uniform(-strength, strength, (3, 3))
     shift = 0.15 * np.log(10) * rng.uniform(-strength, strength, (3, 1))
     return to_uint8(256 * cv2.exp(cv2.transform(density, -np.hstack([matrix, shift]))) - 1)
@@ -298,6 +303,8 @@ def veil(image, strength, rng):
 
 
 # --- focus, sampling, noise
+
+
 def gaussian_blur(image, strength, rng):
     """Gaussian blur, sigma up to 3 pixels."""
     sigma = rng.uniform(0, 3 * strength)
@@ -315,7 +322,8 @@ def motion_blur(image, strength, rng):
     if length < 1:
         return image.copy()
     radius, angle = int(np.ceil(length / 2)), rng.uniform(0, np.pi)
-    end, kernel = np.array([np.cos(angle), np.sin(angle)]) * length / 2, np.zeros((2 * radius + 1,) * 2, np.float32)
+    end = np.array([np.cos(angle), np.sin(angle)]) * length / 2
+    kernel = np.zeros((2 * radius + 1,) * 2, np.float32)
     points = [np.rint((radius + sign * end) * 16).astype(int).tolist() for sign in (-1, 1)]
     cv2.line(kernel, *points, 1.0, 1, cv2.LINE_8, 4)
     return convolve(image, kernel)
@@ -473,6 +481,8 @@ def pattern(image, strength, rng):
 
 
 # --- occlusion
+
+
 def cutout(image, strength, rng):
     """Fill one to three rectangles, each up to 0.6 of the side, with a colour or noise (DeVries & Taylor 2017)."""
     image = image.copy()
@@ -673,6 +683,8 @@ def keras_augmix(image, strength, rng):
 
 
 # --- policies
+
+
 @dataclass(frozen=True)
 class Layer:
     """With odds `odds`, one of `operations` at a strength drawn uniformly from (`low`, `strength`]."""

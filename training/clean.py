@@ -134,6 +134,8 @@ def _record(index: int, reason: str, others: np.ndarray, score: np.ndarray) -> d
 
 
 # --- copies
+
+
 @dataclass(frozen=True)
 class Copies:
     """Group ids (n,), each the index of a group's first member. score: (n,) correlation with the match that was found.
@@ -213,6 +215,8 @@ def _candidates(thumbs: np.ndarray, similar: float = 0.7, most: int = 3, block: 
 
 
 # --- outliers
+
+
 def features(images: np.ndarray, backbone: str | Path) -> np.ndarray:
     """images (n, 96, 96, 3) uint8 -> (n, 912) float32: EfficientNetV2B0's activations after each of its first five
     blocks, averaged over the centre, the border and the ring between them."""
@@ -399,6 +403,8 @@ def threshold(scores: np.ndarray) -> float:
 
 
 # --- labels
+
+
 def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> list[dict]:
     """Labels that confident learning doubts, most suspicious first: [{"index", "label", "suggested", "score"}, ...].
 
@@ -427,6 +433,8 @@ def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray
 
 
 # --- command
+
+
 def _track(items: Iterable, text: str) -> Iterable:
     """The items, with a progress bar on a terminal."""
     return track(list(items), text, disable=not sys.stdout.isatty())
@@ -434,7 +442,8 @@ def _track(items: Iterable, text: str) -> Iterable:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options, `backbone` a path, imagenet or None; ends with one line where they cannot be used."""
-    add = (parser := shell.parser("training.clean", __doc__)).add_argument
+    parser = shell.parser("training.clean", __doc__)
+    add = parser.add_argument
     add("input", type=Path, nargs="?", metavar="CELLS", help="npz (the challenge's, MedMNIST's) or a folder per class")
     add("--fetch", type=int, choices=data.FILES, metavar="SIZE", help="first fetch BloodMNIST (CC BY 4.0; 28, 64, 128"
         " or 224 pixels) from its public record into data/; without CELLS, only that")  # fmt: skip

@@ -38,9 +38,9 @@ class Network:
 def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None) -> keras.Model:
     """The network of that name: float32 images (n, 96, 96, 3) in 0-255 to probabilities (n, 8) float32.
 
-    weights: a `.weights.h5` of the backbone, or of the whole network as a run leaves it; None for random ones. pixels:
-    of EfficientNetV2B0, see model.build_network. Raises ValueError where there is no such network, or the weights file
-    cannot be read or is not this network's.
+    weights: a `.weights.h5` of the backbone, or of the whole network as a run leaves it; None for random ones. dropout:
+    share of the features dropped before the head. pixels: of EfficientNetV2B0, see model.build_network. Raises
+    ValueError where there is no such network, or the weights file cannot be read or is not this network's.
     """
     if name not in NETWORKS:
         raise ValueError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
@@ -83,6 +83,8 @@ def _has_head(weights: Path) -> bool:
 
 
 # --- the teams' own networks, and the transformer
+
+
 def linear(x):
     """Spritzers' first model, a linear classifier: the pixels themselves, in 0-1, are the features."""
     return layers.Flatten()(layers.Rescaling(1 / 255, dtype="float32")(x))
@@ -154,6 +156,7 @@ def encode(x, depth: int, heads: int = 3):
 
 
 # --- keras.applications, each behind the scaling its ImageNet weights expect
+
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0-1
 AGAIN = [1 / math.sqrt(d) for d in DEVIATION]
 SCALING = {  # (scale, offset) of pixels in 0-255; MobileNetV3, ConvNeXt and EfficientNetV2 do all of it inside
@@ -233,6 +236,8 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
 
 
 # --- looking at a network
+
+
 def backbone_layers(network) -> list:
     """The backbone's layers in graph order, as Keras's own `base_model.layers` holds them: the input is the first, a
     model inside is one. Not counted is what is put around the backbone: resizing and scaling that Keras leaves to the

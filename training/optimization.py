@@ -30,22 +30,27 @@ def freeze(network, recipe: Recipe, stage: str) -> None:
         raise ValueError(f"no layer of {recipe.network} behind the first {recipe.frozen} is of {recipe.only}")
 
 
+def batch_norms(network) -> list:
+    """The batch norms of a network's backbone."""
+    layers = networks.backbone_layers(network)
+    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
 def hasten_batch_norm(network, momentum: float = 0.99) -> None:
     """Let batch norm's running statistics follow within hundreds of steps, for a network that starts at random.
 
     MobileNetV3's momentum of 0.999 is for a hundred times as many steps: there, each layer's statistics lag behind,
     and after four epochs it still named every cell alike.
     """
-    for layer in networks.backbone_layers(network):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, momentum)
+    for layer in batch_norms(network):
+        layer.momentum = min(layer.momentum, momentum)
 
 
 def fuse_batch_norm(network) -> None:
     """Compute batch norm by TensorFlow's one fused kernel, on a CPU a fifth faster; other backends stay as they are."""
     if keras.backend.backend() == "tensorflow":
-        for layer in networks.backbone_layers(network):
-            if isinstance(layer, keras.layers.BatchNormalization) and len(layer.input.shape) == 4:
+        for layer in batch_norms(network):
+            if len(layer.input.shape) == 4:
                 layer.call = partial(_fused, layer)
 
 

@@ -37,8 +37,9 @@ def check(recipe: Recipe) -> None:
         wrong.append(f"dropout must be at least 0 and less than 1: {recipe.dropout}")
     if not 0 < recipe.validation < 1:
         wrong.append(f"validation must be between 0 and 1: {recipe.validation}")
-    if min(mixes := (recipe.mixup, recipe.cutmix)) < 0 or sum(mixes) > 1:
-        wrong.append(f"the odds of mixup and cutmix must be at least 0 and at most 1 together: {mixes}")
+    odds = recipe.mixup, recipe.cutmix
+    if min(odds) < 0 or sum(odds) > 1:
+        wrong.append(f"the odds of mixup and cutmix must be at least 0 and at most 1 together: {odds}")
     if wrong:
         raise ValueError("this recipe cannot run: " + "; ".join(wrong))
 
@@ -67,7 +68,9 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
         except (ValueError, SyntaxError):
             changes[knob] = value
         old = getattr(recipe, knob)
-        kinds = {"patience": (int, type(None))}.get(knob, (int, float) if isinstance(old, float) else type(old))
+        kinds = (int, float) if isinstance(old, float) else type(old)
+        if knob == "patience":
+            kinds = (int, type(None))
         if not isinstance(changes[knob], kinds):
             raise ValueError(f"--set {assignment}: {knob} is now {old!r}, the new value must be of that kind")
     return dataclasses.replace(recipe, **changes)

@@ -50,10 +50,12 @@ def plain_errors(stopped: str = "stopped"):
     """
     try:
         yield
-    except FileNotFoundError as error:
-        sys.exit(f"error: {f'{error.filename} is not there: check the path' if error.filename else error}")
     except (ValueError, OSError, ImportError) as error:
-        named = isinstance(error, OSError) and error.filename
-        sys.exit(f"error: {f'{error.filename}: {error.strerror}' if named else error}")
+        said = str(error)
+        if isinstance(error, OSError) and error.filename:
+            said = f"{error.filename}: {error.strerror}"
+            if isinstance(error, FileNotFoundError):
+                said = f"{error.filename} is not there: check the path"
+        sys.exit(f"error: {said}")
     except KeyboardInterrupt:
         sys.exit(stopped)
