@@ -19,37 +19,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
-import glob
-import hashlib
 import json
 import os
-import platform
-import re
 import signal
 import sys
-import tempfile
 import zipfile
 import zlib
 from datetime import datetime, timezone
 from pathlib import Path
 
-from grader import bundle, checks, competition, environment, report, sandbox, verdict, worker
+from grader import bundle, checks, competition, report, verdict, worker
 from grader.bundle import pack
-from grader.codes import Finding, clean, refused
-from grader.stages import expected_seconds, stage
+from grader.codes import refused
+from grader.rehearsal import POSIX, PROBED, rehearse, shut_in, workplace
 from grader.weights import ZIP_ERRORS
 
 ROOT = Path(__file__).resolve().parent
-MANIFEST = "weights/manifest.json"
 OWN = "build_submission.py"  # a folder that holds it is a copy of this project
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-PROBED = 128  # images for the probes
 FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden test
 PACKED = 2e9  # bytes: a zip is made in memory
-QUOTA = 15e9  # bytes that a Codabench user may store
-HASHED = 4 << 30  # bytes of a file up to which its SHA-256 is worked out
-PREFIX = "an2dl-judge-"  # of a rehearsal's folder; then the machine's name and the process's number
 JUDGED = {"packages", "profile", "era"}  # options that every judgement of a zip needs
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
 EFFECTIVE = {  # {mode: the options that have an effect there}
@@ -59,10 +48,6 @@ EFFECTIVE = {  # {mode: the options that have an effect there}
     "with --verify": {"source"},
     "with --bundle": {"heldout", "final", "corrupt", "seed", "competition"},
 }
-TENSORFLOWS = re.compile(
-    r"[\d-]{10} [\d:.]+: [IWE] |[IWE]0000 |WARNING: All log messages before|To enable the following"
-)
-POSIX = os.name == "posix"  # what the rehearsal needs: processes, their groups and limits
 
 
 class Refused(Exception):
@@ -206,165 +191,22 @@ def inside(folder: Path) -> Path:
     return next(there for there in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(there)) / "log"
 
 
-@contextlib.contextmanager
-def workplace():
-    """A new folder for a rehearsal, removed at the end. Folders that ended processes left behind are removed first."""
-    prefix = f"{PREFIX}{platform.node()}-"
-    for old in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*") if POSIX else ():
-        pid = old.name.removeprefix(prefix).partition("-")[0]
-        with contextlib.suppress(OSError):  # another removes it at the same time
-            if pid.isdigit() and not old.is_symlink() and old.stat().st_uid == os.getuid() and gone(int(pid)):
-                worker.remove(old)
-    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
-    try:
-        yield folder
-    finally:
-        worker.remove(folder)
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return error.errno == errno.ESRCH
-    return False
-
-
-def generated_cells(n: int) -> competition.Cells:
-    """n pictures that look a little like stained cells: ground, cytoplasm, nucleus. Their labels mean nothing."""
-    import numpy as np
-
-    known = competition.read()
-    side, rng = known["image_size"], np.random.default_rng(0)
-    y, x = np.mgrid[:side, :side] / side
-    images = np.empty((n, side, side, 3))
-    for image in images:
-        image[:] = rng.normal((232, 206, 196), 6)
-        centre, radius = rng.uniform(0.42, 0.58, 2), rng.uniform(0.28, 0.4)
-        for colour, size in (((222, 180, 196), 1), ((125, 75, 140), rng.uniform(0.5, 0.8))):
-            beyond = np.hypot(y - centre[0], x - centre[1]) - size * radius
-            image += np.clip(0.5 - beyond * side / 2, 0, 1)[..., None] * (rng.normal(colour, 6) - image)
-            centre = centre + rng.uniform(-0.06, 0.06, 2)
-    images += rng.normal(0, 1, images.shape)
-    return competition.Cells(images.clip(0, 255).astype(np.uint8), np.zeros(n, np.int64), known["classes"])
-
-
-def describe(path: Path) -> dict:
-    """Path (relative where it is below the working directory), bytes and SHA-256 of a file."""
-    if path.exists() and not path.is_file():  # reading a pipe or a device would never end
-        raise OSError(f"{path} is no regular file")
-    digest, size = hashlib.sha256(), os.stat(path).st_size
-    with open(path, "rb") as file:
-        while size <= HASHED and (chunk := file.read(1 << 20)):
-            digest.update(chunk)
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return {"path": str(shown), "bytes": size, "sha256": digest.hexdigest() if size <= HASHED else None}
-
-
-def rehearse(zip_path: Path, cells: competition.Cells, args: argparse.Namespace, facts: dict, console) -> list[Finding]:
-    """Run, score and probe a zip that passed the static checks; fills in `facts`, the report."""
-    versions, n = environment.versions(args.python), len(cells.images)
-    facts["environment"] = versions | {"differs": environment.differing(versions),
-                                       "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
-    for name in environment.missing(args.python, args.packages):
-        console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
-    if args.heldout:
-        facts["heldout"] = {**describe(args.heldout), "images": n}
-    # of the project's own zip the report in results/, made on two cores, stands in for an earlier one
-    reports = [args.report, *[ROOT / "results/report.json"] * (args.source == ROOT)]
-    seconds = expected_seconds(reports, facts["zip"]["path"], n)
-    limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
-                           packages=args.packages)  # fmt: skip
-    with workplace() as folder:
-        with stage(console, 1, f"labelling and scoring {n:,} pictures", seconds):
-            run = worker.run_submission(
-                zip_path, *cells[:2], folder, args.profile, args.era, limits, classes=cells.classes
-            )
-        found = verdict.judge_run(run, n, limits)
-        worker.save_logs(run, args.logs)
-        if run.status == "Finished" and not refused(found):
-            with stage(console, 2, f"asking {min(n, PROBED)} of them again in other ways", seconds):
-                found += ask_again(zip_path, cells, run, folder, limits, args, facts)
-    facts["rehearsal"] = describe_run(run, refused(found) or run.status == "Failed", args)
-    upload = facts["zip"]["bytes"] + run.output_bytes
-    facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
-    return found + verdict.judge_environment(versions)
-
-
-def ask_again(zip_path, cells, run: worker.Run, folder, limits, args, facts) -> list[Finding]:
-    """Probe a submission whose run came to its end; the findings on both. Arguments as in `rehearse`."""
-    import numpy as np
-
-    from grader.scoring_program.scoring import confusion
-
-    images, labels, classes = cells
-    predicted = verdict.read_labels(run.predictions, len(images), len(classes))
-    sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
-    wrong = np.flatnonzero(predicted != labels) if args.heldout else labels[:0]  # else the labels mean nothing
-    shown = wrong[: report.SHOWN]
-    run.probe = worker.probe(folder / "probe", zip_path, images[sample], images[shown], args.profile, args.era, limits)
-    (args.logs / "probe.txt").write_text(run.probe.stdout + run.probe.stderr, encoding="utf-8")
-    answers, truth = folder / "probe/app/output", labels[sample] if args.heldout else None
-    found = verdict.judge_probes(run.probe, answers, predicted[sample], truth, limits, len(classes))
-    expected = verdict.forecast(run.probe, args.forecast, run.prediction, len(images))
-    facts["forecast"] = expected and {**expected, "from_images": len(images)}
-    if len(sample) == PROBED:  # of fewer, what one call takes more than another is chance
-        found += verdict.judge_forecast(expected, limits, images[0].nbytes)
-    if args.heldout:
-        matrix = confusion(labels, predicted, len(classes))
-        facts["scores"], facts["confusion"], facts["classes"] = run.scores, matrix.tolist(), classes
-        facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong.tolist()]
-        facts["confidences"] = verdict.read_confidences(answers / "chances.npy", predicted[shown])
-        found += verdict.judge_accuracy(matrix, classes, read_manifest(zip_path))
-    return found
-
-
-def describe_run(run: worker.Run, failed: bool, args: argparse.Namespace) -> dict:
-    """The report's part on a rehearsal; `failed`: it did not come to its end, so the end of a log is worth showing."""
-    jobs = {
-        name: {"exit_code": job.exit_code, "seconds": round(job.seconds, 2),
-               "peak_memory_mb": round(job.peak_memory / 1e6), "stopped_by": job.stopped}
-        for name, job in (("prediction", run.prediction), ("scoring", run.scoring), ("probe", run.probe))
-        if job.exit_code is not None
-    }  # fmt: skip
-    return {
-        **{name: getattr(run, name) for name in ("isolation", "status", "history", "detail")},
-        "profile": args.profile,
-        "era": args.era,
-        "time_limit_s": args.time_limit,
-        "jobs": jobs,
-        "logs": str(args.logs),
-        "log_end": telling_lines(run) if failed else [],
-    }
-
-
-def telling_lines(run: worker.Run, n: int = 12) -> list[str]:
-    """The end of the log that says why a run failed: that of the first job that did."""
-    if run.probe.exit_code is None:
-        log = run.logs["scoring_stderr" if run.prediction.exit_code == 0 else "prediction_ingestion_stderr"]
-    else:
-        log = run.probe.stderr if run.probe.notes.get("errors") or run.probe.notes.get("stage") != "done" else ""
-    lines = log.strip().splitlines()
-    own = [line for line in lines if not TENSORFLOWS.match(line)]
-    return [clean(line) for line in (own or lines)[-n:]]
-
-
-def read_manifest(zip_path: Path) -> bytes | None:
-    with zipfile.ZipFile(zip_path) as file:
-        return file.read(MANIFEST) if MANIFEST in file.namelist() else None
-
-
 def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, console, **more) -> tuple:
     """(report, images or None) on one zip: static findings, and where they allow it and `run` says so, a rehearsal's.
 
     more: facts for the report that are known already.
     """
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
-    facts = {"version": report.VERSION, "date": date, "zip": {**describe(zip_path), "path": str(shown_as)}, **more}
+    facts = {
+        "version": report.VERSION,
+        "date": date,
+        "zip": {**report.describe(zip_path), "path": str(shown_as)},
+        **more,
+    }
     found = checks.check_within_limits(zip_path, args.profile, args.packages, args.era)
     images = None
     if run and POSIX and not refused(found):
-        cells = competition.read_cells(args.heldout) if args.heldout else generated_cells(PROBED)
+        cells = competition.read_cells(args.heldout) if args.heldout else competition.generated_cells(PROBED)
         if shut_in(args, console):
             images = cells.images
             found += rehearse(zip_path, cells, args, facts, console)
@@ -384,17 +226,6 @@ def publish(facts: dict, images, run: bool, args: argparse.Namespace, console) -
     if run and not POSIX:
         console.print("A rehearsal needs Linux or macOS; on Windows, WSL will do.")
     return 1 if facts["verdict"] == "refused" else 0
-
-
-def shut_in(args: argparse.Namespace, console) -> bool:
-    """Whether a rehearsal may start. A foreign zip that nothing shuts in is run only if the user says so."""
-    isolated, why = sandbox.permitted(args.python)
-    if not isolated:
-        console.print(f"This machine cannot shut a submission in ({why}): it runs as a plain process.")
-    if isolated or not args.check or args.without_isolation:
-        return True
-    console.print("It is not run. If you trust this zip as your own programs, say --without-isolation.")
-    return False
 
 
 def build(args: argparse.Namespace, console) -> int:
@@ -438,7 +269,7 @@ def written_by(args: argparse.Namespace) -> frozenset[Path]:
 
 def verify(path: Path, args: argparse.Namespace, console) -> int:
     """Compare a zip with the one that the sources give, and say where they differ."""
-    digest = describe(path)["sha256"]
+    digest = report.describe(path)["sha256"]
     unsafe = [f for f in checks.check_within_limits(path) if f.code.startswith("ZIP") and f.level == "error"]
     for found in unsafe:
         console.print(f"{found.code}: {found}", soft_wrap=True)

@@ -6,8 +6,10 @@ Both are made from report.json, whose keys docs/CHECKING.md explains.
 from __future__ import annotations
 
 import base64
+import hashlib
 import html as markup
 import json
+import os
 import re
 from datetime import datetime
 from itertools import zip_longest
@@ -18,6 +20,7 @@ from grader.environment import GRADER_VERSIONS, phrase
 VERSION = 2
 SHOWN = 60  # mistakes on the page
 FEW_TIMES = 4  # a forecast for more than so many times the images that were run is rough
+HASHED = 4 << 30  # bytes of a file up to which its SHA-256 is worked out
 COLOURS = {"good": "green", "runs": "yellow", "unknown": "yellow", "refused": "red"}
 EXPLAINED = {
     "ran under": "the versions in this rehearsal",
@@ -40,6 +43,18 @@ EXPLAINED = {
 GET_DATA = """No accuracy was measured: there are no held-out cells here. Put the challenge's held-out file at \
 data/heldout.npz, or name one with --heldout NPZ: arrays `images` (n, height, width, 3) uint8 and `labels` (n,). \
 docs/DATA.md says where to get it."""
+
+
+def describe(path: Path) -> dict:
+    """Path (relative where it is below the working directory), bytes and SHA-256 of a file."""
+    if path.exists() and not path.is_file():  # reading a pipe or a device would never end
+        raise OSError(f"{path} is no regular file")
+    digest, size = hashlib.sha256(), os.stat(path).st_size
+    with open(path, "rb") as file:
+        while size <= HASHED and (chunk := file.read(1 << 20)):
+            digest.update(chunk)
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return {"path": str(shown), "bytes": size, "sha256": digest.hexdigest() if size <= HASHED else None}
 
 
 def as_json(report: dict) -> str:

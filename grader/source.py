@@ -250,21 +250,25 @@ def check_class(model: ast.ClassDef, source: Source) -> Iterator[Finding]:
     if init and plain and not init.decorator_list and (how := misfit(init, "self")):
         yield finding("PY03", how=how)
     if predict and {*map(last, predict.decorator_list)} <= {"staticmethod", "classmethod"}:
-        inside = list(own_nodes(predict.body))
-        kinds = {type(node) for node in inside if not isinstance(node, ast.Return) or node.value}
-        values = [node.value for node in inside if isinstance(node, ast.Return) and node.value]
-        if values and all(isinstance(v, NO_LABELS) and ast.Starred not in map(type, ast.walk(v)) for v in values):
-            yield finding("PY04", how="has a predict that returns a tuple, dict, set or text, not an array of labels")
-        own = [] if "staticmethod" in map(last, predict.decorator_list) else ["self"]
-        if how := misfit(predict, *own, "X"):
-            yield finding("PY04", how=f"has a predict that cannot be called with images alone ({how})")
-        if isinstance(predict, ast.AsyncFunctionDef) or kinds & {ast.Yield, ast.YieldFrom}:
-            yield finding("PY04", how="has a predict that is async or yields, which returns no labels when called")
-        elif not (gives_up(predict.body) or ast.Return in kinds):
-            yield finding("PY04", how="has a predict that returns nothing")
+        yield from (finding("PY04", how=f"has a predict that {how}") for how in faults(predict))
     elif whole and not predict and not (source.bound | methods.keys()) & DYNAMIC:
         if "predict" not in {last(n) for n in source.nodes if isinstance(getattr(n, "ctx", None), ast.Store)}:
             yield finding("PY04", how="has no method predict")
+
+
+def faults(predict: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    """What a method predict cannot be called with, or returns in place of labels."""
+    returned = [n.value for n in own_nodes(predict.body) if isinstance(n, ast.Return) and n.value]
+    if returned and all(isinstance(v, NO_LABELS) and ast.Starred not in map(type, ast.walk(v)) for v in returned):
+        yield "returns a tuple, dict, set or text, not an array of labels"
+    own = [] if "staticmethod" in map(last, predict.decorator_list) else ["self"]
+    if how := misfit(predict, *own, "X"):
+        yield f"cannot be called with images alone ({how})"
+    yields = any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in own_nodes(predict.body))
+    if yields or isinstance(predict, ast.AsyncFunctionDef):
+        yield "is async or yields, which returns no labels when called"
+    elif not (returned or gives_up(predict.body)):
+        yield "returns nothing"
 
 
 def check_names(source: Source) -> Iterator[Finding]:

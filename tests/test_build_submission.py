@@ -22,9 +22,9 @@ import pytest
 from rich.console import Console
 
 import build_submission
-from grader import competition, environment, report, runner, sandbox, verdict, worker
+from grader import competition, environment, rehearsal, report, runner, sandbox, verdict, worker
 from grader.codes import CODES, finding
-from grader.stages import expected_seconds, stage
+from grader.rehearsal import expected_seconds, stage
 from tests import digests
 from tests.submissions import GOOD, RIGHT, cells, hdf5, make_zip, model, npz, submission
 
@@ -176,7 +176,7 @@ def test_a_logs_end_leaves_out_tensorflows_notes_where_there_is_more():
              "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"]  # fmt: skip
     for log, told in ((notes + ["ValueError: no"], ["ValueError: no"]), (notes, notes)):
         job = worker.Job(exit_code=0, stderr="\n".join(log), notes={"errors": ["x"]})
-        assert build_submission.telling_lines(worker.Run(probe=job)) == told
+        assert rehearsal.telling_lines(worker.Run(probe=job)) == told
 
 
 def test_check_judges_a_zip_without_running_it(command, tmp_path):
@@ -242,13 +242,13 @@ def test_folders_of_killed_rehearsals_go_and_those_of_living_ones_stay(tmp_path,
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    here = f"{build_submission.PREFIX}{platform.node()}"
+    here = f"{rehearsal.PREFIX}{platform.node()}"
     killed = tmp_path / f"{here}-{ended.pid}-a"
-    kept = [f"{here}-{os.getppid()}-a", f"{build_submission.PREFIX}elsewhere-{ended.pid}-a", f"{here}-x", "another"]
+    kept = [f"{here}-{os.getppid()}-a", f"{rehearsal.PREFIX}elsewhere-{ended.pid}-a", f"{here}-x", "another"]
     for name in (killed, *kept):
         (tmp_path / name / "app").mkdir(parents=True)
     (tmp_path / f"{here}-{ended.pid}-b").symlink_to(tmp_path / "another")
-    with build_submission.workplace() as folder:
+    with rehearsal.workplace() as folder:
         assert folder.is_dir()
     assert {path.name for path in tmp_path.iterdir()} == {*kept, f"{here}-{ended.pid}-b"}
 
@@ -891,7 +891,7 @@ def test_a_runs_folder_and_an_ensembles_make_a_submission(tmp_path):
 @pytest.mark.slow
 def test_generated_pictures_are_as_clear_to_the_model_as_cells(predictor):
     """It looks four times at what it is unsure of: else the forecast of time would be of other pictures than cells."""
-    cells = build_submission.generated_cells(64).images
+    cells = competition.generated_cells(64).images
     noise = np.random.default_rng(0).integers(0, 256, cells.shape, np.uint8)
     unsure = [(predictor._average(X, predictor.views[:1]).max(axis=1) < 0.7).mean() for X in (cells, noise)]
     assert unsure[0] < 0.3 < unsure[1]

@@ -43,7 +43,7 @@ FEATURES = {"BasicCNN": 128, "SimpleCNN": 256, "HalfVGG": 512, "ViT": 192, "Mobi
 FEATURES |= {"Linear": 96 * 96 * 3, "Hybrid": 192}
 FEATURES |= {"ResNet50V2": 2048, "ResNet101": 2048, "DenseNet169": 1664, "ConvNeXtBase": 1024}
 FEATURES |= {"EfficientNetB4": 1792, "EfficientNetV2B0": 1280}
-QUICK = ("Linear", "BasicCNN", "SimpleCNN", "Hybrid")
+QUICK = ("Linear", "BasicCNN", "SimpleCNN")
 ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in networks.NETWORKS]
 
 

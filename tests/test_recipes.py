@@ -163,7 +163,7 @@ def test_the_page_of_the_reports_names_every_recipe_and_no_other():
         assert (ROOT / path).exists(), path
 
 
-LARGEST = [name for name, recipe in RECIPES.items() if recipe.network == "EfficientNetB4"]
+LARGEST = ("ConvNeXtBase", "ResNet101", "DenseNet169", "EfficientNetB4")
 WRITTEN = (("--out", "a.zip"), ("--report", "report.json"), ("--html", "report.html"), ("--logs", "logs"))
 
 
@@ -179,7 +179,7 @@ def trial(name, cells, out):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.long if n in LARGEST[1:] else pytest.mark.slow) for n in RECIPES],
+    [pytest.param(n, marks=pytest.mark.long if r.network in LARGEST else pytest.mark.slow) for n, r in RECIPES.items()],
 )
 def test_a_trial_is_trained_saved_read_back_and_submitted(name, tmp_path):
     """Every recipe at its real network and size: a step is trained at a rate above 0, what is read back has the loss

@@ -207,6 +207,7 @@ def test_a_finished_run_resumed_changes_nothing(toy, whole):
     assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_constant_schedule_can_be_prolonged_and_a_cosine_cannot(toy, whole, tmp_path):
     recipe = dataclasses.replace(SHORT, schedule="constant", epochs=1)
     longer = dataclasses.replace(recipe, epochs=2)
@@ -282,6 +283,7 @@ def test_refusals(toy, whole, tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists() or not any((tmp_path / "new").glob("*.h5"))
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_and_ships_its_best_epoch(toy, tmp_path, monkeypatch):
     losses, calls = [0.9, 0.5, float("nan"), 0.6, 0.4], []
 

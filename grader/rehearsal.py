@@ -1,0 +1,183 @@
+"""A rehearsal: run, score and probe one zip as the platform would, and note what came of it for the report."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import glob
+import json
+import os
+import platform
+import re
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+from grader import competition, environment, report, sandbox, verdict, worker
+from grader.codes import Finding, clean, refused
+
+PROBED = 128  # images for the probes
+MANIFEST = "weights/manifest.json"
+QUOTA = 15e9  # bytes that a Codabench user may store
+PREFIX = "an2dl-judge-"  # of a rehearsal's folder; then the machine's name and the process's number
+POSIX = os.name == "posix"  # what a rehearsal needs: processes, their groups and limits
+TENSORFLOWS = re.compile(
+    r"[\d-]{10} [\d:.]+: [IWE] |[IWE]0000 |WARNING: All log messages before|To enable the following"
+)
+
+
+def shut_in(args: argparse.Namespace, console) -> bool:
+    """Whether a rehearsal may start. A foreign zip that nothing shuts in is run only if the user says so."""
+    isolated, why = sandbox.permitted(args.python)
+    if not isolated:
+        console.print(f"This machine cannot shut a submission in ({why}): it runs as a plain process.")
+    if isolated or not args.check or args.without_isolation:
+        return True
+    console.print("It is not run. If you trust this zip as your own programs, say --without-isolation.")
+    return False
+
+
+def rehearse(zip_path: Path, cells: competition.Cells, args: argparse.Namespace, facts: dict, console) -> list[Finding]:
+    """Run, score and probe a zip that passed the static checks; fills in `facts`, the report."""
+    versions, n = environment.versions(args.python), len(cells.images)
+    facts["environment"] = versions | {"differs": environment.differing(versions),
+                                       "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
+    for name in environment.missing(args.python, args.packages):
+        console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
+    if args.heldout:
+        facts["heldout"] = {**report.describe(args.heldout), "images": n}
+    # where this zip was not rehearsed before, the project's own report, made on two cores
+    seconds = expected_seconds([args.report, args.source / "results/report.json"], facts["zip"]["path"], n)
+    limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
+                           packages=args.packages)  # fmt: skip
+    with workplace() as folder:
+        with stage(console, 1, f"labelling and scoring {n:,} pictures", seconds):
+            run = worker.run_submission(
+                zip_path, *cells[:2], folder, args.profile, args.era, limits, classes=cells.classes
+            )
+        found = verdict.judge_run(run, n, limits)
+        worker.save_logs(run, args.logs)
+        if run.status == "Finished" and not refused(found):
+            with stage(console, 2, f"asking {min(n, PROBED)} of them again in other ways", seconds):
+                found += ask_again(zip_path, cells, run, folder, limits, args, facts)
+    facts["rehearsal"] = describe_run(run, refused(found) or run.status == "Failed", args)
+    upload = facts["zip"]["bytes"] + run.output_bytes
+    facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
+    return found + verdict.judge_environment(versions)
+
+
+def ask_again(zip_path, cells, run: worker.Run, folder, limits, args, facts) -> list[Finding]:
+    """Probe a submission whose run came to its end; the findings on both. Arguments as in `rehearse`."""
+    import numpy as np
+
+    from grader.scoring_program.scoring import confusion
+
+    images, labels, classes = cells
+    predicted = verdict.read_labels(run.predictions, len(images), len(classes))
+    sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
+    wrong = np.flatnonzero(predicted != labels) if args.heldout else labels[:0]  # else the labels mean nothing
+    shown = wrong[: report.SHOWN]
+    run.probe = worker.probe(folder / "probe", zip_path, images[sample], images[shown], args.profile, args.era, limits)
+    (args.logs / "probe.txt").write_text(run.probe.stdout + run.probe.stderr, encoding="utf-8")
+    answers, truth = folder / "probe/app/output", labels[sample] if args.heldout else None
+    found = verdict.judge_probes(run.probe, answers, predicted[sample], truth, limits, len(classes))
+    expected = verdict.forecast(run.probe, args.forecast, run.prediction, len(images))
+    facts["forecast"] = expected and {**expected, "from_images": len(images)}
+    if len(sample) == PROBED:  # of fewer, what one call takes more than another is chance
+        found += verdict.judge_forecast(expected, limits, images[0].nbytes)
+    if args.heldout:
+        matrix = confusion(labels, predicted, len(classes))
+        facts["scores"], facts["confusion"], facts["classes"] = run.scores, matrix.tolist(), classes
+        facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong.tolist()]
+        facts["confidences"] = verdict.read_confidences(answers / "chances.npy", predicted[shown])
+        found += verdict.judge_accuracy(matrix, classes, read_manifest(zip_path))
+    return found
+
+
+def describe_run(run: worker.Run, failed: bool, args: argparse.Namespace) -> dict:
+    """The report's part on a rehearsal; `failed`: it did not come to its end, so the end of a log is worth showing."""
+    jobs = {
+        name: {"exit_code": job.exit_code, "seconds": round(job.seconds, 2),
+               "peak_memory_mb": round(job.peak_memory / 1e6), "stopped_by": job.stopped}
+        for name, job in (("prediction", run.prediction), ("scoring", run.scoring), ("probe", run.probe))
+        if job.exit_code is not None
+    }  # fmt: skip
+    return {
+        **{name: getattr(run, name) for name in ("isolation", "status", "history", "detail")},
+        "profile": args.profile,
+        "era": args.era,
+        "time_limit_s": args.time_limit,
+        "jobs": jobs,
+        "logs": str(args.logs),
+        "log_end": telling_lines(run) if failed else [],
+    }
+
+
+def telling_lines(run: worker.Run, n: int = 12) -> list[str]:
+    """The end of the log that says why a run failed: that of the first job that did."""
+    if run.probe.exit_code is None:
+        log = run.logs["scoring_stderr" if run.prediction.exit_code == 0 else "prediction_ingestion_stderr"]
+    else:
+        log = run.probe.stderr if run.probe.notes.get("errors") or run.probe.notes.get("stage") != "done" else ""
+    lines = log.strip().splitlines()
+    own = [line for line in lines if not TENSORFLOWS.match(line)]
+    return [clean(line) for line in (own or lines)[-n:]]
+
+
+def read_manifest(zip_path: Path) -> bytes | None:
+    with zipfile.ZipFile(zip_path) as file:
+        return file.read(MANIFEST) if MANIFEST in file.namelist() else None
+
+
+@contextlib.contextmanager
+def workplace():
+    """A new folder for a rehearsal, removed at the end. Folders that ended processes left behind are removed first."""
+    prefix = f"{PREFIX}{platform.node()}-"
+    for old in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*") if POSIX else ():
+        pid = old.name.removeprefix(prefix).partition("-")[0]
+        with contextlib.suppress(OSError):  # another removes it at the same time
+            if pid.isdigit() and not old.is_symlink() and old.stat().st_uid == os.getuid() and gone(int(pid)):
+                worker.remove(old)
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
+    try:
+        yield folder
+    finally:
+        worker.remove(folder)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.ESRCH
+    return False
+
+
+@contextlib.contextmanager
+def stage(console, number: int, what: str, seconds: list[float]):
+    """Print a line as one of the two stages begins; until its end another tells the time gone.
+
+    console: rich's. seconds: as `expected_seconds` gives them.
+    """
+    from rich.live import Live
+
+    about, start = f", about {seconds[number - 1]:.0f} s" if seconds else "", time.monotonic()
+    text = f"stage {number} of 2: {what}{about}"
+    console.print(text, soft_wrap=True)
+    with Live(get_renderable=lambda: f"{text}; {time.monotonic() - start:.0f} s gone", console=console, transient=True):
+        yield
+
+
+def expected_seconds(reports: list[Path], zip_name: str, n: int) -> list[float]:
+    """Seconds of a rehearsal's two stages with n images, by the first of the reports that is of a zip of this name."""
+    for path in reports:
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+            found, probe = old["forecast"], old["rehearsal"]["jobs"]["probe"]
+            if old["zip"]["path"] == zip_name:
+                return [float(found["seconds_load"] + n * found["seconds_per_image"]), float(probe["seconds"])]
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # no report, or of a zip that did not come so far
+    return []
