@@ -1,10 +1,10 @@
-"""Measure weights, and write what was measured into the pages.
+"""Measure weights and write the results into the pages.
 
-    python -m evaluation NAME ...            python -m evaluation NAME --help
-    python -m evaluation all                 every result anew from weights/ and data/: half an hour on two cores
+    python -m evaluation NAME ...            run one command; NAME --help lists its options
+    python -m evaluation all                 measure everything again from weights/ and data/: 30 minutes on two cores
 
-`all` runs, each printed before it starts: build_submission.py, benchmark, calibrate, card, unforeseen, laboratory,
-pictures, tests.dirty, tables. What needs training runs stays as it is: results/ladder/, compare and ledger; so does
+`all` runs these commands and prints each before it starts: build_submission.py, benchmark, calibrate, card, unforeseen,
+laboratory, pictures, tests.dirty, tables. It leaves out what needs training runs (results/ladder/, compare, ledger) and
 setup, which needs internet.
 """
 
@@ -27,23 +27,23 @@ ALL = """build_submission.py --report results/report.json
 -m evaluation laboratory data/jtsc.npz --json results/laboratory.json
 -m evaluation pictures
 -m tests.dirty --json results/audit_benchmark.json
--m evaluation tables"""  # calibrate before the card, which holds a predicted score; build before the benchmark
+-m evaluation tables"""  # the card needs the calibration, the benchmark needs submission.zip
 
 
 def listing() -> str:
-    """The names, each with the first line of its module's docstring; nothing is imported."""
+    """Return the help text: each command with the first line of its module's docstring. Imports no module."""
     sources = {name: Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in NAMES}
     lines = [f"  {name:12}{ast.get_docstring(ast.parse(text)).splitlines()[0]}" for name, text in sources.items()]
     return "\n".join([__doc__, "NAME is one of", *lines])
 
 
 def make_all() -> None:
-    """Runs ALL in this process where it can: all results name the commit as it was before the first of them."""
+    """Run the commands in ALL, those of evaluation in this process. All results name the same commit."""
     from evaluation import cards
 
     if not Path("data/heldout.npz").exists():
         raise ValueError("data/heldout.npz does not exist: docs/DATA.md says where cells come from")
-    cards.commit()
+    cards.commit()  # cached before results change the working tree
     for line in ALL.splitlines():
         print(f"\n== python {line}", flush=True)
         words = [str(path) for word in line.split() for path in (sorted(Path().glob(word)) if "*" in word else [word])]
@@ -56,7 +56,7 @@ def make_all() -> None:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Run `python -m evaluation WORDS`. A wrong option ends with status 2, what cannot be done with 1, in one line."""
+    """Run `python -m evaluation WORDS`. Exit status 2 for a wrong option, 1 for any other error, in one line."""
     name, *rest = (sys.argv[1:] if words is None else words) or ["--help"]
     if name in ("-h", "--help"):
         return print(listing())

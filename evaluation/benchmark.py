@@ -1,4 +1,4 @@
-"""Measure how long a submission takes and how much memory, in a fresh process as the grader starts one.
+"""Measure the time and memory that a submission needs, in a fresh process as at the grader.
 
     python -m evaluation benchmark submission.zip                                   # 3,421 images
     python -m evaluation benchmark submission.zip --json results/benchmark.json     # for the pages
@@ -24,17 +24,17 @@ from evaluation.submissions import unpack
 from training import data, shell
 from training.files import write_json
 
-IMAGES = 3421  # BloodMNIST's test split: a likely size of the hidden test
+IMAGES = 3421  # size of BloodMNIST's test split, a likely size of the hidden test set
 
 
 def pictures(images: int, heldout: Path) -> np.ndarray:
-    """Images (n, 96, 96, 3) uint8: corrupted cells of a held-out set, over and over."""
+    """Return corrupted held-out cells, uint8 (images, 96, 96, 3); cells repeat if there are fewer."""
     cells = data.read(heldout, part="val").images
     return corruptions.corrupt_batch(cells[np.arange(images) % len(cells)], "composite", 3)
 
 
 def measure(folder: Path, images: int, heldout: Path) -> dict:
-    """In a fresh process: seconds for each stage and peak memory in MB of labelling `images` pictures."""
+    """Return seconds for each stage and peak memory in MB of labelling `images` pictures. Needs a fresh process."""
     X = pictures(images, heldout)
     sys.path.insert(0, str(folder))
     marks = [time.perf_counter()]
@@ -60,7 +60,7 @@ def measure(folder: Path, images: int, heldout: Path) -> dict:
 
 
 def text(b: dict) -> str:
-    """The figures in two sentences."""
+    """The figures in one sentence."""
     s = b["seconds"]
     return (
         f"{b['images']} corrupted cells take {s['total']:.0f} s on "
@@ -78,12 +78,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    data.read(args.heldout, part="val")  # here, where what is wrong is one line
+    data.read(args.heldout, part="val")  # reports a faulty file before the process starts
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         unpack(args.submission, Path(folder))
         try:
             figures = fresh.submit(measure, Path(folder), args.images, args.heldout).result()
-        except (Exception, SystemExit) as error:  # a foreign model fails in many ways
+        except (Exception, SystemExit) as error:  # a submission may raise anything
             raise ValueError(f"{args.submission} failed: {type(error).__name__}: {error}") from error
     figures["zip_mb"] = round(args.submission.stat().st_size / 1e6, 2)
     if args.json:

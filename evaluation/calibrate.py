@@ -1,10 +1,10 @@
-"""Fit the composite's accuracy to the hidden scores of re-trained systems whose hidden scores are known.
+"""Fit a line from composite accuracy to hidden score, on re-trained systems with known hidden scores.
 
     python -m evaluation calibrate results/ladder/*.json
 
-Each card is one of `python -m evaluation card` (`--composite` is enough) of a run of a recipe whose hidden score is
-known; its file's name without .json names the recipe. Cards made after that hold the hidden score to expect. The
-method stands in docs/RESULTS.md.
+Each file is a report card from `python -m evaluation card` (`--composite` is enough) of a recipe whose hidden score is
+known. The file name without .json is the recipe's name. Cards made afterwards contain a predicted hidden score.
+docs/RESULTS.md explains the method.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from training.files import ROOT, write_json
 from training.recipes import REPORTED
 
 PATH = ROOT / "results" / "calibration.json"
-PHASE = 0.02  # standard deviation of a hidden score: two phases with different test sets moved scores by a few points
-PHASE_MARGIN = 1.96 * PHASE  # 19 phases of 20 move a score by less
-SAME = ("heldout_sha256", "corruptions_sha256")  # of the provenance of all cards of one calibration
+PHASE = 0.02  # standard deviation of a hidden score between phases: different test sets moved scores by a few points
+PHASE_MARGIN = 1.96 * PHASE  # a score moves by less in 95% of the phases
+SAME = ("heldout_sha256", "corruptions_sha256")  # provenance that all cards of a calibration share
 
-# recipe -> (lowest, highest) known hidden accuracy, and who reported it
+# recipe -> (lowest, highest) known hidden accuracy (0-1), and who reported it
 KNOWN: dict[str, tuple[float, float, str]] = {
     name: (min(scores), max(scores), said.source)
     for name, said in REPORTED.items()
@@ -35,8 +35,8 @@ KNOWN: dict[str, tuple[float, float, str]] = {
 
 
 def curve(card: dict) -> tuple[list[int], np.ndarray, int]:
-    """The composite's measured strengths, logits of the accuracies at them (kept finite: at least half a cell is wrong
-    and half a cell right), and cells."""
+    """Return the composite's measured strengths, the logits of its accuracies there, and the number of cells.
+    Accuracies are kept half a cell away from 0 and 1, so that logits are finite."""
     measured = {e["severity"]: e for e in card["conditions"] if e["corruption"] == "composite"}
     strengths = sorted(measured)
     cells = min((measured[s]["cells"] for s in strengths), default=0)
@@ -45,9 +45,9 @@ def curve(card: dict) -> tuple[list[int], np.ndarray, int]:
 
 
 def composite_at(card: dict, strength: float) -> tuple[float, int]:
-    """Accuracy (0-1, exclusive) at a strength in 1-5, linear on the logit scale between the measured ones, and cells.
+    """Return the composite's accuracy, above 0 and below 1, at a strength in 1-5, and the number of cells.
 
-    Raises ValueError where the card measured none at it or on both sides of it.
+    Interpolates linearly on the logit scale. Raises ValueError if the card did not measure the strengths around it.
     """
     strengths, logits, cells = curve(card)
     if not {math.floor(strength), math.ceil(strength)} <= set(strengths):
@@ -57,18 +57,18 @@ def composite_at(card: dict, strength: float) -> tuple[float, int]:
 
 
 def find_strength(systems: list[dict], hidden: np.ndarray, weights: np.ndarray) -> float:
-    """The strength, to 0.01, whose accuracies are closest to the hidden scores by weighted squared difference."""
+    """Return the strength (to 0.01) whose accuracies differ least from the hidden scores, in weighted squares."""
     grid = np.round(np.arange(1, 5.005, 0.01), 2)
     accuracies = np.array([expit(np.interp(grid, *curve(card)[:2])) for card in systems])
     return float(grid[np.argmin(weights @ (accuracies - hidden[:, None]) ** 2)])
 
 
 def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray, known: np.ndarray) -> dict:
-    """y = a + b x by weighted least squares. known: the standard deviation (n,) of each y by itself.
+    """Fit y = a + b x by weighted least squares. known: the standard deviation (n,) of the error of each y.
 
-    Returns a, b, residual_error (the scatter's standard deviation, unbiased in its square: the weights are emphasis and
-    not precision), t (Student's, its 97.5% quantile), and the covariances of (a, b) from the scatter and from `known`.
-    Raises ValueError for a slope that is not positive.
+    Returns a, b, residual_error (standard deviation of the scatter about the line), t (97.5% quantile of Student's t),
+    and the covariances of (a, b) due to the scatter and due to `known`. The scatter's variance is unbiased for weights
+    that express emphasis, not precision. Raises ValueError if the slope is not positive.
     """
     X = np.stack([np.ones_like(x), x], axis=1)
     A = np.linalg.pinv(X * np.sqrt(weights)[:, None]) * np.sqrt(weights)  # (a, b) = A y
@@ -84,7 +84,7 @@ def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray, known: np.ndarra
 
 
 def interval(fit: dict, accuracy: float, cells: int) -> tuple[float, float, float]:
-    """Score, low and high (0-1, a 95% interval) of one new system from its composite accuracy on so many cells."""
+    """Return score, low and high (0-1, a 95% interval) for a new system with this composite accuracy on `cells`."""
     x = np.array([1.0, logit(accuracy)])
     middle = fit["a"] + fit["b"] * x[1]
     scatter = fit["residual_error"] ** 2 + x @ np.array(fit["covariance_scatter"]) @ x
@@ -97,7 +97,7 @@ def interval(fit: dict, accuracy: float, cells: int) -> tuple[float, float, floa
 
 
 def solve(systems: list[dict], hidden: np.ndarray, deviation: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, dict]:
-    """Strength, weights (n,) of mean 1, accuracies (n,) at it and the line. Raises ValueError for fewer than four."""
+    """Return strength, weights (n,) of mean 1, accuracies (n,) and line. Raises ValueError for fewer than four."""
     if len(systems) < 4:
         raise ValueError(f"{len(systems)} systems with known hidden scores are too few to calibrate; 4 are the least")
     weights = (hidden / deviation) ** 2
@@ -108,7 +108,7 @@ def solve(systems: list[dict], hidden: np.ndarray, deviation: np.ndarray) -> tup
 
 
 def left_out(i: int, systems: list[dict], hidden: np.ndarray, deviation: np.ndarray) -> dict | None:
-    """Score, low and high (0-1) of system i as the others alone predict it; None where they are too few."""
+    """Predict score, low and high (0-1) of system i from the others alone; None if these cannot be calibrated."""
     rest = np.arange(len(systems)) != i
     try:
         strength, _, _, line = solve([systems[k] for k in np.flatnonzero(rest)], hidden[rest], deviation[rest])
@@ -119,9 +119,9 @@ def left_out(i: int, systems: list[dict], hidden: np.ndarray, deviation: np.ndar
 
 
 def calibrate(found: dict[str, dict]) -> dict:
-    """The calibration as `--json` writes it. found: recipe in KNOWN -> card of its run, all with five strengths.
+    """Return the calibration, as `--json` writes it. found: recipe in KNOWN -> its card, with all five strengths.
 
-    Raises ValueError for fewer than four, for cards of different cells or corrupted pictures, and where no line rises.
+    Raises ValueError for fewer than four cards, for cards of different cells or corruptions, or a slope not above 0.
     """
     names = sorted(found, key=lambda name: (sum(KNOWN[name][:2]), name))
     systems = [found[name] for name in names]
@@ -130,7 +130,7 @@ def calibrate(found: dict[str, dict]) -> dict:
             raise ValueError(f"the cards differ in {key}: evaluate all systems with one version on the same cells")
     low, high = np.array([KNOWN[name][:2] for name in names]).reshape(-1, 2).T
     hidden = (low + high) / 2
-    deviation = np.sqrt(PHASE**2 + (high - low) ** 2 / 12)  # anywhere in the range alike
+    deviation = np.sqrt(PHASE**2 + (high - low) ** 2 / 12)  # uniform over the range
     strength, weights, x, fit = solve(systems, hidden, deviation)
     fitted = expit(fit["a"] + fit["b"] * logit(x))
     points = [
@@ -153,10 +153,10 @@ def calibrate(found: dict[str, dict]) -> dict:
 
 
 def predict(calibration: dict, card: dict) -> dict:
-    """The hidden score to expect: score, low, high (0-1, a 95% interval), composite (accuracy at the strength),
-    strength, extrapolated (the composite is above the best calibrated system's) and rests_on, in words.
+    """Predict the hidden score: score, low, high (0-1, a 95% interval), composite (accuracy at the strength),
+    strength, extrapolated (the composite is above that of every calibrated system) and rests_on (text).
 
-    Raises ValueError where the card is of other corrupted pictures or did not measure the strength (`--quick`).
+    Raises ValueError if the card has other corruptions or did not measure the strength (`--quick`).
     """
     cells_differ, pictures_differ = (calibration["provenance"][k] != card["provenance"][k] for k in SAME)
     if pictures_differ:
@@ -176,18 +176,18 @@ def predict(calibration: dict, card: dict) -> dict:
 
 
 def read(path: Path) -> dict:
-    """A calibration as `--json` left it. Raises ValueError where it is none."""
+    """Read a calibration written by `--json`. Raises ValueError if the file is not one."""
     return cards.read_json(path, "calibration", ("strength", "points", "fit", "provenance"))
 
 
 def with_interval(p: dict, digits: int = 2) -> str:
-    """A score with its interval in words."""
+    """Format a score and its interval, in %."""
     score, low, high = (percent(p[key], digits) for key in ("score", "low", "high"))
     return f"{score} (95% interval {low} to {high})"
 
 
 def sentence(p: dict) -> str:
-    """A hidden score to expect, as `predict` gives it."""
+    """Describe a prediction that `predict` returned."""
     beyond = ", beyond the best of them, so that it is an extrapolation" if p["extrapolated"] else ""
     return (
         f"**Predicted hidden score: {with_interval(p)}**, "
@@ -198,7 +198,7 @@ def sentence(p: dict) -> str:
 
 
 def text(calibration: dict) -> str:
-    """The systems that it rests on, and what the fit is worth."""
+    """Table of the calibrated systems, each with its score fitted and predicted from the others."""
     rows = []
     for point in calibration["points"]:
         left = point["left_out"] and [percent(point["left_out"][key]) for key in ("score", "low", "high")]

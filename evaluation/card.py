@@ -1,14 +1,13 @@
-"""Score a model on clean cells and on every corruption: the report card, one JSON file and its pictures.
+"""Score a model on clean and corrupted cells, and write the report card: a JSON file and pictures.
 
     python -m evaluation card submission.zip --json card.json --plots card/     about ten minutes on two cores
     python -m evaluation card runs/ours --json quick.json --quick               a minute
     python -m evaluation card runs/ours --json ours.json --composite            clean and the composite, all cells
-    python -m evaluation card card.json --baseline other.json                   no model: compare two cards
+    python -m evaluation card card.json --baseline other.json                   compare two cards, without a model
 
-The clean cells and the composite at five strengths are scored on every held-out cell; each of the 46 corruptions at
-five severities on the same 400, drawn once, in proportion to the classes. A killed run goes on where it stopped:
-finished conditions wait in CARD.json.partial. With results/calibration.json the card also holds the hidden score to
-expect.
+Clean cells and the composite at five strengths are scored on every held-out cell. Each of the 46 corruptions is scored
+at five severities on the same 400 cells, a sample stratified by class. An interrupted run resumes from the finished
+conditions in CARD.json.partial. With results/calibration.json the card also contains a predicted hidden score.
 """
 
 import argparse
@@ -31,11 +30,11 @@ QUICK = 200, 100, (3,)  # cells, cells per corruption, severities
 COMPOSITE = "several corruptions at once (composite)"
 HEADING = ("held-out cells", "accuracy %", "balanced %")
 CONDITION = ("corruption", "family", "severity", "cells")
-Condition = tuple[str, str, int, int]  # a value of each of CONDITION
+Condition = tuple[str, str, int, int]  # values of CONDITION
 
 
 def conditions_of(total: int, quick: bool = False, composite: bool = False) -> list[Condition]:
-    """What a card of so many held-out cells measures, clean first. composite: clean and the composite alone."""
+    """List the conditions of a card on `total` held-out cells, clean first. composite: clean and composite only."""
     whole, images, severities = QUICK if quick else (total, IMAGES, corruptions.SEVERITIES)
     plan = [("clean", "clean", 0, min(total, whole))]
     plan += [("composite", "composite", severity, min(total, whole)) for severity in severities]
@@ -45,7 +44,7 @@ def conditions_of(total: int, quick: bool = False, composite: bool = False) -> l
 
 
 def measure(model: object, cells: data.Cells, condition: Condition) -> dict:
-    """One entry of the card's `conditions`. cells: in the card's order, of which the condition takes the first."""
+    """Measure one entry of the card's `conditions`. cells: in the card's order; the first `count` are used."""
     name, _, severity, count = condition
     images, labels = cells.images[:count], cells.labels[:count]
     if name != "clean":
@@ -60,21 +59,21 @@ def measure(model: object, cells: data.Cells, condition: Condition) -> dict:
 
 
 def finished(path: Path, key: dict) -> dict[Condition, dict]:
-    """The conditions that an unfinished run left as JSON lines below the key that they belong to. Those of another key,
-    and a line that a kill cut short, are dropped."""
+    """Read an interrupted run's finished conditions: a file of JSON lines, the first of which is the run's key.
+    Conditions of another key and an incomplete last line are dropped; the file is written again without them."""
     done = {}
     try:
         first, *lines = path.read_text(encoding="utf-8").splitlines()
         for entry in map(json.loads, lines if json.loads(first) == key else ()):
             done[tuple(entry[part] for part in CONDITION)] = entry
-    except (FileNotFoundError, ValueError):  # none, an empty one, or the line that was being written
+    except (FileNotFoundError, ValueError):  # no file, an empty one, or an incomplete last line
         pass
     write_text(path, "".join(json.dumps(line) + "\n" for line in (key, *done.values())))
     return done
 
 
 def provenance(hashes: dict, cells: data.Cells) -> dict:
-    """What the card's numbers rest on: hashes of model, weights, cells and corruptions, versions, the commit."""
+    """Return the commit, hashes of model, weights, cells and corruptions, and the versions of the libraries."""
     libraries = ("numpy", "cv2", "keras", "tensorflow", "torch", "jax")
     versions = {name: sys.modules[name].__version__ for name in libraries if name in sys.modules}
     return {
@@ -87,7 +86,7 @@ def provenance(hashes: dict, cells: data.Cells) -> dict:
 
 
 def evaluate(model: object, hashes: dict, cells: data.Cells, plan: list[Condition], partial: Path) -> dict:
-    """The card of these conditions, written nowhere but for its finished conditions, to `partial`."""
+    """Measure the conditions in `plan` and return the card. Appends each finished condition to `partial`."""
     submissions.check_agreement(model, cells.images[:64])
     origin = provenance(hashes, cells)
     done = finished(partial, {"schema": cards.SCHEMA, **{k: v for k, v in origin.items() if k != "commit"}})
@@ -108,12 +107,12 @@ def evaluate(model: object, hashes: dict, cells: data.Cells, plan: list[Conditio
 
 
 def summarised(card: dict) -> dict:
-    """The card with its summary, and in it the hidden score to expect by the calibration at hand, or None."""
+    """Return the card with its summary, which holds the predicted hidden score or None."""
     return {**card, "summary": cards.summarise(card) | {"predicted_hidden": predicted_hidden(card)[0]}}
 
 
 def predicted_hidden(card: dict) -> tuple[dict | None, str]:
-    """The hidden score to expect by the calibration at hand, or None, and the sentence that says so."""
+    """Return the hidden score predicted by results/calibration.json, or None, and a sentence that states it."""
     try:
         predicted = calibrate.predict(calibrate.read(calibrate.PATH), card)
     except ValueError as error:
@@ -122,7 +121,7 @@ def predicted_hidden(card: dict) -> tuple[dict | None, str]:
 
 
 def rows_of(summary: dict) -> dict[str, dict]:
-    """What the card's table shows: name -> scores."""
+    """Rows of the card's table: name -> scores."""
     rows = {"clean cells": summary["clean"]}
     rows |= {f"{COMPOSITE}, strength {s} of 5": scores for s, scores in summary["composite"].items()}
     rows |= {f"family {name}": scores for name, scores in summary["families"].items()}
@@ -130,12 +129,12 @@ def rows_of(summary: dict) -> dict[str, dict]:
 
 
 def row(name: str, scores: dict) -> list[str]:
-    """The cells of a table below HEADING."""
+    """One table row, with the columns of HEADING."""
     return [name, percent(scores["accuracy"]), percent(scores["balanced_accuracy"])]
 
 
 def text(card: dict) -> str:
-    """The summary as a table, what it is measured on, and the hardest corruptions."""
+    """The summary as a table, the numbers of cells, and the hardest corruptions."""
     summary, cells = card["summary"], card["conditions"][-1]["cells"]
     rows = [[*row(name, s), number(s["roc_auc"], 1, 4), number(s["ece"], 1, 3)] for name, s in rows_of(summary).items()]
     table = markdown.table([*HEADING, "ROC AUC", "ECE"], rows)
@@ -146,14 +145,14 @@ def text(card: dict) -> str:
 
 
 def short(summary: dict) -> str:
-    """Five rows of the card."""
+    """Table of five rows of the card."""
     rows, names = rows_of(summary), ("clean", "mean", *(f"{COMPOSITE}, strength {s}" for s in "345"))
     chosen = [row(name, s) for start in names for name, s in rows.items() if name.startswith(start)]
     return markdown.table(HEADING, chosen)
 
 
 def classes(card: dict) -> str:
-    """Precision, recall and ROC AUC of each class on clean cells, recall on the composite."""
+    """Table of each class's precision, recall and ROC AUC on clean cells, and its recall on the composite."""
     groups = cards.groups_of(card)
     clean, composite, rows = groups["clean"][0], groups["composite"], []
     for k, name in enumerate(card["cells"]["classes"]):
@@ -164,7 +163,7 @@ def classes(card: dict) -> str:
 
 
 def mistakes(summary: dict) -> str:
-    """What is most often taken for what."""
+    """List of the most frequent confusions in each group."""
     names = {"clean": "Clean", "corrupted": "Under the corruptions", "composite": "On the composite"}
     lines = []
     for group, pairs in summary["confusion_pairs"].items():
@@ -174,7 +173,7 @@ def mistakes(summary: dict) -> str:
 
 
 def gained(card: dict, baseline: dict) -> str:
-    """The groups, and the single corruptions whose interval excludes zero, in points of accuracy."""
+    """Table of gains in points of accuracy: the groups, and the corruptions whose interval excludes zero."""
     rows = []
     for name, gain in cards.gains(card, baseline).items():
         found = cards.interval(gain)
@@ -184,7 +183,7 @@ def gained(card: dict, baseline: dict) -> str:
 
 
 def made(args: argparse.Namespace, out: Path) -> dict:
-    """The card of a model, written to `out`."""
+    """Measure a model's card and write it to `out`."""
     cells = data.read(args.heldout, part="val")
     plan = conditions_of(len(cells), args.quick, args.composite)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +209,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    baseline = cards.read_card(args.baseline) if args.baseline else None  # before the long part, should it be no card
+    baseline = cards.read_card(args.baseline) if args.baseline else None  # a faulty file fails before the long part
     if args.target.suffix != ".json":
         card = made(args, args.json or Path("card.json"))
     else:

@@ -1,9 +1,9 @@
-"""Report cards as files: what one holds, its summary, and the difference of two cell by cell.
+"""Report cards as files: read and write them, summarise one, and compare two cell by cell.
 
-A card's `conditions` hold each prediction: `predicted` is one digit per cell, `confidence` the largest probability
-in units of 1/65535 (base64 of little-endian uint16), both in the order `cells.order`, whose first N cells a condition
-of N cells uses. Scores are shares of 1. A card carries hashes and versions and no date, so that two runs on the same
-weights, cells and libraries write the same file.
+A card's `conditions` hold every prediction: `predicted` is one digit per cell, `confidence` the largest probability
+in units of 1/65535 (base64 of little-endian uint16). A condition of N cells uses the first N of `cells.order`, in that
+order. Scores are in 0-1. A card holds hashes and versions but no date, so that two runs on the same weights, cells and
+libraries write the same file.
 """
 
 import base64
@@ -19,11 +19,11 @@ from evaluation.scoring import METRICS, confusion
 from training import data, files
 
 SCHEMA = 1
-commit = cache(files.commit)  # as it is before the first result changes the working tree
+commit = cache(files.commit)  # cached, since results change the working tree
 
 
 def read_json(path: Path, what: str, keys: Iterable[str] = ()) -> dict:
-    """The object in a JSON file. Raises ValueError where it cannot be read, or lacks one of the keys of a `what`."""
+    """Read a JSON object. Raises ValueError if it is unreadable or lacks a key; `what` names it in the message."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -36,7 +36,7 @@ def read_json(path: Path, what: str, keys: Iterable[str] = ()) -> dict:
 
 
 def read_card(path: Path) -> dict:
-    """A card as `write_card` left it. Raises ValueError where it is none, or of another schema."""
+    """Read a card written by `write_card`. Raises ValueError if it is not a card or has another schema."""
     card = read_json(path, "card", ("schema", "provenance", "summary", "cells", "conditions"))
     if card["schema"] != SCHEMA:
         raise ValueError(f"{path} is no card of schema {SCHEMA}; make it anew with this version")
@@ -44,7 +44,7 @@ def read_card(path: Path) -> dict:
 
 
 def write_card(card: dict, path: Path) -> None:
-    """One line per condition, so that two cards can be compared with diff."""
+    """Write a card with one line per condition, so that diff can compare two cards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"{json.dumps(key)}: {json.dumps(card[key], indent=1)}" for key in ("schema", "provenance", "summary")]
     lines.append(f'"cells": {json.dumps(card["cells"])}')
@@ -63,7 +63,7 @@ def predictions_of(entry: dict) -> np.ndarray:
 
 
 def pack(probabilities: np.ndarray) -> str:
-    """A condition's `confidence` from probabilities (n, 8)."""
+    """Encode a condition's `confidence` from probabilities (n, 8)."""
     largest = np.rint(65535 * np.clip(probabilities.max(axis=1), 0, 1)).astype("<u2")
     return base64.b64encode(largest.tobytes()).decode()
 
@@ -74,12 +74,12 @@ def confidence_of(entry: dict) -> np.ndarray:
 
 
 def grouped(entries: list[dict], key: Callable[[dict], str]) -> dict[str, list[dict]]:
-    """Conditions by key(condition)."""
+    """Group conditions by key(condition)."""
     return {name: [e for e in entries if key(e) == name] for name in dict.fromkeys(map(key, entries))}
 
 
 def groups_of(card: dict) -> dict[str, list[dict]]:
-    """The card's conditions as clean, composite and corrupted (the 46 at all severities); those that it has."""
+    """Group the card's conditions: clean, composite, corrupted (the 46 corruptions). Empty groups are left out."""
     return grouped(card["conditions"], lambda e: e["family"] if e["family"] in ("clean", "composite") else "corrupted")
 
 
@@ -89,15 +89,15 @@ def pooled_confusion(card: dict, entries: list[dict]) -> np.ndarray:
 
 
 def mean(entries: Iterable[dict], metric: str) -> float | None:
-    """The mean of a score, to six digits; None where it was not measured."""
+    """The mean of a score, to six digits; None if an entry lacks it."""
     values = [entry[metric] for entry in entries]
     return None if None in values else round(float(np.mean(values)), 6)
 
 
 def summarise(card: dict) -> dict:
-    """The card on one screen, but for the hidden score to expect. What was not measured is None or empty.
+    """Summarise a card, without the predicted hidden score. What was not measured is None or empty.
 
-    `corrupted` is the mean of the five families' means, so that none counts by its size.
+    `corrupted` is the mean of the five families' means: each family has the same weight.
     """
     groups = groups_of(card)
     by_family, by_name = (grouped(groups.get("corrupted", []), itemgetter(key)) for key in ("family", "corruption"))
@@ -113,7 +113,7 @@ def summarise(card: dict) -> dict:
 
 
 def worst_pairs(card: dict, entries: list[dict], most: int = 5) -> list[dict]:
-    """What is most often taken for what over these conditions: `true`, `predicted`, `share` of the true class."""
+    """The most frequent confusions in these conditions: `true`, `predicted`, `share` (0-1) of the true class."""
     counts = pooled_confusion(card, entries)
     share = counts * (1 - np.eye(len(counts))) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     worst = np.unravel_index(np.argsort(-share, axis=None, kind="stable")[:most], share.shape)
@@ -125,10 +125,10 @@ def worst_pairs(card: dict, entries: list[dict], most: int = 5) -> list[dict]:
 
 
 def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
-    """Accuracy of card minus baseline cell by cell, (n,) in -1 to 1, on the conditions and cells that both have.
+    """Return each name's accuracy gain over the baseline by cell, (n,) in -1 to 1, on conditions and cells of both.
 
     Names: clean, composite (the mean of its strengths), composite S, family F, each corruption (the mean of its
-    severities), and corrupted (the mean of the families). Raises ValueError for other held-out cells, or corruptions.
+    severities), and corrupted (the mean of the families). Raises ValueError if held-out cells or corruptions differ.
     """
     for key, what in (("heldout_sha256", "held-out cells"), ("corruptions_sha256", "corruptions")):
         if card["provenance"][key] != baseline["provenance"][key]:
@@ -150,8 +150,8 @@ def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
 
 
 def interval(gain: np.ndarray) -> dict[str, float]:
-    """`difference`, the mean of (n,) paired gains, and the 95% percentile interval `low` to `high` of 2000 bootstrap
-    resamples of the cells (a cell is drawn with all its conditions; training runs are not resampled)."""
+    """Return the mean `difference` of (n,) paired gains with its 95% percentile interval, `low` to `high`, from 2000
+    bootstrap resamples of the cells. The variation between training runs is not included."""
     rng = np.random.default_rng(0)
     resampled = gain[rng.integers(0, len(gain), (2000, len(gain)))].mean(axis=1)
     found = zip(("difference", "low", "high"), (gain.mean(), *np.percentile(resampled, (2.5, 97.5))), strict=True)

@@ -1,11 +1,11 @@
-"""Put training runs side by side: cost, scores, and what the reports say of the same systems.
+"""Compare training runs: cost, scores, and the scores that the reports state for the same systems.
 
     python -m evaluation compare runs/*                                              a table
-    python -m evaluation compare runs/new --json results/systems.json --speed        enter it into what the pages show
+    python -m evaluation compare runs/new --json results/systems.json --speed        add it to the table in the pages
     python -m evaluation compare runs/* --curves curves.png                          loss and accuracy by epoch
 
-Reads run.json of each folder, and its report card where there is one: card.json in the folder, or <recipe>.json in the
-folder --cards. A recipe without a run gets a row that says so; a shortened run is marked as a trial.
+Reads run.json of each folder and, if there is one, its report card: card.json in the folder, or <recipe>.json in the
+folder --cards. A recipe without a run gets a row marked "not trained here"; a shortened run is marked as a trial.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SPEED_IMAGES = 256
 
 
 def read_run(folder: Path) -> dict:
-    """run.json of a training run. Raises ValueError where it is missing, damaged or without an epoch."""
+    """Read run.json of a training run. Raises ValueError if it is missing, damaged or has no epoch."""
     run = cards.read_json(folder / "run.json", "run of training", ("recipe", "settings", "history"))
     if not run["history"]:
         raise ValueError(f"{folder / 'run.json'} holds no epoch yet: leave this run out")
@@ -38,14 +38,14 @@ def read_run(folder: Path) -> dict:
 
 
 def shipped(run: dict) -> dict:
-    """The history's entry of the epoch whose weights the run left."""
+    """Return the history's entry of the epoch whose weights the run saved."""
     return run["history"][train.best_epoch(run["history"], Recipe(patience=run["settings"]["patience"]))]
 
 
 def read_scores(folder: Path, run: dict, beside: Path | None) -> tuple[dict, list[str]]:
-    """(heldout, composite and predicted_hidden of the run's report card, []); where none counts, ({}, why).
+    """Return heldout, composite and predicted_hidden of the run's report card ({} without a valid card), and problems.
 
-    No hidden score is predicted of a system that the calibration rests on: that would be circular.
+    No hidden score is predicted for a system that the calibration was fitted on: that would be circular.
     """
     path = folder / "card.json"
     if beside and not path.is_file():
@@ -56,7 +56,7 @@ def read_scores(folder: Path, run: dict, beside: Path | None) -> tuple[dict, lis
     if card["provenance"]["weights_sha256"] != model.sha256(folder / "model.weights.h5"):
         return {}, [f"{path.name} is of other weights"]
     now = submissions.inference(folder)
-    if card["provenance"].get("inference", now) != now:  # the cards of the ladder do not say it
+    if card["provenance"].get("inference", now) != now:  # cards in results/ladder/ lack it
         return {}, [f"{path.name} is of other inference settings"]
     composite = predicted = None
     try:
@@ -70,19 +70,19 @@ def read_scores(folder: Path, run: dict, beside: Path | None) -> tuple[dict, lis
 
 
 def changed(run: dict) -> dict:
-    """The knobs that a run has otherwise than its recipe; none where the recipe is gone."""
+    """Return the settings in which a run differs from its recipe; {} if the recipe no longer exists."""
     own = dataclasses.asdict(RECIPES[run["recipe"]]) if run["recipe"] in RECIPES else {}
     theirs = {knob: as_tuple(run["settings"].get(knob, value)) for knob, value in own.items()}
     return {knob: value for knob, value in theirs.items() if value != own[knob]}
 
 
 def as_tuple(value):
-    """JSON's lists as the tuples that they were."""
+    """Convert JSON's lists back to tuples."""
     return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 def notes(run: dict) -> list[str]:
-    """What makes a run another than its recipe: a limit, epochs that are missing, changed knobs."""
+    """List how a run differs from its recipe: precision, a limit, missing epochs, changed settings."""
     settings, history, other = run["settings"], run["history"], list(changed(run))
     recipe = RECIPES.get(run["recipe"], Recipe(epochs=settings["epochs"]))
     done, planned, patience = len(history), settings["head_epochs"] + recipe.epochs, settings["patience"]
@@ -93,12 +93,12 @@ def notes(run: dict) -> list[str]:
         found.append(f"trial: {done} of {planned} epochs, at most {settings['limit']} cells")
     elif done < planned:
         found.append(f"{'stopped early' if stopped else 'trial'}: {done} of {planned} epochs")
-    other = [knob for knob in other if done >= planned or knob not in ("epochs", "head_epochs")]  # said already
+    other = [knob for knob in other if done >= planned or knob not in ("epochs", "head_epochs")]  # already noted
     return found + [f"other {', '.join(other)}"] * bool(other)
 
 
 def command(name: str, run: dict | None = None, out: str | None = None) -> str | None:
-    """The command that trains a recipe, or a run of it with its settings; None where the recipe is gone."""
+    """Return the command that trains a recipe, or repeats a run; None if the recipe no longer exists."""
     if name not in RECIPES:
         return None
     words, run = ["python", "-m", "training.train", "--recipe", name], run or {"recipe": name, "settings": {}}
@@ -110,7 +110,7 @@ def command(name: str, run: dict | None = None, out: str | None = None) -> str |
 
 
 def speed(folder: Path) -> dict:
-    """Images a second through the whole of predict_proba, on generated images, best of three after a warm-up."""
+    """Measure predict_proba's images per second on generated images: the best of three calls after a warm-up."""
     predictor = model.Model(folder)
     images = np.random.default_rng(0).integers(0, 256, (SPEED_IMAGES, *2 * [data.IMAGE_SIZE], 3), np.uint8)
     predictor.predict_proba(images[:1])
@@ -119,7 +119,7 @@ def speed(folder: Path) -> dict:
 
 
 def make_row(folder: Path, beside: Path | None = None) -> dict:
-    """What is known of one run. Scores are shares in 0-1; None where something is not known."""
+    """Return one run's row of the table. Scores are in 0-1; unknown values are None."""
     run = read_run(folder)
     try:
         now = shipped(run)
@@ -140,10 +140,10 @@ def make_row(folder: Path, beside: Path | None = None) -> dict:
 def compare(
     folders: list[Path], beside: Path | None = None, known: Iterable[dict] = (), measure: bool = False
 ) -> list[dict]:
-    """A list of rows: one per run, in the order of RECIPES; and one per recipe without a run.
+    """Return the table's rows in the order of RECIPES: one per run, and one per recipe without a run.
 
-    known: rows of an earlier table. Those of other runs, whose folders may be gone, stay, unless their recipe is gone;
-    speeds stay where a run's size is the same. measure: measure speeds anew.
+    known: rows of an earlier table. Those of runs not in `folders` stay if their recipe still exists; a run's speed
+    stays if its network and FLOPs are the same. measure: measure all speeds again.
     """
     rows = [make_row(folder, beside) for folder in folders]
     speeds = {(row["run"], row.get("network"), row.get("flops")): row.get("speed") for row in known}
@@ -169,7 +169,7 @@ def predicted(row: dict) -> str:
     return "{} ({}-{})".format(*(percent(hidden[key], 1) for key in ("score", "low", "high"))) if hidden else "-"
 
 
-COLUMNS = {  # heading -> text of a row
+COLUMNS = {  # heading -> function from a row to its text
     "system": lambda row: row["recipe"] + (f" ({row['run']})" if row["run"] not in (None, row["recipe"]) else ""),
     "network": lambda row: row["network"],
     "start": lambda row: row["weights"] or "-",
@@ -209,7 +209,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.speed:  # before a framework starts and takes a GPU
+    if args.speed:  # before the framework initialises a GPU
         os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
     if args.cards and not args.cards.is_dir():
         raise ValueError(f"{args.cards} is no folder of cards")

@@ -1,10 +1,10 @@
 """The report card's corruptions: fixed, seeded per image, five severities each, at 96x96.
 
 Every corruption is a pure function `(image, strength, rng) -> image`: image uint8 RGB (96, 96, 3), strength a float in
-0-1, rng a `numpy.random.Generator`. Strength 0 is the identity, severity s of 1-5 is strength s/5, and the parameter
-list in each function reads: value at strength 0, then at severities 1, 2, 3, 4, 5 (linear in between).
+0-1, rng a `numpy.random.Generator`. Strength 0 is the identity; severity s (1-5) is strength s/5. Each function lists a
+parameter's values at strength 0 and at severities 1, 2, 3, 4, 5; in between it is linear.
 
-They measure and never train. Warps, blends and drawings are NumPy, so that they do not change with OpenCV's version;
+They are never used in training. Warps, blends and drawings use NumPy, so that they do not change with OpenCV's version;
 OpenCV does the JPEG coding, the convolutions (in float64) and the padding.
 
 Sources
@@ -36,16 +36,16 @@ BORDERS = ("black", "coloured", "reflected", "wrapped")  # what a geometric map 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 FROM_224 = SIZE / 224  # MedMNIST-C's pixel lengths are at 224x224
 FROM_CENTRE = np.arange(SIZE) - (SIZE - 1) / 2
-X, Y = np.meshgrid(FROM_CENTRE, FROM_CENTRE)  # of every pixel, (96, 96) float each
+X, Y = np.meshgrid(FROM_CENTRE, FROM_CENTRE)  # coordinates of every pixel from the centre, (96, 96) float each
 
 
 def _level(strength: float, *levels: float) -> float:
-    """The parameter at a strength: levels[0] at 0, levels[s] at severity s (strength s/5), linear in between."""
+    """Interpolate a parameter: levels[0] at strength 0, levels[s] at severity s (strength s/5), linear in between."""
     return float(np.interp(5 * strength, range(6), levels))
 
 
 def _blend(image: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    """`share` of `other` over `1 - share` of the image."""
+    """Blend images: `1 - share` of the image plus `share` of `other`."""
     return to_uint8((1 - share) * image + share * other)
 
 
@@ -53,9 +53,9 @@ def _blend(image: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
 
 
 def pixelate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Averages over blocks, this share of the pixels per side in number. MedMNIST-C's shares."""
+    """Average over blocks. Blocks per side are MedMNIST-C's share of the pixels per side."""
     side = round(SIZE * _level(strength, 1, 0.6, 0.5, 0.4, 0.3, 0.25))
-    block = np.arange(SIZE) * side // SIZE  # which block each row, or column, belongs to
+    block = np.arange(SIZE) * side // SIZE  # the block of each row, or column
     starts = np.searchsorted(block, np.arange(side))
     sums = np.add.reduceat(np.add.reduceat(image.astype(np.float64), starts, axis=0), starts, axis=1)
     counts = np.bincount(block)
@@ -63,8 +63,8 @@ def pixelate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np
 
 
 def jpeg(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """JPEG at MedMNIST-C's qualities, chroma halved (4:2:0)."""
-    if strength <= 0:  # even quality 100 rounds
+    """JPEG at MedMNIST-C's qualities, with 4:2:0 chroma subsampling."""
+    if strength <= 0:  # quality 100 is not lossless
         return image.copy()
     quality = round(_level(strength, 100, 50, 30, 15, 10, 7))
     code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
@@ -77,19 +77,19 @@ def _convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def defocus(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Convolution with an anti-aliased disk: MedMNIST-C's radii 2-6 at 224 are 0.9-2.6 pixels here."""
+    """Convolve with an anti-aliased disk: MedMNIST-C's radii, 2-6 pixels at 224x224, are 0.9-2.6 pixels here."""
     radius = FROM_224 * _level(strength, 0, 2, 3, 4, 5, 6)
     x, y = np.meshgrid(np.arange(-4, 5), np.arange(-4, 5))
     return _convolve(image, np.clip(radius + 0.5 - np.hypot(x, y), 0, 1))
 
 
 def motion(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """A one-sided Gaussian trail within 45 degrees of the horizontal: MedMNIST-C's length and sigma, scaled."""
+    """Blur along a one-sided Gaussian trail, within 45 degrees of horizontal: MedMNIST-C's length and sigma, scaled."""
     length = FROM_224 * _level(strength, 0, 3, 5, 10, 10, 10)
     sigma = FROM_224 * _level(strength, 1, 3, 5, 5, 7, 9)
     angle = np.deg2rad(rng.uniform(-45, 45))
     kernel = np.zeros((13, 13))
-    for t in np.linspace(0, length, 32):  # each point of the trail is shared out between its four pixels
+    for t in np.linspace(0, length, 32):  # each point of the trail is spread bilinearly over four pixels
         x, y = 6 + t * np.cos(angle), 6 + t * np.sin(angle)
         column, row = int(x), int(y)
         share = np.outer([row + 1 - y, y - row], [column + 1 - x, x - column])
@@ -98,18 +98,18 @@ def motion(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
 
 
 def brightness(image: np.ndarray, strength: float, rng: np.random.Generator, factors: tuple) -> np.ndarray:
-    """Every value times a factor of MedMNIST-C's."""
+    """Multiply every value by one of MedMNIST-C's factors."""
     return to_uint8(image * _level(strength, 1, *factors))
 
 
 def contrast(image: np.ndarray, strength: float, rng: np.random.Generator, factors: tuple) -> np.ndarray:
-    """Distance from the mean luma times a factor of MedMNIST-C's."""
+    """Multiply the distance from the mean luma by one of MedMNIST-C's factors."""
     mean = (image @ LUMA).mean()
     return to_uint8(mean + _level(strength, 1, *factors) * (image - mean))
 
 
 def saturate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """MedMNIST-C's amount added to the saturation S of HSV; hue and value kept, greys stay grey."""
+    """Add MedMNIST-C's amount to the saturation S of HSV; hue and value are kept, greys stay grey."""
     value = image.max(axis=-1, keepdims=True).astype(np.float64)
     chroma = value - image.min(axis=-1, keepdims=True)  # S = chroma / value
     wanted = np.minimum(chroma + value * _level(strength, 0, 0.05, 0.10, 0.15, 0.17, 0.20), value)
@@ -117,7 +117,7 @@ def saturate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np
 
 
 def stain_deposit(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """One to three dark violet blots of precipitate: radius 4-8 pixels, outlines of four random harmonics."""
+    """Draw one to three dark violet blots of stain: radius 4-8 pixels, outlines of four random harmonics."""
     radius, cover = _level(strength, 3, 4, 5, 6, 7, 8), np.zeros((SIZE, SIZE))
     for _ in range(round(_level(strength, 1, 1, 2, 3, 3, 3))):
         centre_x, centre_y = rng.uniform(-40, 40, 2)
@@ -130,7 +130,7 @@ def stain_deposit(image: np.ndarray, strength: float, rng: np.random.Generator) 
 
 
 def bubble(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """7-12 whitish translucent circles with a brighter rim: MedMNIST-C's numbers, radii (scaled) and opacities."""
+    """Draw 7-12 whitish translucent circles, the rim brighter: MedMNIST-C's numbers, radii (scaled), opacities."""
     largest, opacity = FROM_224 * _level(strength, 3, 5, 7, 10, 12, 15), np.zeros((SIZE, SIZE))
     for _ in range(rng.integers(7, round(_level(strength, 10, 10, 10, 10, 12, 12)), endpoint=True)):
         radius = rng.uniform(3 * FROM_224, largest)
@@ -147,13 +147,13 @@ def bubble(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
 
 
 def gaussian_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Normal noise, standard deviation as a share of 255."""
+    """Add normal noise; its standard deviation is a share of 255."""
     sigma = _level(strength, 0, 0.04, 0.08, 0.12, 0.18, 0.26)
     return to_uint8(image + 255 * sigma * rng.standard_normal(image.shape))
 
 
 def shot_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Poisson counts: white is 60, 25, 18, 10, 5 photons (the relative noise of white, 1/sqrt, is what grows)."""
+    """Poisson noise: white is 60, 25, 18, 10, 5 photons. Interpolates white's relative noise, 1/sqrt(photons)."""
     relative = _level(strength, 0, *(photons**-0.5 for photons in (60, 25, 18, 10, 5)))
     if relative == 0:
         return image.copy()
@@ -162,14 +162,14 @@ def shot_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> 
 
 
 def impulse_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Salt and pepper: this share of all values becomes 0 or 255."""
+    """Salt and pepper: set a share of all values to 0 or 255."""
     share = _level(strength, 0, 0.01, 0.03, 0.06, 0.09, 0.17)
     draw = rng.random(image.shape)
     return np.select([draw < share / 2, draw < share], [np.uint8(0), np.uint8(255)], image)
 
 
 def speckle_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Normal noise in proportion to the value."""
+    """Add normal noise in proportion to each value."""
     sigma = _level(strength, 0, 0.05, 0.15, 0.2, 0.35, 0.45)
     return to_uint8(image * (1 + sigma * rng.standard_normal(image.shape)))
 
@@ -178,7 +178,7 @@ def speckle_noise(image: np.ndarray, strength: float, rng: np.random.Generator) 
 
 
 def hue(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Chroma turned by this many degrees, either way, about the grey axis; luma kept (YIQ rotation)."""
+    """Rotate the chroma by 20-180 degrees, in either direction, about the grey axis of YIQ; luma is kept."""
     angle = np.deg2rad(_level(strength, 0, 20, 45, 80, 120, 180)) * rng.choice([-1, 1])
     to_yiq = np.array([LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
     turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
@@ -186,36 +186,36 @@ def hue(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndar
 
 
 def channel_shift(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """A constant of its own added to each channel; the largest of the three is 20-90 grey levels."""
+    """Add a random constant to each channel; the largest of the three is 20-90 grey levels."""
     shift = rng.uniform(-1, 1, 3)
     return to_uint8(image + _level(strength, 0, 20, 35, 50, 70, 90) * shift / np.abs(shift).max())
 
 
 def channel_shuffle(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """The channels in another order, blended in."""
+    """Blend in the image with its channels in another order."""
     orders = [(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
     return _blend(image, image[..., orders[rng.integers(5)]], strength)
 
 
 def grey(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Luma in all three channels, blended in."""
+    """Blend in the luma, in all three channels."""
     return _blend(image, (image @ LUMA)[..., None], strength)
 
 
 def solarize(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Values at or above a threshold are inverted; it falls from 256 (nothing) to 128."""
+    """Invert values at or above a threshold, which falls from 256 (no change) to 128."""
     threshold = _level(strength, 256, 230, 205, 180, 155, 128)
     return np.where(image >= threshold, 255 - image, image)
 
 
 def posterize(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Values rounded down to 6, 5, 4, 3, 2 bits."""
+    """Round values down to 6, 5, 4, 3, 2 bits."""
     step = 2 ** (8 - _level(strength, 8, 6, 5, 4, 3, 2))
     return (np.floor(image / step) * step).astype(np.uint8)
 
 
 def equalize(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Histogram equalization of each channel, blended in."""
+    """Blend in the histogram equalization of each channel."""
     equal = np.empty(image.shape)
     for channel in range(3):
         below = np.cumsum(np.bincount(image[..., channel].ravel(), minlength=256))
@@ -225,12 +225,12 @@ def equalize(image: np.ndarray, strength: float, rng: np.random.Generator) -> np
 
 
 def invert(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """The negative, blended in by 0.15, 0.3, 0.7, 0.85, 1: a half would be uniform grey, which nobody can read."""
+    """Blend in the negative with share 0.15, 0.3, 0.7, 0.85, 1. No severity is at 0.5, which is uniform grey."""
     return _blend(image, 255 - image, _level(strength, 0, 0.15, 0.3, 0.7, 0.85, 1))
 
 
 def uneven_light(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """A linear ramp of illumination in a random direction: gain 1 +- this share at the edges."""
+    """Linear ramp of illumination in a random direction: the gain at the edges is 1 +- 0.15 to 1 +- 0.75."""
     angle = rng.uniform(0, 2 * np.pi)
     ramp = (X * np.cos(angle) + Y * np.sin(angle)) / (SIZE / 2)
     gain = 1 + _level(strength, 0, 0.15, 0.3, 0.45, 0.6, 0.75) * ramp
@@ -241,7 +241,7 @@ def uneven_light(image: np.ndarray, strength: float, rng: np.random.Generator) -
 
 
 def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: str, rng: np.random.Generator) -> np.ndarray:
-    """The image at (x, y), each (96, 96) and measured from the centre, bilinear; `border` says what lies outside."""
+    """Sample bilinearly at (x, y), each (96, 96) in pixels from the centre. border: of BORDERS, for pixels outside."""
     modes = {"reflected": cv2.BORDER_REFLECT_101, "wrapped": cv2.BORDER_WRAP}
     colour = rng.integers(0, 256, 3).tolist() if border == "coloured" else (0, 0, 0)
     wide = cv2.copyMakeBorder(image, *4 * [SIZE], modes.get(border, cv2.BORDER_CONSTANT), value=colour)
@@ -257,34 +257,34 @@ def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: str, rng: n
 
 
 def rotate(image: np.ndarray, strength: float, rng: np.random.Generator, border: str) -> np.ndarray:
-    """Turned by 9-45 degrees either way about the centre (at 45 the corners lack most)."""
+    """Rotate by 9-45 degrees in either direction about the centre (45 leaves the largest empty corners)."""
     angle = np.deg2rad(_level(strength, 0, 9, 18, 27, 36, 45)) * rng.choice([-1, 1])
     cos, sin = np.cos(angle), np.sin(angle)
     return _sample(image, cos * X - sin * Y, sin * X + cos * Y, border, rng)
 
 
 def shift(image: np.ndarray, strength: float, rng: np.random.Generator, border: str) -> np.ndarray:
-    """Moved in a random direction by 5-27% of the side."""
+    """Shift in a random direction by 5-27% of the side."""
     distance = SIZE * _level(strength, 0, 0.05, 0.1, 0.15, 0.21, 0.27)
     angle = rng.uniform(0, 2 * np.pi)
     return _sample(image, X + distance * np.cos(angle), Y + distance * np.sin(angle), border, rng)
 
 
 def shear(image: np.ndarray, strength: float, rng: np.random.Generator, border: str) -> np.ndarray:
-    """Sheared along x or y, either way, by a tangent of 0.1-0.6."""
+    """Shear along x or y, in either direction, by a tangent of 0.1-0.6."""
     slope = _level(strength, 0, 0.1, 0.2, 0.3, 0.45, 0.6) * rng.choice([-1, 1])
     x, y = (slope * Y, 0) if rng.random() < 0.5 else (0, slope * X)
     return _sample(image, X + x, Y + y, border, rng)
 
 
 def zoom(image: np.ndarray, strength: float, rng: np.random.Generator, border: str) -> np.ndarray:
-    """Enlarged, or shrunk inside the border, by a factor of 1.1-1.8."""
+    """Enlarge, or shrink inside the border, by a factor of 1.1-1.8."""
     factor = _level(strength, 1, 1.1, 1.2, 1.35, 1.55, 1.8) ** rng.choice([-1, 1])
     return _sample(image, X * factor, Y * factor, border, rng)
 
 
 def elastic(image: np.ndarray, strength: float, rng: np.random.Generator, border: str) -> np.ndarray:
-    """Every pixel displaced by smoothed noise (Gaussian, 8 pixels), the farthest by 2.5-10 pixels."""
+    """Displace pixels by noise that is smoothed (Gaussian, 8 pixels); the largest displacement is 2.5-10 pixels."""
     noise = rng.standard_normal((SIZE, SIZE, 2))
     smooth = cv2.GaussianBlur(noise, (0, 0), 8, borderType=cv2.BORDER_REFLECT_101)
     move = _level(strength, 0, 2.5, 4, 6, 8, 10) * smooth / np.hypot(smooth[..., 0], smooth[..., 1]).max()
@@ -295,7 +295,7 @@ def elastic(image: np.ndarray, strength: float, rng: np.random.Generator, border
 
 
 def cutout(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """One square anywhere, side 15-50% of the picture's, black or of a random colour."""
+    """Cover one square at a random place, 15-50% of the picture's side, in black or a random colour."""
     side = round(SIZE * _level(strength, 0, 0.15, 0.25, 0.33, 0.42, 0.5))
     row, column = rng.integers(0, SIZE - side, 2, endpoint=True)
     out = image.copy()
@@ -304,7 +304,7 @@ def cutout(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
 
 
 def grid_mask(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Black squares on a grid of 16-32 pixels, covering 20-60% of each period's side."""
+    """Draw black squares on a grid with a period of 16-32 pixels; their side is 20-60% of the period."""
     period = rng.integers(16, 32, endpoint=True)
     side = round(period * _level(strength, 0, 0.2, 0.3, 0.4, 0.5, 0.6))
     row, column = rng.integers(0, period, 2)
@@ -336,18 +336,18 @@ FAMILIES: dict[str, dict[str, Corruption]] = {
 }  # fmt: skip
 CORRUPTIONS: dict[str, Corruption] = {name: f for family in FAMILIES.values() for name, f in family.items()}
 
-# (family, odds): about three layers an image, each at 0.4-1 of the composite's strength. Most are geometry and colour,
-# as the known hidden scores suggest: networks that never saw noise or occlusion lost little on the hidden test
-# (RandAugment alone .87, with cutout a point more), but here a light grid mask costs them half of the cells.
+# (family, probability): about three layers per image, each at 0.4-1 of the composite's strength. Most are geometry and
+# colour, as the known hidden scores suggest: networks trained without noise and occlusion lost little on the hidden
+# test (RandAugment .87, with cutout .90), but here a light grid mask costs them half of the cells.
 LAYERS = (("geometry", 0.8), ("geometry", 0.5), ("colour", 0.8), ("colour", 0.4), ("medmnist_c", 0.3),
           ("occlusion", 0.15), ("noise", 0.05))  # fmt: skip
 
 
 def composite(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Several layers at once, as teams describe the hidden test ("multiple layers of augmentation").
+    """Apply several corruptions in turn, as teams describe the hidden test ("multiple layers of augmentation").
 
-    Each of `LAYERS` happens or not by its odds, takes one corruption of its family at random, and its own strength
-    from 0.4-1 of the composite's. Of 60 cells at strength 4, 55 can be told by eye.
+    Each of `LAYERS` is applied with its probability: a random corruption of its family, at a random strength of 0.4-1
+    times the composite's. Of 60 cells at strength 4, 55 can be recognised by eye.
     """
     for family, odds in LAYERS:
         if rng.random() < odds:
@@ -357,10 +357,10 @@ def composite(image: np.ndarray, strength: float, rng: np.random.Generator) -> n
 
 
 def corrupt(image: np.ndarray, name: str, severity: int, seed: str = "") -> np.ndarray:
-    """One corruption of one image uint8 RGB (96, 96, 3), the same on every call. name: of CORRUPTIONS, or "composite".
+    """Corrupt one image, uint8 RGB (96, 96, 3). name: in CORRUPTIONS, or "composite".
 
-    The random draws are seeded by name, severity, `seed` and the image's own bytes: no batch or order matters. Raises
-    ValueError for an unknown name, a severity outside 1-5, or another shape or dtype.
+    The random draws are seeded by name, severity, `seed` and the image's bytes: the result is the same on every call,
+    in any batch. Raises ValueError for an unknown name, a severity outside 1-5, or another shape or dtype.
     """
     if name != "composite" and name not in CORRUPTIONS:
         raise ValueError(f"there is no corruption '{name}'; choose composite or one of {', '.join(CORRUPTIONS)}")
@@ -374,16 +374,16 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: str = "") -> np.n
 
 
 def corrupt_batch(images: np.ndarray, name: str, severity: int) -> np.ndarray:
-    """`corrupt` for each of images uint8 (n, 96, 96, 3); returns the same shape and dtype."""
+    """Apply `corrupt` to each of images uint8 (n, 96, 96, 3); returns the same shape and dtype."""
     return np.array([corrupt(image, name, severity) for image in images], np.uint8).reshape(images.shape)
 
 
 def hide(images: np.ndarray, severity: int, seed: int) -> np.ndarray:
-    """The composite of each of images uint8 (n, side, side, 3), for a hidden test; returns the same shape and dtype.
+    """Apply the composite to images uint8 (n, side, side, 3) for a hidden test; returns the same shape and dtype.
 
-    Smaller images are corrupted at 96x96, enlarged by bicubic interpolation and shrunk again by area averaging.
-    seed: whoever knows it and the images can make the same ones. Raises ValueError for images above 96x96, which would
-    lose detail, or not square.
+    Smaller images are enlarged to 96x96 (bicubic), corrupted, and shrunk again (area averaging). seed: keep it secret,
+    as seed and images together reproduce the result. Raises ValueError for images that are not square or above 96x96,
+    which would lose detail.
     """
     height, width = images.shape[1:3]
     if height != width or height > SIZE:
@@ -398,8 +398,8 @@ def hide(images: np.ndarray, severity: int, seed: int) -> np.ndarray:
 
 
 def drawn() -> tuple[np.ndarray, str]:
-    """Every eighth pixel (n, 12, 12, 3) of what each corruption makes at each severity of one drawn picture, and the
-    SHA-256 of all pixels."""
+    """Apply each corruption at each severity to one generated picture. Returns every eighth pixel of the results, uint8
+    (n, 12, 12, 3), and the SHA-256 of all pixels."""
     waves = [128 + 80 * np.cos(X / a) * np.sin(Y / b) - X * c / 2 for a, b, c in ((7, 9, 1), (5, 6, -1), (11, 8, 0))]
     picture = to_uint8(np.stack(waves, axis=-1))
     made = np.stack([corrupt(picture, name, s) for name in [*CORRUPTIONS, "composite"] for s in SEVERITIES])
@@ -407,10 +407,10 @@ def drawn() -> tuple[np.ndarray, str]:
 
 
 def fingerprint() -> str:
-    """Equal fingerprints mean that two cards are comparable cell by cell: the SHA-256 of the `drawn` pictures.
+    """Return the SHA-256 of the `drawn` pictures. Cards with equal fingerprints can be compared cell by cell.
 
-    Processors and libraries may differ in a pixel's last bit: where 99.9% of the values in SAMPLE are within 1 of those
-    made here, the fingerprint is the one that SAMPLE was made with.
+    Processors and libraries may differ in a pixel's last bit: if 99.9% of the values in SAMPLE are within 1 of those
+    made here, the SHA-256 stored in SAMPLE is returned.
     """
     values, digest = drawn()
     with np.load(SAMPLE) as file:

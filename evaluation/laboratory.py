@@ -1,8 +1,8 @@
-"""Score weights on the cells of another laboratory, of all classes or some.
+"""Score weights on the cells of another laboratory, which may lack some classes.
 
     python -m evaluation laboratory data/jtsc.npz
 
-The cells are for scoring only: nothing is trained or chosen on them.
+The cells are only for scoring: they are not used for training or for choosing weights.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from training.files import write_json
 
 
 def score(predictor: model.Model, cells: data.Cells) -> dict:
-    """Number of cells, accuracy, and of each class that occurs: cells, recall, and how often each label was given."""
+    """Return cells, accuracy (0-1) and, per class that occurs, cells, recall (0-1) and counts of the given labels."""
     counts, classes = confusion(cells.labels, predictor.predict(cells.images)), {}
     for name, given, right in zip(data.CLASSES, counts, counts.diagonal(), strict=True):
         if given.any():
@@ -27,7 +27,7 @@ def score(predictor: model.Model, cells: data.Cells) -> dict:
 
 
 def sentence(found: dict) -> str:
-    """Accuracy, and the commonest mistake."""
+    """State the accuracy and the most frequent confusion."""
     rows, worst = found["classes"], ""
     if mistakes := [(n, name, k) for name, row in rows.items() for k, n in row["named"].items() if k != name]:
         count, name, other = max(mistakes)
@@ -39,7 +39,7 @@ def sentence(found: dict) -> str:
 
 
 def table(found: dict) -> str:
-    """Each class, and the labels that it is given most often."""
+    """Table of the classes, each with its recall and the labels given most often."""
     rows = []
     for name, row in found["classes"].items():
         given = ", ".join(f"{other} {count}" for other, count in list(row["named"].items())[:3])

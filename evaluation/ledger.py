@@ -1,13 +1,13 @@
-"""Enter a trial into results/ledger.json: one change, measured against a baseline on the same cells.
+"""Add a trial to results/ledger.json: one change, measured against a baseline on the same cells.
 
     python -m evaluation ledger CARD.json --baseline BASE.json --change "two views" --cost "2x inference" \\
         --kept no --why "gains less than it costs"
-    python -m evaluation tables                          and docs/LEDGER.md shows it
+    python -m evaluation tables                          show it in docs/LEDGER.md
 
-CARD and BASE are report cards. An entry holds the accuracy, and what it gained over the baseline cell by cell with its
-95% bootstrap interval over the cells, which says nothing of how much two training runs differ: on clean cells, on the
-mean of the five families, on each family, and on the composite (mean of its strengths). A change that is measured with
-several seeds has a card and a baseline for each; their gains are averaged.
+CARD and BASE are report cards. An entry holds the accuracy and the gain over the baseline, on clean cells, on the mean
+of the five families, on each family, and on the composite (mean of its strengths). Gains are paired by cell and have
+95% bootstrap intervals over the cells; the variation between training runs is not included. A change that is measured
+with several seeds has a card and a baseline for each; their gains are averaged.
 """
 
 import argparse
@@ -23,7 +23,7 @@ GROUPS = ("clean", "corrupted", "composite")
 
 
 def entry(own: list[dict], baselines: list[dict], said: dict) -> dict:
-    """One trial of the ledger. said: its `change`, `cost`, `against`, `seeds`, `kept`, `why` and `command`."""
+    """Return one trial of the ledger. said: its `change`, `cost`, `against`, `kept`, `why` and `command`."""
     if len(own) != len(baselines):
         raise ValueError(f"{len(own)} cards need as many baselines, not {len(baselines)}")
     pairs = [cards.gains(card, baseline) for card, baseline in zip(own, baselines, strict=True)]
@@ -42,7 +42,7 @@ def entry(own: list[dict], baselines: list[dict], said: dict) -> dict:
 
 
 def text(trials: list[dict]) -> str:
-    """Every trial, those that gained most on the composite first."""
+    """Table of all trials, the largest gain on the composite first."""
     rows = []
     for trial in sorted(trials, key=lambda trial: -trial["gain"]["composite"]["difference"]):
         gained = [markdown.points(trial["gain"][group]) if group in trial["gain"] else "-" for group in GROUPS]
@@ -70,5 +70,5 @@ def run(args: argparse.Namespace) -> None:
     own, baselines = ([cards.read_card(path) for path in paths] for paths in (args.cards, args.baseline))
     new = entry(own, baselines, {**said, "kept": args.kept == "yes"})
     known = cards.read_json(LEDGER, "ledger", ["trials"])["trials"]
-    trials = {trial["change"]: trial for trial in known} | {args.change: new}  # at its old place, if it has one
+    trials = {trial["change"]: trial for trial in known} | {args.change: new}  # an old entry is replaced in its place
     write_json(LEDGER, {"trials": list(trials.values())})

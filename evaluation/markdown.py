@@ -1,4 +1,4 @@
-"""The text of results: Markdown, which the pages show and the commands print."""
+"""Format results as Markdown, for the pages and the terminal."""
 
 import sys
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ def number(value: float | None, scale: float = 1, digits: int = 0) -> str:
 
 
 def points(gain: dict) -> str:
-    """A gain with its interval, as `cards.interval` gives it, in points."""
+    """Format a gain and its interval, as `cards.interval` returns them, in points of accuracy."""
     return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * gain[key] for key in ("difference", "low", "high")))
 
 
@@ -26,5 +26,5 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def show(text: str) -> None:
-    """Prints Markdown, as wide as the terminal is, or 120 columns into a file."""
+    """Print Markdown at the terminal's width, or at 120 columns where stdout is no terminal."""
     Console(width=None if sys.stdout.isatty() else 120).print(Markdown(text))

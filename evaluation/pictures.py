@@ -1,9 +1,9 @@
-"""Draw the pages' pictures: every corruption on one sheet, and a cell with the labels that the weights give.
+"""Draw the pages' pictures: a sheet of all corruptions, and a strip of one cell with its predicted labels.
 
     python -m evaluation pictures            writes results/corruptions.png and results/strip.png
-    python -m evaluation pictures --sample   after a change of evaluation/corruptions.py; then make new cards
+    python -m evaluation pictures --sample   after a change to evaluation/corruptions.py; then make new cards
 
-What a report card shows (`plot`) and the curves of training runs (`curves`) are drawn by the commands card and compare.
+The command card draws a report card's pictures with `plot`; compare draws training runs with `curves`.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from training.files import write_atomically
 Groups = dict[str, list[dict]]  # a card's conditions, see cards.groups_of
 CLASSES = [name.replace("immature granulocyte", "immature gran.") for name in data.CLASSES]
 SHOWN = ("clean", "hue", "motion", "grid_mask", "gaussian_noise", "jpeg", "invert", "composite")  # on the strip
-STRENGTH = 4  # of the strip's corruptions, of 5
+STRENGTH = 4  # severity of the strip's corruptions, 1-5
 
 
 def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Path]:
-    """heatmap.png, confusion.png, and where the card holds confidences reliability.png; with the held-out images
-    (uint8 (n, 96, 96, 3), in the file's order) also mistakes.png. Returns the paths."""
+    """Draw heatmap.png and confusion.png; if the card holds confidences, also reliability.png and, given the held-out
+    images (uint8 (n, 96, 96, 3), in the file's order), mistakes.png. Returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     groups = cards.groups_of(card)
     figures = {"heatmap.png": heatmap(groups), "confusion.png": confusion(card, groups)}
@@ -43,7 +43,7 @@ def plot(card: dict, folder: Path, images: np.ndarray | None = None) -> list[Pat
 
 
 def save(figure: Figure, path: Path, **how) -> None:
-    """The same bytes on every call: no date, no version of Matplotlib."""
+    """Save a figure without Matplotlib's version, so that the file has the same bytes each time."""
     write_atomically(path, lambda temporary: figure.savefig(temporary, metadata={"Software": None}, **how))
 
 
@@ -69,7 +69,7 @@ def heatmap(groups: Groups) -> Figure:
 
 
 def confusion(card: dict, groups: Groups) -> Figure:
-    """Of each true class (rows), the share of each label (columns); a matrix for each group."""
+    """One confusion matrix per group, in % of the true class: rows true, columns predicted."""
     figure = Figure(figsize=(5 * len(groups), 5.2), layout="constrained")
     for axes, (group, entries) in zip(figure.subplots(1, len(groups)), groups.items(), strict=True):
         counts = cards.pooled_confusion(card, entries)
@@ -81,7 +81,7 @@ def confusion(card: dict, groups: Groups) -> Figure:
 
 
 def calibration(card: dict, groups: Groups) -> Figure:
-    """Accuracy by confidence (a reliability diagram), and the share of the cells in each bin."""
+    """Reliability diagrams: accuracy by confidence, and the share of the cells in each bin."""
     figure = Figure(figsize=(4 * len(groups), 4), layout="constrained")
     for axes, (group, entries) in zip(figure.subplots(1, len(groups), sharey=True), groups.items(), strict=True):
         right = np.concatenate([cards.predictions_of(e) == cards.labels_of(card, e["cells"]) for e in entries])
@@ -114,7 +114,7 @@ def mistakes(card: dict, images: np.ndarray) -> Figure:
 
 
 def curves(runs: dict[str, dict]) -> Figure:
-    """Loss and accuracy by epoch, training dashed (LionIA, Figure 1). runs: name -> run.json."""
+    """Loss and accuracy by epoch; training is dashed (as in LionIA, Figure 1). runs: name -> run.json."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for k, (name, run) in enumerate(runs.items()):
@@ -127,7 +127,7 @@ def curves(runs: dict[str, dict]) -> Figure:
 
 
 def sheet(images: np.ndarray, columns: int = 3) -> Figure:
-    """Every corruption (a row) at every severity, a different cell in each row. images: uint8 (n, 96, 96, 3)."""
+    """All corruptions, one per row and each with another cell, at every severity. images: uint8 (n, 96, 96, 3)."""
     names = [*corruptions.CORRUPTIONS, "composite"]
     figure = Figure(figsize=(14, 10), layout="constrained")
     for axes, part in zip(figure.subplots(1, columns), np.array_split(range(len(names)), columns), strict=True):
@@ -144,7 +144,7 @@ def sheet(images: np.ndarray, columns: int = 3) -> Figure:
 
 
 def strip(image: np.ndarray, predictor) -> Figure:
-    """A cell under the SHOWN corruptions, above each its name, below it the label and its probability."""
+    """One cell under the SHOWN corruptions, with the name above and the predicted label and its probability below."""
     pictures = [image, *(corruptions.corrupt(image, name, STRENGTH) for name in SHOWN[1:])]
     figure = Figure(figsize=(8.5, 1.45), layout="constrained")
     places = figure.subplots(1, len(SHOWN))
@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> None:
     save(strip(cells.images[0], Model()), args.out / "strip.png", dpi=100)
     drawn = io.BytesIO()
     sheet(cells.images[data.stratified_order(cells.labels)]).savefig(drawn, dpi=80)
-    small = Image.open(drawn).convert("RGB").quantize(256)  # a third of the bytes
+    small = Image.open(drawn).convert("RGB").quantize(256)  # a third of the size
     write_atomically(args.out / "corruptions.png", lambda temporary: small.save(temporary, optimize=True))
     if args.sample:
         values, digest = corruptions.drawn()

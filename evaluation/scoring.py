@@ -1,4 +1,4 @@
-"""Scores of labels and probabilities, by scikit-learn where it has them."""
+"""Scores of labels and probabilities, from scikit-learn where it has them."""
 
 import numpy as np
 from sklearn import metrics
@@ -15,13 +15,13 @@ def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
-    """The mean |accuracy - confidence| of the bins, weighted by their cells. right: (n,) bool, confidence: (n,)."""
+    """Expected calibration error: mean |accuracy - confidence| over bins, weighted by cells. right: (n,) bool."""
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     return float(np.abs(np.bincount(bins, right - confidence, minlength=BINS)).sum() / len(right))
 
 
 def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> list[float | None]:
-    """The area under each class's one-vs-rest ROC curve; None where a class has no cells, or all."""
+    """The area under each class's one-vs-rest ROC curve; None for a class that has no cells, or all."""
     return [
         metrics.roc_auc_score(labels == k, column) if 0 < np.sum(labels == k) < len(labels) else None
         for k, column in enumerate(probabilities.T)
@@ -36,7 +36,7 @@ def score(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray |
     """All scores of one condition, rounded to six digits; per class as lists of eight, None where undefined.
 
     labels, predicted: (n,) integers 0-7. probabilities: (n, 8), or None, which leaves `roc_auc` and `ece` None.
-    Macro means are over the classes that occur, balanced accuracy over those that occur among the labels.
+    Macro means are over classes among labels or predictions, balanced accuracy over those among the labels.
     """
     precision, recall, _, true = metrics.precision_recall_fscore_support(
         labels, predicted, labels=range(len(CLASSES)), zero_division=0

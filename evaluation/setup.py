@@ -1,9 +1,9 @@
-"""Measure what the README's first commands take: download, disk and time.
+"""Measure the download, disk space and time that the README's first commands need.
 
     python -m evaluation setup --json results/setup.json
 
-Clones the last commit, fills a new virtual environment from PyPI, and runs the commands there, with this data/. Run it
-on an idle machine.
+Clones the last commit, links this data/, installs a new virtual environment from PyPI and runs the commands in it. Run
+it on an idle machine.
 """
 
 import argparse
@@ -22,7 +22,7 @@ TRIAL = "--limit 400 --epochs 3 --out runs/trial"
 
 
 def seconds(command: str, folder: Path, python: Path | str = sys.executable) -> float:
-    """Run `python COMMAND` in a folder, and time it. Raises ValueError where it fails."""
+    """Run `python COMMAND` in a folder and return the seconds that it took. Raises ValueError if it fails."""
     print(f"python {command}", flush=True)
     started = time.monotonic()
     done = subprocess.run([python, *command.split()], cwd=folder, capture_output=True, text=True)
@@ -32,12 +32,12 @@ def seconds(command: str, folder: Path, python: Path | str = sys.executable) -> 
 
 
 def megabytes(folder: Path) -> int:
-    """Of all files below a folder, links not followed."""
+    """Return the size of all files below a folder; links are not followed."""
     return round(sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()) / 1e6)
 
 
 def measure(folder: Path) -> dict:
-    """Everything below an empty folder: the clone, what pip downloads, the environment."""
+    """Measure everything in an empty folder: clone, download, virtual environment, commands."""
     clone, python, commit = folder / "clone", folder / "venv/bin/python", cards.commit()
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     (clone / "data").symlink_to(ROOT / "data")
@@ -62,7 +62,7 @@ def minutes(taken: float) -> str:
 
 
 def commands(found: dict) -> str:
-    """The README's first commands, each with what it took."""
+    """The README's first commands, with sizes and times."""
     took = {name: minutes(taken) for name, taken in found["seconds"].items()}
     return (
         f"Python 3.11, {found['disk_mb'] / 1e3:.1f} GB of disk, {found['download_mb']} MB to download, of which "
@@ -75,7 +75,7 @@ def commands(found: dict) -> str:
 
 
 def trial(found: dict) -> str:
-    """What a trial of the training takes."""
+    """The README's sentence on a trial of the training."""
     return f"A trial takes {minutes(found['seconds']['trial'])} on {found['cores']} cores: `{TRIAL}`."
 
 

@@ -1,4 +1,4 @@
-"""Open what is measured, a submission zip, a folder with a model.py, a training run or an ensemble, and ask it."""
+"""Load the model of a submission zip, a folder with a model.py, a training run or an ensemble, and predict."""
 
 import contextlib
 import hashlib
@@ -20,10 +20,10 @@ from training.files import ROOT
 
 @contextlib.contextmanager
 def open_model(target: Path) -> Iterator[tuple[object, dict]]:
-    """The `Model()` of a submission zip, a folder with a model.py, a run or an ensemble, and its hashes.
+    """Yield the `Model()` of a submission zip, a folder with a model.py, a run or an ensemble, and its hashes.
 
-    A zip is unpacked into a temporary folder, which lives as long as the context. Raises ValueError where there is no
-    model or its import or construction fails.
+    A zip is unpacked into a temporary folder, which is deleted when the context ends. Raises ValueError if there is no
+    model, or if its import or construction fails.
     """
     target = target.resolve()
     with tempfile.TemporaryDirectory() as temporary:
@@ -36,13 +36,13 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
         finally:
             sys.path.remove(str(source.parent))
             sys.modules.pop("graded_model", None)
-            for name in set(sys.modules) - before if folder != ROOT else ():  # the next one's may have these names
+            for name in set(sys.modules) - before if folder != ROOT else ():  # the next model may use these names
                 if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}{os.sep}"):
                     del sys.modules[name]
 
 
 def unpack(path: Path, folder: Path) -> Path:
-    """`folder`, with the contents of the zip `path`. Raises ValueError where it is missing or no zip."""
+    """Unpack the zip `path` into `folder` and return it. Raises ValueError if it is missing or cannot be unpacked."""
     if not path.exists():
         raise ValueError(f"{path} is missing: check the path")
     try:
@@ -54,8 +54,8 @@ def unpack(path: Path, folder: Path) -> Path:
 
 
 def identify(folder: Path) -> tuple[Path, dict]:
-    """The model.py of a submission's folder, or this project's for a run or an ensemble; and the hashes of code and
-    weights with the settings of inference."""
+    """Return the folder's model.py (this project's for a run or an ensemble), and the hashes of code and weights with
+    the inference settings. Raises ValueError if the folder holds neither."""
     if (folder / "model.py").is_file():
         source, weights = folder / "model.py", folder / "weights"
     elif (folder / "model.weights.h5").is_file() or (folder / "manifest.json").is_file():
@@ -63,7 +63,7 @@ def identify(folder: Path) -> tuple[Path, dict]:
     else:
         raise ValueError(f"{folder} holds neither a model.py nor a run: name the folder that does")
     files = [weights / "model.weights.h5"]
-    if not files[0].is_file():  # an ensemble; or a foreign submission, which may name its weights otherwise
+    if not files[0].is_file():  # an ensemble, or a submission with other file names
         files = sorted(path for path in folder.rglob("*") if path.suffix in (".h5", ".keras"))
     return source, {
         "model_py_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
@@ -73,8 +73,8 @@ def identify(folder: Path) -> tuple[Path, dict]:
 
 
 def inference(folder: Path) -> dict:
-    """What manifest.json beside the weights changes in their predictions; {} where there is none that can be used."""
-    if not (folder / "manifest.json").is_file():  # a submission of another framework: Keras is not needed
+    """Return the settings in manifest.json that change predictions; {} if it is missing or invalid."""
+    if not (folder / "manifest.json").is_file():  # perhaps another framework: do without Keras
         return {}
     from model import read_manifest
 
@@ -88,7 +88,7 @@ def inference(folder: Path) -> dict:
 
 
 def ask(function: Callable, *arguments):
-    """What a foreign function gives, its bars, prints and warnings kept off the terminal. ValueError where it fails."""
+    """Call a submission's function; hide what it prints and its warnings. Raises ValueError if it fails."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,7 +99,7 @@ def ask(function: Callable, *arguments):
 
 
 def construct(source: Path, folder: Path) -> object:
-    """The Model of a model.py, imported as graded_model in its own folder as working directory, as the grader does."""
+    """Import a model.py as graded_model and construct its Model, in `folder` as working directory as at the grader."""
     spec = importlib.util.spec_from_file_location("graded_model", source)
     module = sys.modules["graded_model"] = importlib.util.module_from_spec(spec)
 
@@ -112,9 +112,9 @@ def construct(source: Path, folder: Path) -> object:
 
 
 def predict(model: object, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Labels (n,) int64 and, where the model has `predict_proba`, probabilities (n, 8) float64, else None.
+    """Return labels (n,) int64 and probabilities (n, 8) float64 (None if the model has no `predict_proba`).
 
-    images: uint8 (n, 96, 96, 3). Raises ValueError where the model returns anything else.
+    images: uint8 (n, 96, 96, 3). Raises ValueError if the model returns anything else.
     """
     if hasattr(model, "predict_proba"):
         probabilities = np.asarray(ask(model.predict_proba, images)).astype(np.float64)
@@ -129,6 +129,6 @@ def predict(model: object, images: np.ndarray) -> tuple[np.ndarray, np.ndarray |
 
 
 def check_agreement(model: object, images: np.ndarray) -> None:
-    """Raises ValueError where `predict`, which is graded, differs from `predict_proba`, which is measured."""
+    """Raise ValueError if `predict`, which is graded, differs from `predict_proba`, which the card measures."""
     if not np.array_equal(ask(model.predict, images), predict(model, images)[0]):
         raise ValueError("predict and the largest of predict_proba differ: the card would not be of what is graded")

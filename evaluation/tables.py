@@ -1,4 +1,4 @@
-"""Write the tables of the README and of docs/ from the JSON files in results/, so that no number is typed.
+"""Write the tables of the README and of docs/ from the JSON files in results/.
 
 python -m evaluation tables            rewrite the blocks between <!-- NAME --> and <!-- /NAME -->
 python -m evaluation tables --check    exit status 1 if that would change anything
@@ -22,7 +22,7 @@ def load(name: str) -> dict:
 
 
 def report(found: dict) -> str:
-    """Some lines of the terminal report, as build_submission.py prints it, and the last one, the verdict."""
+    """The lines of build_submission.py's terminal report that start as in REPORTED, and the verdict, its last line."""
     from rich.console import Console
 
     from grader.report import terminal
@@ -36,7 +36,7 @@ def report(found: dict) -> str:
 
 
 def headline(found: dict, cost: dict) -> str:
-    """One line of results."""
+    """The main results in one line."""
     clean, corrupted = (percent(found[part]["accuracy"]) for part in ("clean", "corrupted"))
     predicted = found["predicted_hidden"]
     beyond = ", extrapolated" if predicted["extrapolated"] else ""
@@ -48,7 +48,7 @@ def headline(found: dict, cost: dict) -> str:
 
 
 def audit(b: dict) -> str:
-    """What the audit finds in the challenge's file, loses of clean ones, and finds in dirtier ones."""
+    """The audit's results on the challenge's file, on clean files (false positives) and on files with known faults."""
     own, lost = b["challenge"], b["challenge"]["lost"]
     clean = " and ".join(f"{c['lost']} of {c['cells']:,} {c['file']} ({percent(c['share'])}%)" for c in b["clean"])
     rows, reached = [], {}
@@ -92,7 +92,7 @@ BLOCKS = {
 
 
 def render(text: str) -> str:
-    """A page with every block in it made anew. ValueError where a block is not closed, or unknown."""
+    """Return a page with all blocks regenerated. Raises ValueError for an unknown, repeated or unclosed block."""
     for name in re.findall(r"^<!-- (\w+) -->$", text, re.MULTILINE):
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if name not in BLOCKS or len(pattern.findall(text)) != 1:

@@ -1,12 +1,12 @@
-"""Score weights on changes that neither training nor the report card makes: a check on what carries over.
+"""Score weights on image changes that neither training nor the report card uses: a test of generalisation.
 
     python -m evaluation unforeseen runs/ours
-    python -m evaluation unforeseen weights runs/before --json results/unforeseen.json       and the gain over before
+    python -m evaluation unforeseen weights runs/before --json results/unforeseen.json   and the gain over runs/before
 
-No operation of training.augment makes pictures like these, and they must stay out of training. Some have relatives
-there: `webp` in JPEG, `halftone` in dither, `palette` in posterize, `painting` in flatten and outline,
-`double_exposure` in MixUp, and `other_laboratory` is several kinds at once (stain, lamp, focus, sampling, noise). Each
-takes (image uint8 (96, 96, 3) RGB, rng) and returns the same shape.
+training.augment has none of these changes, and they must stay out of training. Some resemble an operation there: `webp`
+(JPEG), `halftone` (dither), `palette` (posterize), `painting` (flatten and outline), `double_exposure` (MixUp), and
+`other_laboratory` (several kinds at once: stain, lamp, focus, sampling, noise). Each function takes (image uint8
+(96, 96, 3) RGB, rng) and returns the same shape.
 """
 
 import argparse
@@ -21,35 +21,35 @@ from training import data, shell
 from training.augment import pixel_grid, to_uint8
 from training.files import write_json
 
-X, Y = pixel_grid((96, 96))  # of every pixel
+X, Y = pixel_grid((96, 96))  # coordinates of every pixel
 
 
 def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:
-    """The image at (x, y), (96, 96) pixels each."""
+    """Sample the image bilinearly at (x, y), each (96, 96) in pixels."""
     return cv2.remap(image, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=border)
 
 
 def swirl(image, rng):
-    """Turned by 92 degrees in the middle, ever less further out."""
+    """Rotate by 92 degrees at the centre, and by less the further out."""
     x, y = X - 47.5, Y - 47.5
     angle = rng.choice([-1, 1]) * 1.6 * np.exp(-np.hypot(x, y) / 30)
     return sample(image, np.cos(angle) * x - np.sin(angle) * y + 47.5, np.sin(angle) * x + np.cos(angle) * y + 47.5)
 
 
 def fisheye(image, rng):
-    """Barrel or pincushion distortion; black outside."""
+    """Barrel or pincushion distortion, black outside."""
     x, y = X - 47.5, Y - 47.5
     scale = 1 + rng.choice([0.5, -0.3]) * (x**2 + y**2) / 48**2
     return sample(image, scale * x + 47.5, scale * y + 47.5, cv2.BORDER_CONSTANT)
 
 
 def wavy_rows(image, rng):
-    """Rows shifted by up to 5 pixels, as a sine of 8 to 30 rows: a picture off a bad tape."""
+    """Shift rows by up to 5 pixels, along a sine with a period of 8 to 30 rows, like a damaged video tape."""
     return sample(image, X + 5 * np.sin(2 * np.pi * Y / rng.uniform(8, 30)), Y)
 
 
 def tiles(image, rng):
-    """Six pairs of 16-pixel squares that have changed places."""
+    """Swap six pairs of 16x16 squares."""
     image = image.copy()
     for top, left, other_top, other_left in rng.integers(0, 81, (6, 4)):
         one, other = (np.s_[y : y + 16, x : x + 16] for y, x in ((top, left), (other_top, other_left)))
@@ -58,14 +58,14 @@ def tiles(image, rng):
 
 
 def halftone(image, rng):
-    """Newsprint: black dots on white, as large as the place is dark, 6 pixels apart, at 45 degrees."""
+    """Newsprint: black dots on white, 6 pixels apart at 45 degrees, larger where the image is darker."""
     grey = cv2.normalize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None, 0, 1, cv2.NORM_MINMAX, cv2.CV_32F)
     screen = 0.5 + 0.25 * (np.cos(np.pi * (X + Y) / 3) + np.cos(np.pi * (X - Y) / 3))
     return to_uint8(255 * (grey > screen))[..., None].repeat(3, axis=2)
 
 
 def palette(image, rng):
-    """Four colours, the best for this picture (k-means)."""
+    """Reduce the image to four colours, chosen by k-means."""
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 10, 1.0)
     cv2.setRNGSeed(int(rng.integers(2**31)))
     pixels = image.reshape(-1, 3).astype(np.float32)
@@ -79,13 +79,13 @@ def webp(image, rng):
 
 
 def false_colour(image, rng):
-    """The grey levels in one of four colour maps."""
+    """Show the grey levels in one of four colour maps."""
     maps = [cv2.COLORMAP_JET, cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_HOT, cv2.COLORMAP_OCEAN]
     return cv2.applyColorMap(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), maps[rng.integers(4)])
 
 
 def words(image, rng):
-    """Three words across."""
+    """Write three random words over the image."""
     image = image.copy()
     for _ in range(3):
         word = "".join(map(chr, rng.integers(65, 91, 6)))
@@ -95,13 +95,13 @@ def words(image, rng):
 
 
 def double_exposure(image, rng):
-    """Its own mirror image, moved by a third of the side, shows through by 0.38."""
+    """Blend in the mirrored image, shifted by a third of the side, with share 0.38."""
     ghost = np.roll(image[:, ::-1], 32 * rng.choice([-1, 1]), axis=int(rng.integers(2)))
     return cv2.addWeighted(image, 0.62, ghost, 0.38, 0)
 
 
 def background(image, rng):
-    """The stained part cut out and laid on patches of colour."""
+    """Keep the stained part and replace the background by random patches of colour."""
     stained = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1], (0, 0), 1.5)
     mask = cv2.threshold(stained, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[1]
     mask = cv2.GaussianBlur(cv2.dilate(mask, np.ones((7, 7), np.uint8)), (0, 0), 1)[..., None] / np.float32(255)
@@ -115,7 +115,7 @@ def painting(image, rng):
 
 
 def rain(image, rng):
-    """Forty bright slanting streaks."""
+    """Draw forty bright slanting streaks."""
     streaks = np.zeros(image.shape[:2], np.float32)
     for x, y in rng.integers(0, 96, (40, 2)).tolist():
         cv2.line(streaks, (x, y), (x + 4, y + 12), 180.0, 1)
@@ -123,7 +123,7 @@ def rain(image, rng):
 
 
 def other_laboratory(image, rng):
-    """Another stain (optical densities mixed and scaled), a yellow lamp, focus, half the resolution, sensor, JPEG."""
+    """Another stain (optical densities mixed and scaled), yellow light, blur, half the resolution, noise and JPEG."""
     stain = [[0.7, 0.25, 0.1], [0.05, 0.9, 0.15], [0.3, 0.1, 0.5]]
     density = -np.log((image.astype(np.float32) + 1) / 256) @ np.array(stain)
     image = 256 * np.exp(-density * rng.uniform(0.5, 1.6)) * (1.0, 0.93, 0.72) * rng.uniform(0.6, 1.1)
@@ -140,20 +140,20 @@ KINDS = {kind.__name__: kind for kind in (
 
 
 def change(images: np.ndarray, kind: str) -> np.ndarray:
-    """Each of images uint8 (n, 96, 96, 3) changed by a kind in KINDS, by draws of its own: the same on every call."""
+    """Apply a kind in KINDS to each of images uint8 (n, 96, 96, 3), with a fixed seed by kind and index."""
     seed = zlib.crc32(kind.encode())
     return np.stack([KINDS[kind](image, np.random.default_rng((seed, i))) for i, image in enumerate(images)])
 
 
 def hits(target: Path, cells: data.Cells) -> tuple[dict[str, np.ndarray], dict]:
-    """({kind: whether each cell is named rightly (n,)}, hashes) of what `open_model` opens."""
+    """Return ({kind: whether each cell is labelled correctly, (n,) bool}, hashes) of what `open_model` opens."""
     with submissions.open_model(target) as (model, hashes):
         right = {kind: submissions.predict(model, change(cells.images, kind))[0] == cells.labels for kind in KINDS}
     return right, hashes
 
 
 def row(right: dict[str, np.ndarray], hashes: dict, first: dict[str, np.ndarray]) -> dict:
-    """Accuracy by kind, their mean, and what `first`, the hits of another, gains on these."""
+    """Return the accuracy by kind, their mean, and the gain of `first` (another model's hits) over these."""
     kinds = {kind: round(float(part.mean()), 5) for kind, part in right.items()}
     gain = np.mean([first[kind] * 1.0 - part for kind, part in right.items()], axis=0)
     mean = round(float(np.mean(list(kinds.values()))), 5)
@@ -161,7 +161,7 @@ def row(right: dict[str, np.ndarray], hashes: dict, first: dict[str, np.ndarray]
 
 
 def text(found: dict) -> str:
-    """Accuracy by kind, a column for each of the models, and the gain of the first over each other."""
+    """Table of accuracy by kind, a column per model, and the gain of the first model over each of the others."""
     models, others = found["models"], found["models"][1:]
     names = ["now", *(f"before, {m['weights_sha256'][:7]}" for m in others)]
     rows = [[kind.replace("_", " "), *(markdown.percent(m["kinds"][kind]) for m in models)] for kind in KINDS]
