@@ -259,7 +259,7 @@ def judge_forecast(expected: dict, limits: Limits, image: int = 0) -> list[Findi
 def shift(matrix) -> tuple[int, float]:
     """(s, share of the labels) if most labels k are predicted as (k + s) % size; (0, 0.0) if there is no such s.
 
-    matrix: (size, size) counts, rows true. Classes have equal weight; with fewer than three, a constant looks shifted.
+    matrix: (size, size) counts, rows true. Classes have equal weight. Three must occur: a constant is no shift.
     """
     import numpy as np
 
