@@ -365,7 +365,7 @@ def flatten(image, strength, rng):
 
 
 def outline(image, strength, rng):
-    """Darken, lighten or emboss edges (drawing, interference contrast); half of them fade to grey by up to 0.9."""
+    """Darken, lighten or emboss edges (drawing, interference contrast); half of the images fade to grey, up to 0.9."""
     fine = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 2)).astype(np.float32)
     dx, dy = cv2.Sobel(fine, -1, 1, 0, scale=0.25), cv2.Sobel(fine, -1, 0, 1, scale=0.25)
     kind, angle = rng.integers(3), rng.uniform(0, 2 * np.pi)
@@ -669,7 +669,7 @@ KERAS_AUGMIX = {  # KerasCV never draws its ninth operation, a shift along y
 
 def keras_augmix(image, strength, rng):
     """KerasCV's AugMix (Hendrycks et al. 2020, arXiv:1912.02781): three chains of one to three operations, each up to
-    `strength`, are averaged with weights from Dirichlet(1), and the result with the image with one from Beta(1, 1)."""
+    `strength`, are averaged with Dirichlet(1) weights; the result is mixed with the image by a Beta(1, 1) weight."""
     if strength == 0:
         return image.copy()
     operations = tuple(KERAS_AUGMIX.values())

@@ -378,7 +378,7 @@ def trimmed(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
 
 
 def outlier_scores(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each image's highest rarity, over its distance (n,) and its traces `found` (n, 4); the index of its sign.
+    """Each image's highest rarity, over its distance (n,) and its traces `found` (n, 4); its index in SIGNS.
 
     The tail of the distances is taken a quarter wider, for the rare cells that were not trusted. Each trace may cause
     an eighth as many false positives as the distance.
