@@ -31,7 +31,7 @@ from pathlib import Path
 from grader import bundle, checks, competition, report, verdict, worker
 from grader.bundle import pack
 from grader.codes import refused
-from grader.rehearsal import POSIX, PROBED, rehearse, shut_in, workplace
+from grader.rehearsal import POSIX, PROBED, may_run, rehearse, workplace
 from grader.weights import ZIP_ERRORS
 
 ROOT = Path(__file__).resolve().parent
@@ -207,7 +207,7 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
     images = None
     if run and POSIX and not refused(found):
         cells = competition.read_cells(args.heldout) if args.heldout else competition.generated_cells(PROBED)
-        if shut_in(args, console):
+        if may_run(args, console):
             images = cells.images
             found += rehearse(zip_path, cells, args, facts, console)
     facts["findings"] = [f.as_json() for f in found]
@@ -311,7 +311,7 @@ def options() -> Parser:
     what.add_argument("--bundle", type=Path, metavar="ZIP", help="write the competition, with the held-out cells")
     add = parser.add_argument
     add("--rehearse", action="store_true", help="with --check: run and score the zip, too")
-    add("--without-isolation", action="store_true", help="... even where nothing shuts it in: if you trust it")
+    add("--without-isolation", action="store_true", help="... even without isolation: only if you trust it")
     add("--heldout", type=Path, metavar="NPZ", help="cells to score on, or a bundle (data/heldout.npz, if there)")
     add("--competition", type=Path, metavar="YAML", help="with --bundle: title, phases, ... (grader/competition.yaml)")
     add("--final", type=Path, metavar="NPZ", help="with --bundle: other cells, to score the last phase on")

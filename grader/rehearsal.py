@@ -28,11 +28,11 @@ TENSORFLOWS = re.compile(
 )
 
 
-def shut_in(args: argparse.Namespace, console) -> bool:
+def may_run(args: argparse.Namespace, console) -> bool:
     """Whether a rehearsal may start. If there is no sandbox, --check runs a zip only with --without-isolation."""
     isolated, why = sandbox.permitted(args.python)
     if not isolated:
-        console.print(f"This machine cannot shut a submission in ({why}): it runs as a plain process.")
+        console.print(f"This machine cannot isolate a submission ({why}): it runs as a plain process.")
     if isolated or not args.check or args.without_isolation:
         return True
     console.print("It is not run. If you trust this zip as your own programs, say --without-isolation.")

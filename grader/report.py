@@ -31,7 +31,7 @@ EXPLAINED = {
     "left out": "what lies in the folder and did not go into the zip, and why",
     "rehearsal": "the status that the platform would show. Profile: under strict the grader stays in its own folder, "
     "under an2dl it changes into the submission's. Rules: those of the platform at that time",
-    "shut in": "how far the submission was kept from this machine while it ran",
+    "isolation": "how the submission was kept apart from this machine while it ran",
     "prediction": "the job that loads the model and labels all pictures: its time, most memory, and exit status "
     "(0: no error)",
     "scoring": "the job that compares the labels with the true ones",
@@ -93,7 +93,7 @@ def facts(report: dict) -> list[tuple[str, str]]:
     if not rehearsal:
         return rows
     rows.append(("rehearsal", f"{rehearsal['status']} (profile {rehearsal['profile']}, rules of {rehearsal['era']})"))
-    rows.append(("shut in", rehearsal["isolation"]))
+    rows.append(("isolation", rehearsal["isolation"]))
     for name, job in rehearsal["jobs"].items():
         stopped = f", stopped: {job['stopped_by']} limit" if job["stopped_by"] else f", exit status {job['exit_code']}"
         rows.append((name, f"{job['seconds']:.1f} s, {job['peak_memory_mb']} MB{stopped}"))

@@ -71,7 +71,7 @@ class Source:
     def annotations(self) -> set[ast.AST]:
         """Nodes in annotations that Python does not evaluate: of local variables; with a __future__ import, all."""
         every = list(self.nodes)
-        if not any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in every):
+        if ("__future__.", "annotations") not in [part[:2] for n in every for part in imported(n)]:
             functions = [n for n in every if isinstance(n, FUNCTIONS)]
             every = [n for function in functions for n in own_nodes(function.body) if isinstance(n, ast.AnnAssign)]
         given = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n in every]
@@ -129,7 +129,10 @@ def uncalled(trees: Iterable[ast.Module]) -> set[ast.AST]:
 
 
 def is_main(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "__name__" in {getattr(n, "id", "") for n in ast.walk(node.test)}
+    """Whether a node is an `if` that asks for `__name__ == "__main__"`."""
+    asked = ast.walk(node.test) if isinstance(node, ast.If) else ()
+    equal = [n for n in asked if isinstance(n, ast.Compare) and isinstance(n.ops[0], ast.Eq)]
+    return any("__name__" in map(last, (n.left, *n.comparators)) for n in equal)
 
 
 def walk(tree: ast.Module, idle: set[ast.AST], known: set[str]) -> Iterator[tuple[ast.AST, bool]]:
@@ -187,9 +190,9 @@ def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
 def gives_up(body: list[ast.stmt]) -> bool:
     """Whether a block ends with a `raise`, with a call that exits the program, or with an endless loop."""
     end = body[-1] if body else None
-    endless = isinstance(end, ast.While) and isinstance(end.test, ast.Constant)
+    endless = isinstance(end, ast.While) and isinstance(end.test, ast.Constant) and end.test.value
     leaves = isinstance(end, ast.Expr) and called(end.value) in ("exit", "quit", "_exit", "abort")
-    return endless or leaves or isinstance(end, ast.Raise)
+    return bool(endless or leaves or isinstance(end, ast.Raise))
 
 
 def imported(node: ast.AST) -> list[tuple[str, str, str]]:
