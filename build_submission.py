@@ -1,18 +1,18 @@
-"""Make submission.zip from model.py and weights/, and know before the upload what the platform will say.
+"""Builds submission.zip from model.py and weights/, checks it, then runs and scores it locally as Codabench would.
 
-    python build_submission.py                        check, zip, rehearse, score, report
-    python build_submission.py --check ZIP            judge any zip without running it, in a second
-    python build_submission.py --check ZIP --rehearse ... and then run and score it, too
-    python build_submission.py --source FOLDER        the same for a folder of your own with a model.py, or a run's
-    python build_submission.py --verify ZIP           is it, byte for byte, the zip that these sources give?
+    python build_submission.py                        build and check the zip, rehearse (run and score) it, report
+    python build_submission.py --check ZIP            check any zip without running it; takes about a second
+    python build_submission.py --check ZIP --rehearse check any zip, then run and score it
+    python build_submission.py --source FOLDER        build from your own folder with a model.py, or from a training run
+    python build_submission.py --verify ZIP           compare a zip, byte for byte, with the one these sources give
     python build_submission.py --bundle OUT.zip       pack a competition for Codabench: see docs/ORGANISERS.md
 
-Needs data/heldout.npz, or --heldout NPZ, to measure an accuracy; without it the contract is rehearsed on generated
-images. The report says how far a submission, which is foreign code, was shut in. Each finding has a code, explained in
-grader/CODES.md. Exit status: 0 not refused, 1 refused or failed, 2 wrong usage.
+Accuracy is measured on data/heldout.npz or --heldout NPZ; without either the zip runs on generated images, unscored.
+The report says how well the sandbox isolated the submission. Each finding has a code, explained in grader/CODES.md.
+Exit status: 0 not refused, 1 refused or failed, 2 wrong usage.
 
-Of a folder of your own all goes into the zip but hidden files, caches, virtual environments, notebooks, datasets
-(an .npz of images and labels, a folder of over 100 pictures), older submissions and what this command writes.
+From your own folder, the zip takes all files except hidden ones, caches, virtual environments, notebooks, datasets
+(an .npz of images and labels, a folder of over 100 pictures), older submissions and the files this command writes.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from pathlib import Path
 from grader import bundle, checks, competition, report, verdict, worker
 from grader.bundle import pack
 from grader.codes import refused
-from grader.rehearsal import POSIX, PROBED, rehearse, shut_in, workplace
+from grader.rehearsal import POSIX, PROBED, may_run, rehearse, workplace
 from grader.weights import ZIP_ERRORS
 
 ROOT = Path(__file__).resolve().parent
 OWN = "build_submission.py"  # a folder that holds it is a copy of this project
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-FORECAST = 3421  # images in BloodMNIST's test split, a likely size of a hidden test
-PACKED = 2e9  # bytes: a zip is made in memory
-JUDGED = {"packages", "profile", "era"}  # options that every judgement of a zip needs
+FORECAST = 3421  # images in BloodMNIST's test split: the likely size of the hidden test set
+PACKED = 2e9  # bytes: largest folder to zip, since the zip is made in memory
+JUDGED = {"packages", "profile", "era"}  # options that affect the check of a zip
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
 EFFECTIVE = {  # {mode: the options that have an effect there}
     "building": REHEARSED | {"source", "out", "metadata"},
@@ -55,16 +55,16 @@ class Refused(Exception):
 
 
 def description(metadata: str | None) -> dict[str, bytes]:
-    """{} or the file metadata. Until spring 2026 the platform copied a submission without one into its result."""
+    """{"metadata": contents}; {} for None. Until spring 2026 the platform copied zips without it into their results."""
     return {} if metadata is None else {"metadata": f"description: {json.dumps(metadata)}\n".encode()}
 
 
 def collect(folder: Path, written: frozenset[Path] = frozenset()) -> tuple[dict[str, bytes], dict[str, str]]:
-    """({name: contents} for the zip, {name: why} left out).
+    """Returns ({name: contents} for the zip, {name: why it is left out}). Raises Refused.
 
-    A copy of this project gives model.py and weights/; the folder of a training run gives model.py with that run's
-    weights; any other folder with a model.py gives all it has. written: paths that this command writes, which it must
-    not take for the user's. Raises Refused.
+    From a copy of this project it takes model.py and weights/; from a training run's folder the weights, together with
+    this project's model.py; from any other folder with a model.py all files that are not `unwanted`. written: paths
+    that this command writes, which are left out.
     """
     if (folder / OWN).is_file():
         return project_files(folder, folder / "weights"), {}
@@ -75,7 +75,7 @@ def collect(folder: Path, written: frozenset[Path] = frozenset()) -> tuple[dict[
 
 
 def read_whole(path: Path) -> bytes:
-    """The contents of a file. Raises Refused where it cannot be read."""
+    """The contents of a file. Raises Refused if it cannot be read."""
     try:
         if path.exists() and not path.is_file():  # reading a pipe would never end
             raise OSError(0, "no regular file")
@@ -85,14 +85,14 @@ def read_whole(path: Path) -> bytes:
 
 
 def project_files(project: Path, weights: Path) -> dict[str, bytes]:
-    """{name: contents}: the project's model.py, the weights in that folder, and the code that they need besides."""
+    """{name: contents} of the project's model.py, of the weights in `weights`, and of the modules that these need."""
     contents, code = {"model.py": read_whole(project / "model.py")}, set()
     add_weights(weights, "weights", contents, code)
     return contents | {name: read_whole(project / name) for name in code}
 
 
 def add_weights(folder: Path, name: str, contents: dict[str, bytes], code: set[str]) -> None:
-    """Add a weights folder, the members of an ensemble too, to `contents`; what model.py imports for it to `code`."""
+    """Add a weights folder, with ensemble members, to `contents`, and the modules model.py imports for it to `code`."""
     contents[f"{name}/manifest.json"] = manifest = read_whole(folder / "manifest.json")
     try:
         manifest = dict(json.loads(manifest))
@@ -110,7 +110,7 @@ def add_weights(folder: Path, name: str, contents: dict[str, bytes], code: set[s
 
 
 def plain_files(folder: Path, written: frozenset[Path], left: dict[str, str]) -> list[str]:
-    """Names of all files below a folder that may belong into a zip; fills in `left`, the others and why."""
+    """Names of all files below a folder that go into the zip. Adds {name: reason} of the others to `left`."""
     if not (folder / "model.py").is_file():
         raise Refused(f"{folder} holds no model.py: name the folder that does")
     sizes = {}
@@ -129,7 +129,7 @@ def plain_files(folder: Path, written: frozenset[Path], left: dict[str, str]) ->
 
 
 def unwanted(path: Path) -> str | None:
-    """Why a file or folder never belongs into a submission; None where it may."""
+    """Why a file or folder is left out of the zip; None if it goes in."""
     if path.name.startswith("."):
         return "hidden"
     if checks.JUNK.search(path.name) or path.name == "node_modules":
@@ -155,7 +155,7 @@ def unwanted(path: Path) -> str | None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a whole file or none."""
+    """Write a file atomically, through a temporary file."""
     temporary = beside(path)
     try:
         with open(temporary, "xb") as file:
@@ -168,12 +168,12 @@ def write(path: Path, data: bytes) -> None:
 
 
 def beside(path: Path) -> Path:
-    """A name in the same folder that nothing has."""
+    """A random path in the same folder, for a temporary file."""
     return path.with_name(f".{os.getpid()}-{os.urandom(4).hex()}-{path.name}")
 
 
 def unwritable(path: Path) -> str | None:
-    """Why a file could not be written or replaced; None where it can."""
+    """Why a file cannot be written or replaced; None if it can."""
     try:
         if not path.resolve().parent.is_dir():
             return f"{path.parent} is no folder: make it first"
@@ -187,14 +187,14 @@ def unwritable(path: Path) -> str | None:
 
 
 def inside(folder: Path) -> Path:
-    """A path to try writing at: in a folder, or in the nearest one above it that exists."""
+    """A path for a test of write access: in `folder`, or in its nearest parent that exists."""
     return next(there for there in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(there)) / "log"
 
 
 def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, console, **more) -> tuple:
-    """(report, images or None) on one zip: static findings, and where they allow it and `run` says so, a rehearsal's.
+    """Check one zip; if `run` is set and no error was found, rehearse it. Returns (report, the images or None).
 
-    more: facts for the report that are known already.
+    shown_as: the path that the report shows. more: further entries of the report.
     """
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     facts = {
@@ -207,7 +207,7 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
     images = None
     if run and POSIX and not refused(found):
         cells = competition.read_cells(args.heldout) if args.heldout else competition.generated_cells(PROBED)
-        if shut_in(args, console):
+        if may_run(args, console):
             images = cells.images
             found += rehearse(zip_path, cells, args, facts, console)
     facts["findings"] = [f.as_json() for f in found]
@@ -216,7 +216,7 @@ def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, c
 
 
 def publish(facts: dict, images, run: bool, args: argparse.Namespace, console) -> int:
-    """Write a report, if there was to be a rehearsal, and print it. Returns 0, or 1 where the zip is refused."""
+    """Print a report; if `run` is set (a rehearsal was asked for), write it, too. Returns 1 if refused, else 0."""
     if run:
         write(args.report, report.as_json(facts).encode())
         write(args.html, report.html(facts, images).encode("utf-8", "backslashreplace"))
@@ -229,7 +229,7 @@ def publish(facts: dict, images, run: bool, args: argparse.Namespace, console) -
 
 
 def build(args: argparse.Namespace, console) -> int:
-    """The whole way. The zip takes its place, before the verdict is said, only if it is not refused."""
+    """Build, check and rehearse the zip, then report. Writes --out only if the zip is not refused."""
     with workplace() as folder:
         candidate = folder / args.out.name
         contents, left = collect(args.source, written_by(args))
@@ -245,7 +245,7 @@ def build(args: argparse.Namespace, console) -> int:
 
 
 def bundle_competition(args: argparse.Namespace, console) -> int:
-    """Write the competition of --competition with the cells of --heldout and --final, corrupted if asked for."""
+    """Write a bundle of --competition and the cells of --heldout and --final, corrupted with --corrupt."""
     given = competition.read(args.competition) if args.competition else {}
     cells = [competition.read_cells(path, given.get("classes")) for path in (args.heldout, args.final) if path]
     made = competition.complete(given, cells[0].classes)
@@ -253,7 +253,7 @@ def bundle_competition(args: argparse.Namespace, console) -> int:
     for warning in bundle.warnings(made, cells):
         console.print(f"warning: {warning}.", soft_wrap=True, markup=False)
     if args.corrupt:
-        from evaluation.corruptions import hide  # what --corrupt alone needs, as no participant does
+        from evaluation.corruptions import hide  # imported here: only --corrupt needs it
 
         with console.status("corrupting the cells"):
             cells = [part._replace(images=hide(part.images, args.corrupt, args.seed)) for part in cells]
@@ -268,7 +268,7 @@ def written_by(args: argparse.Namespace) -> frozenset[Path]:
 
 
 def verify(path: Path, args: argparse.Namespace, console) -> int:
-    """Compare a zip with the one that the sources give, and say where they differ."""
+    """Compare a zip with the one built from --source and print the differences. Returns 0 if they are equal, else 1."""
     digest = report.describe(path)["sha256"]
     unsafe = [f for f in checks.check_within_limits(path) if f.code.startswith("ZIP") and f.level == "error"]
     for found in unsafe:
@@ -296,7 +296,7 @@ def verify(path: Path, args: argparse.Namespace, console) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Prints a usage error in one line."""
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
@@ -311,7 +311,7 @@ def options() -> Parser:
     what.add_argument("--bundle", type=Path, metavar="ZIP", help="write the competition, with the held-out cells")
     add = parser.add_argument
     add("--rehearse", action="store_true", help="with --check: run and score the zip, too")
-    add("--without-isolation", action="store_true", help="... even where nothing shuts it in: if you trust it")
+    add("--without-isolation", action="store_true", help="... even without isolation: only if you trust it")
     add("--heldout", type=Path, metavar="NPZ", help="cells to score on, or a bundle (data/heldout.npz, if there)")
     add("--competition", type=Path, metavar="YAML", help="with --bundle: title, phases, ... (grader/competition.yaml)")
     add("--final", type=Path, metavar="NPZ", help="with --bundle: other cells, to score the last phase on")
@@ -335,7 +335,7 @@ def options() -> Parser:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The options, checked; `packages` as a tuple. Ends with status 2 and one line where they make no sense."""
+    """Parse and check the options; `packages` becomes a tuple. Wrong usage prints one line and exits with status 2."""
     parser = options()
     args = parser.parse_args(argv)
     refuse_idle(parser, argv, args)
@@ -358,7 +358,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def mode(args: argparse.Namespace) -> str:
-    """Which key of EFFECTIVE the options ask for."""
+    """The key of EFFECTIVE that the options select."""
     if args.check:
         return "with --check --rehearse" if args.rehearse else "with --check alone"
     if args.verify:
@@ -367,9 +367,9 @@ def mode(args: argparse.Namespace) -> str:
 
 
 def refuse_idle(parser: Parser, argv: list[str] | None, args: argparse.Namespace) -> None:
-    """An error for options that are given and have no effect in this mode."""
+    """Exit with an error if an option is given that has no effect in this mode."""
     names = set(vars(args)) - {"check", "verify", "bundle"}
-    unset = argparse.Namespace(**dict.fromkeys(names))  # argparse leaves what it finds set, and so no default comes in
+    unset = argparse.Namespace(**dict.fromkeys(names))  # argparse sets no defaults for attributes that exist
     given = {name for name in names if getattr(parser.parse_args(argv, unset), name) is not None}
     if idle := sorted(given - EFFECTIVE[mode(args)]):
         shown = ", ".join("--" + name.replace("_", "-") for name in idle)
@@ -383,7 +383,7 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
 
     args, console = parse(argv), Console(highlight=False, markup=False, emoji=False)
-    if sys.stdout:  # a terminal that cannot print a character gets its number
+    if sys.stdout:  # characters that the terminal cannot print are escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if args.check:
@@ -411,5 +411,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended and removed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: ends children, removes temporary files
     sys.exit(main())

@@ -3,10 +3,10 @@
     from model import Model
     labels = Model().predict(X)        # X (n, 96, 96, 3) in 0-255  ->  (n,) int64
 
-    python model.py PATHS... [--csv OUT] [--html OUT] [--weights FOLDER]     # names the cells of your own pictures
+    python model.py PATHS... [--csv OUT] [--html OUT] [--weights FOLDER]     # classifies your own pictures
 
 Labels: 0 basophil, 1 eosinophil, 2 erythroblast, 3 immature granulocyte, 4 lymphocyte, 5 monocyte, 6 neutrophil,
-7 platelet. Training imports `preprocess` and `build_network` from here, so that both sides are one piece of code.
+7 platelet. Training imports `preprocess` and `build_network` from here: training and inference share this code.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ import numpy as np
 
 IMAGE_SIZE = 96
 NUM_CLASSES = 8
-SURE = 0.7  # an image whose likeliest class has less than this after the first view gets the other views, too
-BATCH_SIZE = 64  # every batch is padded to this size, so that no result depends on the batch
+SURE = 0.7  # test-time augmentation: an image with a lower top probability on the first view gets the other views too
+BATCH_SIZE = 64  # every batch is padded to this size, so that results do not depend on the batch
 FOLDER = Path(__file__).resolve().parent / "weights"
 CLASSES = (
     "basophil", "eosinophil", "erythroblast", "immature granulocyte",
@@ -35,7 +35,7 @@ CLASSES = (
 
 
 def as_images(X) -> np.ndarray:
-    """X as an array (n, 96, 96, 3) of integers or floats; ValueError where it is none."""
+    """X as an array (n, 96, 96, 3) of integers or floats. Raises ValueError for another shape or dtype."""
     X = np.asarray(X)
     if X.ndim != 4 or X.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
         raise ValueError(f"images have shape {X.shape}; the model takes (n, {IMAGE_SIZE}, {IMAGE_SIZE}, 3), RGB, 0-255")
@@ -45,14 +45,14 @@ def as_images(X) -> np.ndarray:
 
 
 def preprocess(X, steps: tuple[str, ...] = ()) -> np.ndarray:
-    """Images as the network takes them: float32 (n, 96, 96, 3), 0-255 (the network rescales inside).
+    """Images as the network takes them: float32 (n, 96, 96, 3), 0-255. The network itself rescales them.
 
-    steps: of training/enhance.py, applied to each image at the end, in this order; a submission that has some carries
-    that file.
+    X: (n, 96, 96, 3), integers or floats in 0-255; it is not modified. Each image is treated separately: if all its
+    values are floats in [0, 1], they are multiplied by 255; NaN becomes 0; values outside 0-255 and infinities are
+    clipped. Each of these gives a warning. Raises ValueError for another shape or dtype.
 
-    X: (n, 96, 96, 3), integers or floats in 0-255. Each image is judged by itself: one of floats that are all in
-    [0, 1] is scaled by 255; NaN becomes 0; what lies outside 0-255 is clipped (infinities too). Each of these
-    warns. X is not modified. Raises ValueError for another shape or for values that are no real numbers.
+    steps: names in training/enhance.py, applied to each image at the end, in this order. A submission that uses any
+    must include that file; ImportError if it or OpenCV is missing.
     """
     images = _clean(as_images(X))
     if steps:
@@ -66,8 +66,8 @@ def preprocess(X, steps: tuple[str, ...] = ()) -> np.ndarray:
 
 
 def _clean(X: np.ndarray) -> np.ndarray:
-    """A copy as float32, all values finite and in 0-255."""
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is clipped below
+    """A float32 copy with all values finite and in 0-255; see `preprocess`."""
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite and are clipped below
         images = np.array(X, np.float32)
     if X.dtype == np.uint8 or not len(images):
         return images
@@ -86,11 +86,11 @@ def _clean(X: np.ndarray) -> np.ndarray:
 
 
 def build_network(backbone_weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None) -> keras.Model:
-    """EfficientNetV2B0 (Tan & Le 2021) with average pooling and one dense layer: float images to probabilities.
+    """EfficientNetV2B0 (Tan & Le 2021) with average pooling and one dense layer.
 
-    backbone_weights: a headless `.weights.h5` for the backbone, None for random ones. pixels: height and width to which
-    the network resizes the images (bilinear), None for none. Takes (n, 96, 96, 3) in 0-255 as `preprocess` gives it,
-    returns (n, 8) float32.
+    Input: (n, 96, 96, 3) in 0-255, as from `preprocess`. Output: probabilities (n, 8) float32.
+    backbone_weights: a `.weights.h5` of the backbone without its top layer; None: random weights. dropout: rate before
+    the dense layer. pixels: height and width to which the network resizes images (bilinear); None: no resizing.
     """
     images = x = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     if pixels not in (None, IMAGE_SIZE):
@@ -106,7 +106,7 @@ def build_network(backbone_weights: Path | None = None, dropout: float = 0.3, pi
 def described(manifest: dict) -> keras.Model:
     """The network that a manifest describes, for 96 x 96 images, with random weights.
 
-    EfficientNetV2B0 is built here; every other network by training/networks.py, which its submission carries.
+    EfficientNetV2B0 is built here, any other network by training/networks.py, which the submission must then include.
     """
     name, pixels = manifest.get("network", "EfficientNetV2B0"), manifest.get("pixels")
     if name == "EfficientNetV2B0":
@@ -122,12 +122,12 @@ REMEDY = "unzip the submission again, or put a trained run's model.weights.h5 an
 
 
 def read_manifest(folder: Path) -> dict:
-    """folder/manifest.json. Raises FileNotFoundError where it is missing, ValueError where a value cannot be used.
+    """Read folder/manifest.json. Raises FileNotFoundError if it is missing, ValueError for a damaged or invalid one.
 
-    It holds `sha256`, of model.weights.h5; `network`, a name in training/networks.py; `pixels`, see `build_network`;
-    `enhance`, see `preprocess`; `views`, how many of VIEWS an unsure image gets; `temperature`. A training that was
-    killed while it wrote weights leaves `next`, the manifest of the new ones. An ensemble has `members` instead: names
-    of folders beside it, each with weights and manifest.
+    Keys: `sha256` of model.weights.h5; `network`, a name in training/networks.py; `pixels`, see `build_network`;
+    `enhance`, see `preprocess`; `views`, the number of VIEWS for an unsure image; `temperature`, see `predict_proba`.
+    `next`, left by a training that was killed while writing weights, is the manifest of the new weights; it is used if
+    its hash matches the file. An ensemble has `members` instead: names of subfolders, each with weights and manifest.
     """
     path, weights = folder / "manifest.json", folder / "model.weights.h5"
     if not path.is_file():
@@ -166,10 +166,9 @@ CHECKS = {
 
 
 def load_weights(network: keras.Model, path: Path, expected: str) -> None:
-    """Load a weights file.
+    """Load a weights file into `network`.
 
-    Raises FileNotFoundError where it is missing, ValueError where its SHA-256 is not `expected` or it is not the
-    network's.
+    Raises FileNotFoundError if it is missing, ValueError if its SHA-256 is not `expected` or it does not fit.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {REMEDY}")
@@ -180,12 +179,12 @@ def load_weights(network: keras.Model, path: Path, expected: str) -> None:
         )
     try:
         network.load_weights(path)
-    except Exception as error:  # Keras and h5py raise many kinds
+    except Exception as error:  # Keras and h5py raise many types
         why = str(error).split("\n")[0]
         raise ValueError(f"{path} does not fit the network of its manifest ({why:.200}): {REMEDY}") from error
 
 
-VIEWS = (  # of (n, h, w, 3): a cell that is flipped or turned is the same cell
+VIEWS = (  # test-time augmentation of (n, h, w, 3): the image, a half turn, a horizontal and a vertical flip
     lambda x: x,
     lambda x: x[:, ::-1, ::-1],
     lambda x: x[:, :, ::-1],
@@ -194,12 +193,12 @@ VIEWS = (  # of (n, h, w, 3): a cell that is flipped or turned is the same cell
 
 
 class Model:
-    """The graded interface. No state between calls, no randomness. Threads may share one; forked processes may not."""
+    """The graded interface. Stateless and deterministic. Threads may share an instance; forked processes may not."""
 
-    process: int | None = None  # which loaded the first weights
+    process: int | None = None  # id of the process that loaded weights
 
     def __init__(self, folder: str | Path | None = None):
-        """Load the weights of `folder`; None, the graded case, means the `weights` folder beside this file."""
+        """Load the weights in `folder`; None, as in grading, means the `weights` folder beside this file."""
         folder = Path(folder or FOLDER)
         _refuse_fork()
         self.manifest = read_manifest(folder)
@@ -218,10 +217,10 @@ class Model:
         return self.predict_proba(X).argmax(axis=1)
 
     def predict_proba(self, X) -> np.ndarray:
-        """Class probabilities (n, 8) float32; every row depends on its own image alone.
+        """Class probabilities (n, 8) float32; each row depends only on its own image.
 
-        Where no class has SURE or more, they are averaged over all views. The temperature T makes them p^(1/T), scaled
-        to sum to 1 (Guo et al. 2017), which changes no label. An ensemble gives the mean over its members.
+        If no class reaches SURE on the first view, all views are averaged. Temperature scaling (Guo et al. 2017) then
+        gives p^(1/T), normalised to sum to 1; it changes no label. An ensemble returns the mean over its members.
         """
         if self.members:
             return np.mean([member.predict_proba(X) for member in self.members], axis=0)
@@ -236,7 +235,7 @@ class Model:
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
     def _average(self, X: np.ndarray, views: tuple) -> np.ndarray:
-        """Probabilities (n, 8) float32 of images as `as_images` gives them, the mean over views."""
+        """Probabilities (n, 8) float32 of images from `as_images`, averaged over `views`."""
         probabilities = np.zeros((len(X), NUM_CLASSES), np.float32)
         for start in range(0, len(X), BATCH_SIZE):
             images = preprocess(X[start : start + BATCH_SIZE], self.steps)
@@ -249,12 +248,12 @@ class Model:
 
 
 def _refuse_fork() -> None:
-    """Raises RuntimeError in a process forked from one that has loaded weights: TensorFlow would never answer."""
+    """Raises RuntimeError in a process forked from one that has loaded weights: TensorFlow would hang there."""
     if Model.process not in (None, os.getpid()):
         raise RuntimeError("this process was forked after a Model was made: start it with multiprocessing's 'spawn'")
 
 
-# Pictures named from a shell. Nothing below runs in the grader; only this part needs OpenCV.
+# Command line: classify picture files. Nothing below runs in the grader; only this part imports OpenCV.
 
 READABLE = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".npz")
 COLUMNS = ("file", "class", "confidence", "second", "second_confidence", "unsure")
@@ -276,15 +275,15 @@ FIGURE = """<figure class="%s"><img src="data:image/png;base64,%s" alt=""><figca
 
 
 def read_picture(source: Path | np.ndarray) -> np.ndarray:
-    """A picture of any size as the model takes it: (96, 96, 3) uint8, RGB, its centred square, resized.
+    """The central square of a picture of any size, resized to (96, 96, 3) uint8 RGB.
 
-    source: a file that OpenCV reads, or an array (height, width, 3), RGB, in 0-255 or in [0, 1]. Raises ValueError or
-    OSError where it is neither.
+    source: a file that OpenCV can read, or an array (height, width, 3), RGB, in 0-255 or [0, 1]. Raises ValueError or
+    OSError if it cannot be read.
     """
     import cv2
 
     if isinstance(source, Path):
-        content = np.frombuffer(source.read_bytes(), np.uint8)  # imread would not open every name on Windows
+        content = np.frombuffer(source.read_bytes(), np.uint8)  # on Windows, imread cannot open every file name
         pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
         if pixels is None:
             raise ValueError("no picture that can be read")
@@ -297,7 +296,7 @@ def read_picture(source: Path | np.ndarray) -> np.ndarray:
 
 
 def _opened(file: Path) -> dict[str, Path | np.ndarray]:
-    """{name: what `read_picture` takes} of a picture's file, or of each cell in an .npz file."""
+    """{name: source for `read_picture`}, one for a picture file, one per picture for an .npz file."""
     if file.is_dir():
         raise ValueError("a folder without pictures")
     if file.suffix.lower() != ".npz":
@@ -311,20 +310,20 @@ def _opened(file: Path) -> dict[str, Path | np.ndarray]:
 
 
 def _each(function, named: dict, failed: dict) -> dict:
-    """{name: function(value)}; a name whose value fails goes to `failed`, with the reason, instead."""
+    """{name: function(value)}. If the function raises an error, `failed` gets {name: reason} instead."""
     made = {}
     for name, value in named.items():
         try:
             made[name] = function(value)
-        except Exception as error:  # a foreign file can fail in many ways
+        except Exception as error:  # unreadable files raise many types
             failed[name] = getattr(error, "strerror", None) or str(error)
     return made
 
 
 def name_pictures(model: Model, paths: list[Path], failed: dict[str, str]):
-    """Yields for each picture in `paths`, files or folders, a dictionary: COLUMNS, and `picture` (96, 96, 3) uint8.
+    """Classify pictures, files or folders. Yields a dictionary for each: COLUMNS, and `picture` (96, 96, 3) uint8.
 
-    Of what cannot be read, `failed` gets {name: reason}. On a terminal a bar shows how far many pictures have come.
+    For unreadable files, `failed` gets {name: reason}. On a terminal, more than one batch shows a progress bar.
     """
     files = {}
     for path in paths:
@@ -347,7 +346,7 @@ def name_pictures(model: Model, paths: list[Path], failed: dict[str, str]):
 
 
 def as_csv(rows: list[dict]) -> str:
-    """A table with COLUMNS as its first line."""
+    """The rows as CSV text; the header is COLUMNS."""
     import csv
     import io
 
@@ -359,7 +358,7 @@ def as_csv(rows: list[dict]) -> str:
 
 
 def as_html(rows: list[dict]) -> str:
-    """A page that shows the pictures with what they were named, the least sure first."""
+    """The rows as an HTML page with the pictures and their classes, lowest confidence first."""
     import base64
     from html import escape
 
@@ -374,7 +373,7 @@ def as_html(rows: list[dict]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically: a temporary file, then a rename."""
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
@@ -384,7 +383,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _options():
-    """The command's options; ends with status 2 where they cannot be used."""
+    """Parse and check the options. Exits with status 2 if they are invalid."""
     import argparse
     from importlib.util import find_spec
 
@@ -408,7 +407,7 @@ def _options():
 
 
 def main() -> int:
-    """Name pictures as the options say. Returns 0; 1 where some could not be read; 2 where nothing can be done."""
+    """Classify the pictures. Returns the exit status: 0; 1 if some could not be read; 2 after any other error."""
     args, rows, failed = _options(), [], {}
     sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -14,7 +14,7 @@ from training.files import ROOT, write_text
 
 RESULTS = ROOT / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-REPORTED = ("ran under", "zip", "rehearsal", "shut in", "prediction", "scoring", "forecast", "accuracy", "balanced")
+REPORTED = ("ran under", "zip", "rehearsal", "isolation", "prediction", "scoring", "forecast", "accuracy", "balanced")
 
 
 def load(name: str) -> dict:

@@ -1,4 +1,4 @@
-"""Packs a competition as Codabench takes it: the very programs that the local worker runs, pages, cells to score on."""
+"""Packs a competition for Codabench: the same programs that the local worker runs, pages, cells to score on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grader import environment
 from grader.competition import OURS, TIME, Cells
 
 HERE = Path(__file__).resolve().parent
-# Cells of each class in splits that anybody can download with their labels: BloodMNIST's, and the challenge's own file.
+# Cells of each class in public splits, which anybody can download with their labels.
 PUBLIC = {
     "BloodMNIST's training split": (852, 2181, 1085, 2026, 849, 993, 2330, 1643),
     "BloodMNIST's validation split": (122, 312, 155, 290, 122, 143, 333, 235),
@@ -23,9 +23,9 @@ noise at once."""
 
 
 def pack(contents: dict[str, bytes]) -> bytes:
-    """A zip whose bytes depend on names and contents alone: sorted, without times, fixed modes, stored.
+    """A reproducible zip: its bytes depend on names and contents only. Sorted, with fixed time and mode, uncompressed.
 
-    Stored, because what Deflate makes of the same bytes differs between zlib versions, and weights hardly shrink.
+    Uncompressed, because the output of Deflate differs between versions of zlib, and weights hardly shrink.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
@@ -68,7 +68,7 @@ def bundle(competition: dict, cells: list[Cells], harder: bool = False) -> bytes
 
 
 def add(contents: dict[str, bytes], folder: str, source: Path) -> str:
-    """Add a file, or all files of a folder but caches and hidden ones, below `folder`; returns a single file's name."""
+    """Add a file, or all files of a folder except caches and hidden ones, to `folder`; returns the path in the zip."""
     if source.is_file():
         contents[f"{folder}/{source.name}"] = source.read_bytes()
         return f"{folder}/{source.name}"
@@ -108,7 +108,7 @@ def add_task(contents: dict[str, bytes], index: int, cells: Cells) -> dict:
 
 
 def placeholders(competition: dict, cells: Cells, harder: bool) -> dict[str, str]:
-    """What the {{words}} in pages stand for."""
+    """{word: text} for the {{words}} in pages."""
     limits = dict.fromkeys(phase["execution_time_limit"] for phase in competition["phases"])
     return {
         "title": competition["title"],
@@ -125,13 +125,13 @@ def placeholders(competition: dict, cells: Cells, harder: bool) -> dict[str, str
 
 
 def environment_of(image: str) -> str:
-    """' (Python ..., TensorFlow ...)' where it is known of this Docker image."""
+    """' (Python ..., TensorFlow ...)' if the versions in this Docker image are known, else ''."""
     known = environment.GRADER_VERSIONS
     return f" ({environment.phrase(known)})" if image == f"tensorflow/tensorflow:{known['tensorflow']}" else ""
 
 
 def warnings(competition: dict, cells: list[Cells]) -> list[str]:
-    """What makes a competition unfair, or closed; cells: of each task, not corrupted."""
+    """Reasons why a competition is unfair or closed. cells: of each task, not corrupted."""
     import numpy as np
 
     found = []
@@ -154,7 +154,7 @@ def warnings(competition: dict, cells: list[Cells]) -> list[str]:
 
 
 def pictures(images) -> set[int]:
-    """A number for each different image."""
+    """Hashes of the images."""
     return {hash(image.tobytes()) for image in images}
 
 

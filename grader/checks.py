@@ -1,11 +1,11 @@
-"""Static checks of a submission zip: nothing in it is run, nothing is unpacked to disk, TensorFlow is not needed.
+"""Static checks of a submission zip. They run nothing in it and do not need TensorFlow.
 
     from grader.checks import check_within_limits
     for finding in check_within_limits("submission.zip"): print(finding.code, finding)
 
-Three parts: the container (names, sizes, compression; here), the Python sources (source.py, by their syntax trees) and
-the weights (weights.py: what is inside, whether they are whole). A hostile zip may take for ever or crash its reader:
-the check runs in a process of its own, under the kernel's limits.
+There are three parts: the container (names, sizes, compression) in this file, the syntax trees of the Python sources in
+source.py, the weights (contents, completeness) in weights.py. A hostile zip may take very long to read or crash the
+reader, so the checks run in a process of their own, with limits on CPU time and memory.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from grader.source import KNOWN, check_sources, module_names
 from grader.weights import ZIP_ERRORS, check_weights, packed_tightly
 from grader.worker import ERAS, NEWEST
 
-MAX_MB = 15_000  # the quota of a user; 4.4 GB is known to have passed
+MAX_MB = 15_000  # a user's quota; a zip of 4.4 GB has been accepted
 SLOW_MB = 2000  # uploads above this often break off
-COPY_MB = 100  # above this, a second copy of the submission in its own result is worth a word
+COPY_MB = 100  # above this, warn that the result holds a copy of the submission
 PREDICTIONS = ("predictions.npy", "progress.json")  # what the ingestion program writes
 MAX_FILE_NAME, MAX_ENTRY_NAME, MAX_ENTRIES = 64, 1000, 10_000
 MAX_PART_NAME = 255  # bytes that Linux allows
 MAX_UNPACKED = 15 * 10**9  # bytes
-WHOLE_RATIO, WHOLE_SMALL = 20, 100 << 20  # how tightly a zip may be packed; bytes below which it may be any
-SECONDS, PACE, MEMORY = 2, 20_000_000, 500_000_000  # of computing, and one more for so many bytes of the zip; bytes
-MOST = 20  # findings of one code
-DESCRIBED = "weights/model.weights.h5"  # by weights/manifest.json
+WHOLE_RATIO, WHOLE_SMALL = 20, 100 << 20  # largest compression ratio; unpacked bytes below which any will do
+SECONDS, PACE, MEMORY = 2, 20_000_000, 500_000_000  # CPU seconds, plus 1 for each PACE bytes; memory in bytes
+MOST = 20  # findings of one code at most
+DESCRIBED = "weights/model.weights.h5"  # its SHA-256 is in weights/manifest.json
 READ = ("weights/manifest.json", "metadata", "metadata.yaml")
-SHOWN = 5  # names of leftovers
-SHORT = 4096  # bytes kept of files that are not judged by their text
+SHOWN = 5  # names of leftovers in a finding
+SHORT = 4096  # bytes kept of files that are neither sources nor in READ
 JUNK = re.compile(
     r"(?:^|/)(?:(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(?:/|$)"
     r"|(\.DS_Store$|Thumbs\.db$|desktop\.ini$|\._(?=[^/]*$)))|(\.py[co])$",
@@ -50,18 +50,18 @@ JUNK = re.compile(
 
 
 class Entry(NamedTuple):
-    """What is kept of a file in the zip: its first bytes (of sources and JSON all), size and SHA-256."""
+    """A file in the zip: its first bytes (all of them for sources and READ), size and SHA-256."""
 
     head: bytes
     size: int
-    sha256: str | None  # of DESCRIBED alone
+    sha256: str | None  # only of DESCRIBED
 
 
 def check_within_limits(path: str | Path, *how) -> list[Finding]:
-    """check_zip in a process of its own, under limits of computing and memory.
+    """Run check_zip in a child process with limits on CPU time and memory.
 
-    ZIP14 where it takes more or its process ends: an error for the container, a warning for sources and weights.
-    Raises ImportError where this Python lacks a package that the check needs.
+    Adds ZIP14 if it exceeds them or crashes: an error while reading the container, a warning at sources and weights.
+    Raises ImportError if this Python lacks a package that the check needs.
     """
     limits = {"seconds": SECONDS + os.stat(path).st_size // PACE, "memory": MEMORY // 10**6}
     receive, send = multiprocessing.Pipe(duplex=False)
@@ -79,12 +79,12 @@ def check_within_limits(path: str | Path, *how) -> list[Finding]:
 
 
 def check_and_send(send, limits: dict[str, int], path: str | Path, *how) -> None:
-    """Send what is known should the process end while it reads sources and weights, then all, or the ImportError."""
-    with contextlib.suppress(ImportError, OSError, ValueError):  # what of it the system has
+    """In the child: send the container's findings and ZIP14, in case it crashes later; then all, or the ImportError."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # as far as the system supports it
         import resource
 
         resource.setrlimit(resource.RLIMIT_CPU, (limits["seconds"], limits["seconds"]))
-        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of numpy, under h5py: each thread would take from the memory
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for h5py's numpy: each thread would use memory
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY, held + MEMORY))
     with contextlib.suppress(MemoryError, RecursionError):
@@ -103,13 +103,13 @@ def check_zip(
     era: str = NEWEST,
     then: Callable[[list[Finding]], None] = lambda found: None,
 ) -> list[Finding]:
-    """Findings of every kind, in the order in which they would strike, each once; empty for a healthy zip.
+    """All findings on a zip, each once, in the order in which a run would meet them; empty for a healthy zip.
 
-    profile, era: as in worker.py. packages: more modules that the grader has. then: called with what the container
-    gave, before sources and weights are read.
+    profile, era: as in worker.py. packages: more modules that the grader has. then: called with the container's
+    findings before sources and weights are read.
     """
     path = Path(path)
-    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever, reading a device, too
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe or reading a device may block
         return [finding("ZIP03", why="it is no regular file")]
     found = list(check_file(path))
     if refused([f for f in found if f.code == "ZIP11"]):
@@ -133,13 +133,13 @@ def check_zip(
     return in_order(found)
 
 
-# What strikes first: the unpacking, the import of model.py (its syntax, what it imports), Model(), predict.
+# Beginnings of codes, in the order of a run: unpacking, import of model.py (syntax, imports), Model(), predict.
 ORDER = ("ZIP", "MET", "PY01", "IMP04", "IMP01", "IMP02", "IMP05", "PY02", "PY03", "PATH", "KER08", "KER05", "KER01",
          "KER", "PY05", "PY06", "PY04", "NET", "IMP03", "")  # fmt: skip
 
 
 def in_order(found: list[Finding]) -> list[Finding]:
-    """Findings in the order in which they would strike, those that differ by a line number alone once with a count."""
+    """Sort findings by ORDER; merge those that differ only in the line number, with a count; keep MOST of each code."""
     kinds: dict[tuple[str, str, str], list[Finding]] = {}
     for f in found:
         kinds.setdefault((f.code, f.level, re.sub(r" line \d+", "", f.wrong)), []).append(f)
@@ -169,7 +169,7 @@ def check_file(path: Path) -> Iterator[Finding]:
 
 
 def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
-    """Judge the directory of a zip of `size` bytes: names, kinds, sizes and methods as they are claimed."""
+    """Check the central directory of a zip of `size` bytes: names, file types, claimed sizes, compression methods."""
     infos = file.infolist()
     if len(infos) > MAX_ENTRIES:
         yield finding("ZIP10", name="the zip", claim=f"{len(infos)} entries (at most {MAX_ENTRIES})")
@@ -177,7 +177,7 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
     unpacked = sum(info.file_size for info in infos)
     if unpacked > MAX_UNPACKED or (unpacked > WHOLE_SMALL and unpacked > WHOLE_RATIO * size):
         yield finding("ZIP10", name="the zip", claim=f"{unpacked / 1e9:.1f} GB once unpacked, from {size / 1e6:.1f} MB")
-    seen: dict[str, set[str]] = {}  # names that differ in case alone
+    seen: dict[str, set[str]] = {}  # {name in lower case: names}
     for info in infos:
         name = info.filename
         if how := odd_name(info):
@@ -206,7 +206,7 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
 
 
 def check_entry(info: zipfile.ZipInfo) -> Iterator[Finding]:
-    """Length of name, kind, claimed size and method of one entry."""
+    """Check length of name, file type, claimed size and compression method of one entry."""
     name = info.filename
     if len(name) > MAX_ENTRY_NAME or any(len(part.encode()) > MAX_PART_NAME for part in name.split("/")):
         yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} bytes, or is longer "
@@ -223,7 +223,7 @@ def check_entry(info: zipfile.ZipInfo) -> Iterator[Finding]:
 
 
 def check_leftovers(names: list[str]) -> Iterator[Finding]:
-    """Junk, in one finding, with what `zip -d` takes to delete all of it: its * stands for slashes, too."""
+    """One finding on all leftovers, with patterns for `zip -d` that delete them (its * matches slashes, too)."""
     junk = [name for name in names if JUNK.search(name)]
     if junk:
         patterns = sorted({leftover_pattern(name) for name in junk})
@@ -232,7 +232,7 @@ def check_leftovers(names: list[str]) -> Iterator[Finding]:
 
 
 def leftover_pattern(name: str) -> str:
-    """What `zip -d` takes for the kind of leftover that a file is."""
+    """The `zip -d` pattern that deletes this leftover and others of its kind."""
     found = JUNK.search(name)
     kind = found[found.lastindex]
     if found[1]:  # a folder
@@ -241,7 +241,7 @@ def leftover_pattern(name: str) -> str:
 
 
 def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
-    """Where model.py lies in a zip inside the zip, in words; empty if in none."""
+    """A phrase that names the zip inside the zip that holds model.py; empty if there is none."""
     for info in [i for i in infos if i.filename.lower().endswith(".zip")][:3]:
         with contextlib.suppress(*ZIP_ERRORS), file.open(info) as stream, zipfile.ZipFile(stream) as inner:
             if any(name.split("/")[-1] == "model.py" for name in inner.namelist()):
@@ -250,7 +250,7 @@ def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
 
 
 def odd_name(info: zipfile.ZipInfo) -> str | None:
-    """Why a name would not unpack as it stands, or None. `orig_filename` still has what zipfile cleans away."""
+    """Why an entry would not unpack under its own name, or None. zipfile cleans `filename`, not `orig_filename`."""
     name = info.orig_filename
     if not name or any(unicodedata.category(c) == "Cc" for c in name):
         return "has no name or control characters in it"
@@ -264,7 +264,7 @@ def odd_name(info: zipfile.ZipInfo) -> str | None:
 
 
 def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
-    """Read one file to its end, so that its CRC is checked; never more than it claims, and in small pieces."""
+    """Read one file to its end, which checks the CRC, in pieces of 1 MB. Raises BadZipFile if it is too short."""
     digest, head, size = hashlib.sha256() if info.filename == DESCRIBED else None, b"", 0
     keep = info.file_size if info.filename.endswith(".py") or info.filename in READ else SHORT
     with file.open(info) as stream:
@@ -279,10 +279,10 @@ def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
 
 
 def has_command(metadata: bytes) -> bool:
-    """Whether a metadata file, read as YAML as the worker reads it, holds a command that is not empty."""
-    import yaml  # here, so that a zip can be built by a Python that has the standard library alone
+    """Whether a metadata file, read as YAML as the worker does, holds a command that is not empty."""
+    import yaml  # imported here: building a zip needs the standard library only
 
-    try:  # as nodes: aliases and tags are not worked out, which could take memory and time without end
+    try:  # as nodes only: resolving aliases and tags could take unlimited memory and time
         root = yaml.compose(metadata.decode("utf-8-sig", errors="ignore"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return False

@@ -1,7 +1,7 @@
 """Every finding by its code: what is wrong, what the platform would do, what to change. CODES.md is the table.
 
-A code keeps its meaning for ever; a new finding gets a new row. Level `error` refuses the submission, `warning` lets it
-pass and says so. Failure modes are numbered in the order in which submissions to Codabench fail most often.
+A code never changes its meaning; a new finding gets a new row. An `error` refuses the submission, a `warning` does not.
+Failure modes are numbered by how often submissions to Codabench fail in this way, the most frequent first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CODES = read()
 
 @dataclass(frozen=True)
 class Finding:
-    """A code with its details; str() is the one plain sentence."""
+    """A code with its details filled in; str() gives them as one sentence."""
 
     code: str
     level: str
@@ -50,7 +50,7 @@ class Finding:
 
 
 def clean(value):
-    """Text from a foreign zip, without control characters and not too long to read."""
+    """Untrusted text, with "?" for control characters, cut to 300 characters. Other values are returned unchanged."""
     if not isinstance(value, str):
         return value
     value = "".join(c if c.isprintable() else "?" for c in value[:301])
@@ -58,7 +58,7 @@ def clean(value):
 
 
 def finding(code: str, level: str | None = None, **details) -> Finding:
-    """The finding `code`, its sentence filled in with `details`; `level` where the table leaves it open."""
+    """The finding `code` with `details` filled in. level: needed where the table says "error or warning"."""
     row, details = CODES[code], {key: clean(value) for key, value in details.items()}
     level = level or row.level
     assert level in ("error", "warning"), code

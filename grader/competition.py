@@ -1,13 +1,13 @@
-"""What a competition is: competition.yaml, or an organiser's own YAML file in its place, and the cells to score on.
+"""Reads a competition: competition.yaml, or an organiser's own YAML file in its place, and the cells to score on.
 
-The keys are Codabench's (version 2). Of our own, and not in the bundle's competition.yaml:
+The keys are Codabench's (version 2). These are added, and left out of the bundle's competition.yaml:
 
     classes       names of the classes, in the order of their labels 0, 1, ...
-    image_size    height and width, in pixels, of the pictures that are generated where there are no cells
+    image_size    height and width, in pixels, of the pictures that are generated if there are no cells
     data          the page on the data: where it is from, its licence
     starting_kit, public_data    a file or folder that participants get in every phase
 
-Paths are relative to the YAML file. What it does not say comes from competition.yaml, for phases the limits alone.
+Paths are relative to the YAML file. Missing keys are taken from competition.yaml; in phases, only limits are.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PARTS = {"images": "input_data/images", "labels": "reference_data/labels", "clas
 
 
 class Cells(NamedTuple):
-    """images (n, height, width, 3) uint8 RGB, labels (n,) int64, and the names of all classes that there can be."""
+    """images (n, height, width, 3) uint8 RGB, labels (n,) int64, and the names of all classes."""
 
     images: object
     labels: object
@@ -39,14 +39,14 @@ class Cells(NamedTuple):
 
 def columns() -> list[str]:
     """Keys of the leaderboard's columns: the only scores that the platform keeps."""
-    import yaml  # here, so that a zip can be built by a Python that has the standard library alone
+    import yaml  # imported here: building a zip needs the standard library only
 
     boards = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))["leaderboards"]
     return [column["key"] for board in boards for column in board["columns"]]
 
 
 def read(path: Path = TEMPLATE) -> dict:
-    """The YAML's keys, paths made absolute. ValueError says what is wrong with it."""
+    """Read a YAML file and make its paths absolute. Raises ValueError if something in it is wrong."""
     import yaml
 
     try:
@@ -100,7 +100,7 @@ def check_classes(names, path: Path) -> list[str]:
 
 
 def check_phases(phases, path: Path) -> list[dict]:
-    """The phases with their times as text. They need a name and a start, all but the last an end, and no overlap."""
+    """Check the phases: each has a name and a start, all but the last an end, none overlap. Times become text."""
     if not phases:
         raise ValueError(f"{path}: there must be a phase")
     free = None  # the time from which a phase may start; None after one without an end
@@ -123,7 +123,7 @@ def check_phases(phases, path: Path) -> list[dict]:
 
 
 def as_time(value, shown: str) -> datetime.datetime:
-    """A time that YAML gives as text, as a date or as a datetime; UTC, as on the platform."""
+    """A datetime, in UTC without a time zone, from what YAML gives: text, a date or a datetime."""
     try:
         time = datetime.datetime.fromisoformat(str(value))
         return time.astimezone(datetime.timezone.utc).replace(tzinfo=None) if time.tzinfo else time
@@ -132,7 +132,7 @@ def as_time(value, shown: str) -> datetime.datetime:
 
 
 def complete(given: dict, classes: list[str]) -> dict:
-    """`given`, and what it does not say from competition.yaml; that speaks of blood cells, so not for other classes."""
+    """Add missing keys from competition.yaml. Its texts are on blood cells, so other classes need their own."""
     own = read()
     if classes != own["classes"]:
         if not {"title", "description"} <= set(given):
@@ -146,7 +146,7 @@ def complete(given: dict, classes: list[str]) -> dict:
 
 
 def agree(made: dict, cells: list[Cells]) -> None:
-    """ValueError where the cells of the tasks, and what the YAML says of them, do not go together."""
+    """Raise ValueError if the cells of the tasks and the YAML do not fit together."""
     for part in cells:
         if part.classes != made["classes"] or part.images.shape[1:] != cells[0].images.shape[1:]:
             raise ValueError("--heldout, --final and --competition need the same classes, and pictures of one size")
@@ -155,9 +155,9 @@ def agree(made: dict, cells: list[Cells]) -> None:
 
 
 def read_cells(path: Path, classes: list[str] | None = None) -> Cells:
-    """Cells of an .npz (images, labels and, if other than competition.yaml's, classes) or of a bundle.
+    """Read the cells of an .npz (images, labels and, if other than competition.yaml's, classes) or of a bundle.
 
-    classes: names for a file without any. ValueError says what is wrong with it.
+    classes: names for a file without any. Raises ValueError if something in it is wrong.
     """
     import numpy as np
 
@@ -169,7 +169,7 @@ def read_cells(path: Path, classes: list[str] | None = None) -> Cells:
             images, labels = np.asarray(file[names["images"]]), np.asarray(file[names["labels"]]).reshape(-1)
             if names["classes"] in file:
                 classes = file[names["classes"]].astype(str).tolist()
-    except Exception as error:  # of damaged bytes numpy's reader raises whatever its parts do
+    except Exception as error:  # numpy raises exceptions of many types on damaged files
         raise ValueError(f"{path} is no file of images and labels ({error})") from None
     known = check_classes(classes or read()["classes"], path)
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not 0 < len(images) == len(labels):
@@ -185,7 +185,7 @@ def read_cells(path: Path, classes: list[str] | None = None) -> Cells:
 
 
 def generated_cells(n: int) -> Cells:
-    """n pictures that look a little like stained cells: ground, cytoplasm, nucleus. Their labels mean nothing."""
+    """n generated pictures that resemble stained cells: background, cytoplasm, nucleus. All labels are 0."""
     import numpy as np
 
     known = read()

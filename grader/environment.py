@@ -1,11 +1,11 @@
-"""The Python that a rehearsal runs under: a given interpreter, less every package that the grader lacks.
+"""The Python environment of a rehearsal: a given interpreter without the packages that the grader lacks.
 
     environment.lay_out(folder, "/usr/bin/python3.11", packages=("cv2",))
-    folder/bin/python                  imports TensorFlow and cv2, and fails to find SciPy, as the grader's does
+    folder/bin/python                  imports TensorFlow and cv2, but not SciPy, as the grader's does
 
 The folder is a virtual environment whose site-packages hold links to the distributions that the grader's image has,
-and no others. Nothing is patched: what is not there fails to import in Python's own words, cannot be found by
-importlib.metadata, and stays away from the processes that a submission starts.
+and no others. Nothing is patched: importing another package raises Python's own error, importlib.metadata does not
+find it, and processes that a submission starts lack it, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from grader.source import GRADER_PACKAGES
 
-# In tensorflow/tensorflow:2.17.0; each may be followed by more (1.26 agrees with 1.26.4).
+# Of tensorflow/tensorflow:2.17.0. A longer version matches, too (1.26.4 matches 1.26).
 GRADER_VERSIONS = {"python": "3.11", "tensorflow": "2.17.0", "keras": "3.4.1", "numpy": "1.26"}
 SHOWN = {"python": "Python", "tensorflow": "TensorFlow", "keras": "Keras", "numpy": "numpy"}
 # `google` is a folder that many distributions share; the grader has protobuf's part of it.
@@ -46,7 +46,7 @@ print(json.dumps({"version": platform.python_version(), "distributions": found,
 
 @functools.lru_cache(maxsize=4)
 def look(python: str) -> dict:
-    """Version, base executable and distributions of an interpreter. ValueError where it is none."""
+    """Version, base executable and distributions of an interpreter. Raises ValueError if it cannot be run."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
         done = subprocess.run([python, "-c", LOOK], capture_output=True, text=True, timeout=60, env=clean)
@@ -56,30 +56,30 @@ def look(python: str) -> dict:
 
 
 def modules(distribution: dict) -> set[str]:
-    """Names that `import` finds in a distribution; in a folder that several share, those below it."""
+    """Names that can be imported from a distribution; "google.protobuf" if it shares the folder `google`."""
     entries = [entry.split("/") for entry in distribution["entries"]]
     entries = [parts for parts in entries if not parts[0].endswith(("-info", ".libs", ".pth"))]
     return {".".join(part.split(".")[0] for part in parts) for parts in entries}
 
 
 def plain(name: str) -> str:
-    """A distribution's name as the index compares it."""
+    """A distribution's name, normalised as on PyPI."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def owners(python: str) -> dict[str, str]:
-    """{module: its distribution}, also by the first part of a module's name."""
+    """{module: its distribution}; the first part of a module's name is a key, too."""
     distributions = look(python)["distributions"]
     return {name: plain(d["name"]) for d in distributions for m in modules(d) for name in (m, m.split(".")[0])}
 
 
 def missing(python: str, packages: tuple[str, ...]) -> list[str]:
-    """Those of the modules `packages` that the interpreter does not have."""
+    """Those of the modules `packages` that the interpreter lacks."""
     return [name for name in packages if name not in owners(python)]
 
 
 def kept(python: str, packages: tuple[str, ...] = ()) -> list[dict]:
-    """Distributions that the grader has, and those of the modules `packages` with all that they require."""
+    """The interpreter's distributions that the grader has, and those of the modules `packages` with dependencies."""
     distributions = look(python)["distributions"]
     by_name = {plain(d["name"]): d for d in distributions}
     found = {plain(d["name"]) for d in distributions if modules(d) & ALLOWED}
@@ -95,7 +95,7 @@ def kept(python: str, packages: tuple[str, ...] = ()) -> list[dict]:
 
 
 def hidden(python: str, packages: tuple[str, ...] = ()) -> list[str]:
-    """Names of the modules that the interpreter has and a rehearsal does not find."""
+    """Names of the interpreter's modules that are hidden from a rehearsal."""
     seen = {plain(d["name"]) for d in kept(python, packages)}
     left = [d for d in look(python)["distributions"] if plain(d["name"]) not in seen]
     names = {name for d in left for name in modules(d) if not name.startswith("_")}
@@ -103,14 +103,14 @@ def hidden(python: str, packages: tuple[str, ...] = ()) -> list[str]:
 
 
 def versions(python: str) -> dict[str, str | None]:
-    """Versions of Python, tensorflow, keras and numpy; None for what is not there."""
+    """Versions of Python, tensorflow, keras and numpy; None for what is not installed."""
     facts = look(python)
     found = {name: d["version"] for d in facts["distributions"] for name in modules(d) if name in GRADER_VERSIONS}
     return {name: {**found, "python": facts["version"]}.get(name) for name in GRADER_VERSIONS}
 
 
 def differing(found: dict[str, str | None]) -> list[str]:
-    """Names whose version is not the grader's."""
+    """Names whose version differs from the grader's."""
     return [name for name, there in GRADER_VERSIONS.items() if not f"{found[name]}.".startswith(f"{there}.")]
 
 
@@ -120,9 +120,9 @@ def phrase(found: dict[str, str | None], names: list[str] | None = None) -> str:
 
 
 def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> list[str]:
-    """Make the environment in `folder`, which does not exist yet; returns the folders that its links lead to.
+    """Make the environment in `folder`, which must not exist. Returns the folders that its links lead to.
 
-    Links, not copies: libraries that look for others beside themselves find them where they truly lie.
+    It links rather than copies, so that libraries find other libraries that lie beside them.
     """
     facts = look(python)
     site = folder / "lib" / f"python{facts['version'].rpartition('.')[0]}" / "site-packages"

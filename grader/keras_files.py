@@ -1,4 +1,4 @@
-"""What is inside the weights of a submission, judged against what the grader's Keras takes. Nothing is loaded.
+"""Checks whether the grader's version of Keras can load a saved model, from its config. No model is loaded.
 
     check_model("net.keras", "3.4.1", config, compiled, code, legacy=False)     `code`: what the sources register
 
@@ -17,7 +17,8 @@ from grader.codes import Finding, finding
 from grader.registry import Code
 
 GRADER_KERAS = "3.4.1"  # of tensorflow/tensorflow:2.17.0
-POPPED = {"batch_input_shape", "axis", "module", "function_type", "output_shape_type", "output_shape_module"}  # of .h5
+# Keys that Keras removes from the configs of .h5 files.
+POPPED = {"batch_input_shape", "axis", "module", "function_type", "output_shape_type", "output_shape_module"}
 
 
 @functools.cache
@@ -26,14 +27,14 @@ def table() -> dict:
 
 
 def held(module: str) -> list[str] | None:
-    """The names in a public module of Keras, tensorflow.keras, TensorFlow or numpy of the grader; None of any other."""
+    """Names in a public module of the grader's Keras, tensorflow.keras, TensorFlow or numpy; None for other modules."""
     short = module.removeprefix("tensorflow.") if module.startswith("tensorflow.keras.") else module
     names = table()["names"].get(module, table()["names"].get(short))
     return None if names is None else names.split()
 
 
 class Doubt(NamedTuple):
-    """Why one object of a config does not come to life: a code and the words for it."""
+    """Why Keras cannot create an object from a config: a code and details of its finding."""
 
     code: str
     name: str
@@ -41,9 +42,9 @@ class Doubt(NamedTuple):
 
 
 def check_model(name: str, version: str, config: dict, compiled: object, code: Code, legacy: bool) -> Iterator[Finding]:
-    """Findings on a whole model, if the sources load it: who saved it, its network, what it was compiled with.
+    """Findings on a saved model, if the sources load it: version of Keras, layers, losses and metrics.
 
-    legacy: of an .h5 file, which older versions of Keras wrote alike.
+    legacy: it is an .h5 file, whose format older versions of Keras share.
     """
     loads, here, there = code.loads(name), release(GRADER_KERAS), release(version)
     foreign = there < (3,) and not legacy
@@ -64,7 +65,7 @@ def check_model(name: str, version: str, config: dict, compiled: object, code: C
 
 
 def judged(config: object, code: Code, legacy: bool) -> Iterator[Doubt]:
-    """Doubts about the serialised objects in a config, at any depth."""
+    """Yield a Doubt for each object in a config, at any depth, that Keras cannot create."""
     todo = [config]
     while todo:
         part = todo.pop()
@@ -80,7 +81,7 @@ def judged(config: object, code: Code, legacy: bool) -> Iterator[Doubt]:
 
 
 def stuck(compiled: object, code: Code, legacy: bool) -> Iterator[Doubt]:
-    """Losses and metrics that an .h5 names in a way at which load_model of the grader's Keras stops."""
+    """Yield a Doubt for each loss and metric whose name in an .h5 file makes the grader's load_model fail."""
     if not legacy or not isinstance(compiled, dict):
         return
     loss, metrics = compiled.get("loss"), compiled.get("metrics")
@@ -99,7 +100,7 @@ def known(name: object, code: Code) -> bool:
 
 
 def judge(part: dict, code: Code, legacy: bool) -> Doubt | None:
-    """Look one object up as Keras does, and compare its arguments with the constructor's."""
+    """Look up one object as Keras does and compare its arguments with the constructor's; None if they fit."""
     what, config, module = part["class_name"], part["config"], part.get("module")
     if what == "__lambda__" or (what == "Lambda" and not known("Lambda", code)):
         return Doubt("KER03", "Lambda", "")
@@ -122,7 +123,7 @@ def judge(part: dict, code: Code, legacy: bool) -> Doubt | None:
 
 
 def in_module(module: str, name: str, code: Code) -> bool:
-    """Whether Keras finds a name by importing the module that a file names for it."""
+    """Whether Keras finds a name in the module that the config states for it."""
     if module in code.defined:
         return name in code.defined[module]
     return module.split(".")[0] in ("tensorflow", "numpy")
@@ -142,7 +143,7 @@ def function_found(part: dict, code: Code) -> bool:
 
 
 def missing(registered: object, name: str, code: Code) -> Doubt:
-    """Say what could be meant by an object that is not found."""
+    """The Doubt on an object that is not found, with the likely reason."""
     package, _, plain = str(registered).rpartition(">")
     others = sorted(key for key in code.registered if key.rpartition(">")[2] == plain)
     if others:
@@ -157,6 +158,6 @@ def missing(registered: object, name: str, code: Code) -> Doubt:
 
 
 def release(version: str) -> tuple[int, ...]:
-    """(3, 4) of "3.4.1": files change between minor releases, not within one."""
+    """(3, 4) for "3.4.1": the file format changes between minor releases, not within one."""
     parts = [part for part in version.replace("-", ".").split(".")[:2] if part.isdigit() and len(part) < 9]
     return tuple(map(int, parts))

@@ -1,8 +1,8 @@
-"""What the sources of a zip give Keras when it loads a file: registered classes, custom objects, options.
+"""What the sources of a zip pass to Keras when it loads a file: registered classes, custom objects, options.
 
-code = registry.Code(); code.add(source, own)     for each file that model.py reaches
+code = registry.Code(); code.add(source, own)     for each file that model.py imports
 code.unread(sources)                              for the others
-code.loads("net.keras")                           how model.py loads it
+code.loads("net.keras")                           the calls that load this file
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from grader.syntax import IN_ZIP, Source, arguments, called, dotted
 
 GLOBAL = "get_custom_objects"
-# Names of parameters, in their order.
+# {function: its parameters, in order}
 PARAMETERS = {
     "load_model": ("filepath", "custom_objects", "compile", "safe_mode"),
     "load_weights": ("filepath",),
@@ -25,10 +25,10 @@ PARAMETERS = {
 
 
 class Load(NamedTuple):
-    """One call of load_model or load_weights: of which file of the zip (None: unknown), and load_model's options."""
+    """One call of load_model or load_weights: the file in the zip (None: not known) and load_model's options."""
 
     path: str | None
-    said: dict[str, str]  # by a finding: where and what
+    said: dict[str, str]  # details of a finding: file, line, name of the function
     compiles: bool
     safe: bool
 
@@ -37,19 +37,19 @@ class Load(NamedTuple):
 class Code:
     registered: set[str] = field(default_factory=set)  # "package>name"
     passed: set[str] = field(default_factory=set)  # keys of custom_objects
-    open: bool = False  # custom objects are passed that cannot be read here
-    renames: bool = False  # what pickles name may be found under another name
+    open: bool = False  # custom objects with unknown names are passed
+    renames: bool = False  # unpickling may look names up elsewhere
     safe: bool = True  # no enable_unsafe_deserialization()
     defined: dict[str, set[str]] = field(default_factory=dict)  # {module: names at its top level}
-    idle: dict[str, str] = field(default_factory=dict)  # {class or function: the file that model.py never imports}
+    idle: dict[str, str] = field(default_factory=dict)  # {class or function: its file, which model.py never imports}
     models: list[Load] = field(default_factory=list)
     weights: list[Load] = field(default_factory=list)
     arrays: set[str | None] = field(default_factory=set)  # files that np.load opens without allow_pickle
-    texts: set[str] = field(default_factory=set)  # every constant text and its last part, taken for a path
-    calls: set[str] = field(default_factory=set)  # last names of all that is called, where it runs
+    texts: set[str] = field(default_factory=set)  # every string and, if it is a path, its file name
+    calls: set[str] = field(default_factory=set)  # last names of functions called in code that runs
 
     def add(self, source: Source, own: set[str]) -> None:
-        """own: functions of the zip, whose names are not taken for those of Keras."""
+        """Read a file that model.py imports. own: functions of the zip, not to be taken for Keras's of equal name."""
         module = source.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         self.defined[module] = set(source.top)
         for node, runs in source.nodes.items():
@@ -67,7 +67,7 @@ class Code:
                 self.call(node, runs and not its_own, source)
 
     def unread(self, sources: dict[str, bytes]) -> None:
-        """The files that model.py does not reach."""
+        """Read the files that model.py does not import."""
         for file, source in sources.items():
             for name in re.findall(rb"^(?:class|def)\s+(\w+)", source, re.MULTILINE):
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
@@ -84,7 +84,7 @@ class Code:
             self.registered.add(f"{package}>{own}")
 
     def call(self, node: ast.Call, runs: bool, source: Source) -> None:
-        """What a call registers, passes or loads."""
+        """Note what a call registers, passes or loads."""
         name, given = called(node), arguments(node, *PARAMETERS.get(called(node), ()))
         if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
             self.register(node.func, dotted(node.args[0]), source)
@@ -106,7 +106,7 @@ class Code:
             (self.models if name == "load_model" else self.weights).append(load)
 
     def take(self, given: ast.expr | None, source: Source) -> None:
-        """Custom objects, as a dict that can be read here or as anything else."""
+        """Note the names in an expression for custom objects; unless it is a dict of known names, set `open`."""
         match source.values.get(dotted(given), given):
             case ast.Constant(None):
                 names = []
@@ -129,14 +129,14 @@ class Code:
         return [load for load in self.weights if load.path == file]
 
     def speaks_of(self, file: str) -> bool:
-        """Whether a text in the sources could be the file's name or the end or stem of it."""
+        """Whether a string in the sources is the name, the stem or the suffix of the file."""
         name = file.split("/")[-1]
         stem, _, suffix = name.rpartition(".")
         return bool({name, stem or name, f".{suffix}", f"*.{suffix}"} & self.texts)
 
 
 def name_in_zip(node: ast.expr | None, source: Source) -> str | None:
-    """The name that the path of an expression has in the zip; None where it is not known."""
+    """The path of an expression, relative to the zip's root; None if it is not known."""
     path = node and source.path(node)
     return path and path.removeprefix(IN_ZIP).removeprefix("./").rstrip("/")
 
@@ -148,6 +148,6 @@ def text(node: ast.expr, source: Source) -> str | None:
 
 
 def is_true(node: ast.expr | None, source: Source) -> bool:
-    """Whether an option is on, as it is where it is not given or not known."""
+    """Whether an option is true; True if it is not given or not known."""
     node = source.values.get(dotted(node), node)
     return not (isinstance(node, ast.Constant) and node.value is False)

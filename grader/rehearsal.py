@@ -1,4 +1,4 @@
-"""A rehearsal: run, score and probe one zip as the platform would, and note what came of it for the report."""
+"""A rehearsal: runs, scores and probes one zip in the sandbox as the platform would; collects facts for the report."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from grader.codes import Finding, clean, refused
 PROBED = 128  # images for the probes
 MANIFEST = "weights/manifest.json"
 QUOTA = 15e9  # bytes that a Codabench user may store
-PREFIX = "an2dl-judge-"  # of a rehearsal's folder; then the machine's name and the process's number
-POSIX = os.name == "posix"  # what a rehearsal needs: processes, their groups and limits
+PREFIX = "an2dl-judge-"  # of a rehearsal's folder; the host name and the process id follow
+POSIX = os.name == "posix"  # a rehearsal needs process groups and limits
 TENSORFLOWS = re.compile(
     r"[\d-]{10} [\d:.]+: [IWE] |[IWE]0000 |WARNING: All log messages before|To enable the following"
 )
 
 
-def shut_in(args: argparse.Namespace, console) -> bool:
-    """Whether a rehearsal may start. A foreign zip that nothing shuts in is run only if the user says so."""
+def may_run(args: argparse.Namespace, console) -> bool:
+    """Whether a rehearsal may start. If there is no sandbox, --check runs a zip only with --without-isolation."""
     isolated, why = sandbox.permitted(args.python)
     if not isolated:
-        console.print(f"This machine cannot shut a submission in ({why}): it runs as a plain process.")
+        console.print(f"This machine cannot isolate a submission ({why}): it runs as a plain process.")
     if isolated or not args.check or args.without_isolation:
         return True
     console.print("It is not run. If you trust this zip as your own programs, say --without-isolation.")
@@ -40,7 +40,7 @@ def shut_in(args: argparse.Namespace, console) -> bool:
 
 
 def rehearse(zip_path: Path, cells: competition.Cells, args: argparse.Namespace, facts: dict, console) -> list[Finding]:
-    """Run, score and probe a zip that passed the static checks; fills in `facts`, the report."""
+    """Run, score and probe a zip that passed the static checks. Returns the findings; adds to `facts`, the report."""
     versions, n = environment.versions(args.python), len(cells.images)
     facts["environment"] = versions | {"differs": environment.differing(versions),
                                        "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
@@ -48,7 +48,7 @@ def rehearse(zip_path: Path, cells: competition.Cells, args: argparse.Namespace,
         console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
     if args.heldout:
         facts["heldout"] = {**report.describe(args.heldout), "images": n}
-    # where this zip was not rehearsed before, the project's own report, made on two cores
+    # from an earlier report on this zip, else from the project's own report, made on two cores
     seconds = expected_seconds([args.report, args.source / "results/report.json"], facts["zip"]["path"], n)
     limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
                            packages=args.packages)  # fmt: skip
@@ -69,7 +69,7 @@ def rehearse(zip_path: Path, cells: competition.Cells, args: argparse.Namespace,
 
 
 def ask_again(zip_path, cells, run: worker.Run, folder, limits, args, facts) -> list[Finding]:
-    """Probe a submission whose run came to its end; the findings on both. Arguments as in `rehearse`."""
+    """Probe a submission whose run finished. Returns findings on probes, forecast and accuracy; adds to `facts`."""
     import numpy as np
 
     from grader.scoring_program.scoring import confusion
@@ -77,7 +77,7 @@ def ask_again(zip_path, cells, run: worker.Run, folder, limits, args, facts) -> 
     images, labels, classes = cells
     predicted = verdict.read_labels(run.predictions, len(images), len(classes))
     sample = np.random.default_rng(0).permutation(len(images))[:PROBED]
-    wrong = np.flatnonzero(predicted != labels) if args.heldout else labels[:0]  # else the labels mean nothing
+    wrong = np.flatnonzero(predicted != labels) if args.heldout else labels[:0]  # generated images have no true labels
     shown = wrong[: report.SHOWN]
     run.probe = worker.probe(folder / "probe", zip_path, images[sample], images[shown], args.profile, args.era, limits)
     (args.logs / "probe.txt").write_text(run.probe.stdout + run.probe.stderr, encoding="utf-8")
@@ -85,7 +85,7 @@ def ask_again(zip_path, cells, run: worker.Run, folder, limits, args, facts) -> 
     found = verdict.judge_probes(run.probe, answers, predicted[sample], truth, limits, len(classes))
     expected = verdict.forecast(run.probe, args.forecast, run.prediction, len(images))
     facts["forecast"] = expected and {**expected, "from_images": len(images)}
-    if len(sample) == PROBED:  # of fewer, what one call takes more than another is chance
+    if len(sample) == PROBED:  # with fewer images, differences between calls are noise
         found += verdict.judge_forecast(expected, limits, images[0].nbytes)
     if args.heldout:
         matrix = confusion(labels, predicted, len(classes))
@@ -97,7 +97,7 @@ def ask_again(zip_path, cells, run: worker.Run, folder, limits, args, facts) -> 
 
 
 def describe_run(run: worker.Run, failed: bool, args: argparse.Namespace) -> dict:
-    """The report's part on a rehearsal; `failed`: it did not come to its end, so the end of a log is worth showing."""
+    """The report's entry on a rehearsal. failed: include the end of the log that shows why."""
     jobs = {
         name: {"exit_code": job.exit_code, "seconds": round(job.seconds, 2),
                "peak_memory_mb": round(job.peak_memory / 1e6), "stopped_by": job.stopped}
@@ -116,7 +116,7 @@ def describe_run(run: worker.Run, failed: bool, args: argparse.Namespace) -> dic
 
 
 def telling_lines(run: worker.Run, n: int = 12) -> list[str]:
-    """The end of the log that says why a run failed: that of the first job that did."""
+    """The last n lines of the first failed job's log, without TensorFlow's messages if there are others."""
     if run.probe.exit_code is None:
         log = run.logs["scoring_stderr" if run.prediction.exit_code == 0 else "prediction_ingestion_stderr"]
     else:
@@ -133,11 +133,11 @@ def read_manifest(zip_path: Path) -> bytes | None:
 
 @contextlib.contextmanager
 def workplace():
-    """A new folder for a rehearsal, removed at the end. Folders that ended processes left behind are removed first."""
+    """Context manager: a temporary folder. First removes folders of earlier rehearsals whose process no longer runs."""
     prefix = f"{PREFIX}{platform.node()}-"
     for old in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*") if POSIX else ():
         pid = old.name.removeprefix(prefix).partition("-")[0]
-        with contextlib.suppress(OSError):  # another removes it at the same time
+        with contextlib.suppress(OSError):  # another process may remove it at the same time
             if pid.isdigit() and not old.is_symlink() and old.stat().st_uid == os.getuid() and gone(int(pid)):
                 worker.remove(old)
     folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
@@ -157,9 +157,9 @@ def gone(pid: int) -> bool:
 
 @contextlib.contextmanager
 def stage(console, number: int, what: str, seconds: list[float]):
-    """Print a line as one of the two stages begins; until its end another tells the time gone.
+    """Context manager: print that a stage begins, and show the time elapsed until it ends.
 
-    console: rich's. seconds: as `expected_seconds` gives them.
+    number: 1 or 2. console: a rich.console.Console. seconds: see `expected_seconds`.
     """
     from rich.live import Live
 
@@ -171,7 +171,7 @@ def stage(console, number: int, what: str, seconds: list[float]):
 
 
 def expected_seconds(reports: list[Path], zip_name: str, n: int) -> list[float]:
-    """Seconds of a rehearsal's two stages with n images, by the first of the reports that is of a zip of this name."""
+    """Expected seconds of the two stages for n images, from the first report on a zip of this name; [] if none is."""
     for path in reports:
         try:
             old = json.loads(path.read_text(encoding="utf-8"))
@@ -179,5 +179,5 @@ def expected_seconds(reports: list[Path], zip_name: str, n: int) -> list[float]:
             if old["zip"]["path"] == zip_name:
                 return [float(found["seconds_load"] + n * found["seconds_per_image"]), float(probe["seconds"])]
         except (OSError, ValueError, LookupError, TypeError):
-            continue  # no report, or of a zip that did not come so far
+            continue  # no report, or its rehearsal did not finish
     return []

@@ -1,6 +1,6 @@
-"""Shows what build_submission.py found: in the terminal, and as one HTML page that needs nothing from elsewhere.
+"""Shows the results of build_submission.py in the terminal and as one self-contained HTML page.
 
-Both are made from report.json, whose keys docs/CHECKING.md explains.
+Both are made from report.json; docs/CHECKING.md explains its keys.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from grader.environment import GRADER_VERSIONS, phrase
 
 VERSION = 2
 SHOWN = 60  # mistakes on the page
-FEW_TIMES = 4  # a forecast for more than so many times the images that were run is rough
-HASHED = 4 << 30  # bytes of a file up to which its SHA-256 is worked out
+FEW_TIMES = 4  # a forecast for more than this many times the images that were run is rough
+HASHED = 4 << 30  # bytes: no SHA-256 is computed of larger files
 COLOURS = {"good": "green", "runs": "yellow", "unknown": "yellow", "refused": "red"}
 EXPLAINED = {
     "ran under": "the versions in this rehearsal",
@@ -31,7 +31,7 @@ EXPLAINED = {
     "left out": "what lies in the folder and did not go into the zip, and why",
     "rehearsal": "the status that the platform would show. Profile: under strict the grader stays in its own folder, "
     "under an2dl it changes into the submission's. Rules: those of the platform at that time",
-    "shut in": "how far the submission was kept from this machine while it ran",
+    "isolation": "how the submission was kept apart from this machine while it ran",
     "prediction": "the job that loads the model and labels all pictures: its time, most memory, and exit status "
     "(0: no error)",
     "scoring": "the job that compares the labels with the true ones",
@@ -46,7 +46,7 @@ docs/DATA.md says where to get it."""
 
 
 def describe(path: Path) -> dict:
-    """Path (relative where it is below the working directory), bytes and SHA-256 of a file."""
+    """Path (relative if below the working directory), bytes and SHA-256 of a file."""
     if path.exists() and not path.is_file():  # reading a pipe or a device would never end
         raise OSError(f"{path} is no regular file")
     digest, size = hashlib.sha256(), os.stat(path).st_size
@@ -64,13 +64,13 @@ def as_json(report: dict) -> str:
 
 
 def shorten(names, most: int = 30) -> str:
-    """Names in a row; of very many, the first."""
+    """Names joined by commas: the first `most` and the number of others."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def ran_under(found: dict | None) -> list[tuple[str, str]]:
-    """The first lines: which versions a rehearsal had, and what was kept from it."""
+    """The first lines: the versions that a rehearsal had, and the modules hidden from it."""
     if not found:
         return []
     differs = found["differs"]
@@ -82,7 +82,7 @@ def ran_under(found: dict | None) -> list[tuple[str, str]]:
 
 
 def facts(report: dict) -> list[tuple[str, str]]:
-    """The short lines at the top of both reports: (what, how much)."""
+    """The lines at the top of both reports: (name, value)."""
     zip_, rehearsal = report["zip"], report.get("rehearsal")
     rows = [*ran_under(report.get("environment")), ("zip", f"{zip_['path']}, {zip_['bytes'] / 1e6:.1f} MB"),
             ("sha256", zip_["sha256"] or "not computed: too large")]  # fmt: skip
@@ -93,7 +93,7 @@ def facts(report: dict) -> list[tuple[str, str]]:
     if not rehearsal:
         return rows
     rows.append(("rehearsal", f"{rehearsal['status']} (profile {rehearsal['profile']}, rules of {rehearsal['era']})"))
-    rows.append(("shut in", rehearsal["isolation"]))
+    rows.append(("isolation", rehearsal["isolation"]))
     for name, job in rehearsal["jobs"].items():
         stopped = f", stopped: {job['stopped_by']} limit" if job["stopped_by"] else f", exit status {job['exit_code']}"
         rows.append((name, f"{job['seconds']:.1f} s, {job['peak_memory_mb']} MB{stopped}"))
@@ -121,7 +121,7 @@ def classes(report: dict) -> list[tuple[str, ...]]:
 
 
 def other_scores(report: dict) -> str:
-    """The scores besides the accuracy, in a row."""
+    """All scores but the accuracy, in one line."""
     scores = {name.replace("_", " ").replace("f1", "F1"): value for name, value in report["scores"].items()}
     return ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if name != "accuracy")
 
@@ -166,7 +166,7 @@ def png(image) -> str:
 
 
 def mistaken(report: dict, images) -> list[str]:
-    """The page's part on the mistakes: the pictures, the surest first where confidences are known."""
+    """HTML of the mistakes: up to SHOWN pictures, by falling confidence if confidences are known."""
     name = [f"<b>{markup.escape(name)}</b>" for name in report["classes"]]
     mistakes, sure = report["mistakes"], report["confidences"]
     rows = [(*mistake, s) for mistake, s in zip_longest(mistakes[:SHOWN], sure)]
@@ -182,7 +182,7 @@ def mistaken(report: dict, images) -> list[str]:
 
 
 def scored(report: dict, images) -> list[str]:
-    """The page's part on the scores: confusion matrix, classes, mistakes."""
+    """HTML of the scores: confusion matrix, classes, mistakes."""
     import numpy as np
 
     from grader.scoring_program.scoring import CLASS_HEAD, confusion_table, table
@@ -199,7 +199,7 @@ def scored(report: dict, images) -> list[str]:
 
 
 def heading(report: dict) -> str:
-    """The verdict, the accuracy, and of what and when they are."""
+    """HTML of the heading: verdict, accuracy, zip, number of cells, date."""
     text, words = markup.escape, [report["zip"]["path"]]
     accuracy = f" &middot; accuracy {report['scores']['accuracy']:.2%}" if "scores" in report else ""
     if "heldout" in report:

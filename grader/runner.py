@@ -1,9 +1,9 @@
-"""Runs one program of a job in the sandbox, under limits, and tells what it did.
+"""Runs one program of a job in the sandbox under resource limits and returns what it did.
 
     job = run_program(root, scoring=False, limits=Limits(seconds=600))
 
-`root` is a folder with /app laid out in it (worker.py does that). Time, memory, disk and the number of processes are
-watched from outside, every TICK seconds; whatever passes its limit is killed with all of its processes.
+`root` is a folder in which worker.py has prepared app/. Time, memory, disk and the number of processes are checked from
+outside the sandbox every TICK seconds. A program that exceeds a limit is killed with all of its processes.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from grader.environment import lay_out
 from grader.sandbox import walk
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-TICK = 0.05  # seconds between two looks at a running program
-RESERVE = 0.1  # share of this machine's memory that a submission must leave
+TICK = 0.05  # seconds between two checks of a running program
+RESERVE = 0.1  # share of this machine's memory that a submission must leave free
 
 
 @dataclass
 class Limits:
-    """What one job may use. The platform sets the time and the packages; the others keep this machine safe."""
+    """Limits of one job. The platform sets the time and the packages; the others protect this machine."""
 
     seconds: float = 600.0  # the platform's default for a phase
-    memory: int | None = None  # bytes over all processes, shared ones too; None: all but RESERVE of what there is
+    memory: int | None = None  # bytes of all processes, with shared memory; None: this machine's, less RESERVE
     disk: int = 2 << 30  # bytes written below /app and /tmp together, and in any one file
     processes: int = 2048  # and threads
     log: int = 1 << 20  # bytes kept of each log, half from its beginning and half from its end
-    python: str = sys.executable  # the interpreter, less the packages that the grader lacks
-    packages: tuple[str, ...] = ()  # modules that are there all the same
+    python: str = sys.executable  # the interpreter, whose packages are hidden if the grader lacks them
+    packages: tuple[str, ...] = ()  # modules that are not hidden
 
 
 @dataclass
 class Job:
-    """What one program did. `stopped` names the limit that ended it: time, memory, disk or processes."""
+    """What one program did. stopped: the limit that it exceeded (time, memory, disk or processes), or None."""
 
     exit_code: int | None = None
     seconds: float = 0.0
@@ -53,13 +53,13 @@ class Job:
     stopped: str | None = None
     stdout: str = ""
     stderr: str = ""
-    changed: list[str] = field(default_factory=list)  # files of the submission or the input that it altered
+    changed: list[str] = field(default_factory=list)  # files of the submission or the input that it changed
     notes: dict = field(default_factory=dict)  # progress.json: the stage reached, times, the exception if one ended it
 
 
 def read_command(program: Path) -> str | None:
-    """The command in a program's metadata.yaml, or metadata, read as YAML; None where there is none."""
-    import yaml  # here, so that a zip can be built by a Python that has the standard library alone
+    """The command in a program's metadata.yaml, or metadata, read as YAML; None if there is none."""
+    import yaml  # imported here: building a zip needs the standard library only
 
     for name in ("metadata.yaml", "metadata"):
         if (program / name).is_file():
@@ -72,7 +72,7 @@ def read_command(program: Path) -> str | None:
 
 
 def substitute(word: str, app: str, scoring: bool) -> str:
-    """Replace the legacy placeholders in a word of a command, in the platform's own order; `app`: where /app is."""
+    """Replace the legacy placeholders in a word of a command, in the platform's order. app: the path of /app."""
     paths = {"$input": "input" if scoring else "input_data", "$output": "output", "$program": "program",
              "$ingestion_program": "program", "$hidden": "input/ref", "$shared": "shared",
              "$submission_program": "ingested_program", "$tmp": "output",
@@ -83,7 +83,7 @@ def substitute(word: str, app: str, scoring: bool) -> str:
 
 
 def folder_bytes(*folders: Path) -> int:
-    """Bytes on disk; an empty file counts as a block, for a million of them fill a disk too."""
+    """Bytes on disk below folders. Each entry counts as one block at least: many empty files fill a disk, too."""
     total = 0
     for folder in folders:
         for _, entry in walk(folder):
@@ -93,13 +93,13 @@ def folder_bytes(*folders: Path) -> int:
 
 
 def fingerprint(folder: Path) -> dict[str, tuple]:
-    """{path: (mode, size, change time in ns)} of all below a folder: the change time cannot be set back."""
+    """{path: (mode, size, ctime in ns)} of everything below a folder. A program cannot set the ctime back."""
     infos = ((path, entry.stat(follow_symlinks=False)) for path, entry in walk(folder))
     return {path: (info.st_mode, info.st_size, info.st_ctime_ns) for path, info in infos}
 
 
 class Tail(threading.Thread):
-    """Reads a pipe to its end and keeps the first and the last `limit / 2` bytes, whatever is written to it."""
+    """A thread that reads a pipe to its end and keeps the first and the last `limit / 2` bytes."""
 
     def __init__(self, pipe, limit: int):
         super().__init__(daemon=True)
@@ -130,7 +130,7 @@ class Tail(threading.Thread):
 def run_program(root: Path, scoring: bool, limits: Limits, writable: tuple[str, ...] = ()) -> Job:
     """Run /app/program of the folder `root` in the sandbox.
 
-    writable: folders of /app that the program may change, beside its own and its output. Raises ValueError where the
+    writable: folders of /app that the program may write to, besides program and output. Raises ValueError if the
     program has no command.
     """
     writable = ("output", "program", *writable)
@@ -146,7 +146,7 @@ def run_program(root: Path, scoring: bool, limits: Limits, writable: tuple[str, 
 
 
 def specify(root: Path, scoring: bool, limits: Limits, writable: tuple[str, ...]) -> None:
-    """Lay out the Python in `root`, and write spec.json: what sandbox.py is to run, where, and with what rights."""
+    """Make the Python environment in `root` and write spec.json, which tells sandbox.py what to run and how."""
     isolated, _ = sandbox.permitted(limits.python)
     app = "/app" if isolated else f"{root}/app"
     command = read_command(root / "app/program")
@@ -167,7 +167,7 @@ def specify(root: Path, scoring: bool, limits: Limits, writable: tuple[str, ...]
 
 
 def watch(root: Path, limits: Limits) -> Job:
-    """Start what spec.json says, and end it where it passes a limit."""
+    """Run the sandbox with spec.json; stop it if it exceeds a limit."""
     job, start, shared = Job(), time.monotonic(), sandbox.memory_facts()[1]
     facts, facts_end = os.pipe()
     process = subprocess.Popen(
@@ -182,10 +182,10 @@ def watch(root: Path, limits: Limits) -> Job:
             job.seconds = time.monotonic() - start
             job.stopped = over_limit(process.pid, root, limits, shared, job)
             time.sleep(TICK)
-    finally:  # at Ctrl-C, too: nothing that was started may stay
+    finally:  # at Ctrl-C, too: leave no process behind
         stop(process)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what stayed behind if the submission ended its supervisor
+            os.killpg(process.pid, signal.SIGKILL)  # what is left if the submission killed its supervisor
         said = json.loads(os.read(facts, 100) or "{}")
         os.close(facts)
     job.peak_memory = max(job.peak_memory, said.get("peak", 0))
@@ -198,10 +198,10 @@ def watch(root: Path, limits: Limits) -> Job:
 
 
 def over_limit(pid: int, root: Path, limits: Limits, shared: int, job: Job) -> str | None:
-    """The limit that the running program has passed, if any; notes its memory on the way.
+    """The limit that the running program exceeds, or None. Updates job.peak_memory.
 
-    shared: bytes of this machine's shared memory before the program began. What came since counts as the program's: it
-    shows in no process's resident bytes.
+    shared: bytes of shared memory that this machine used before the start. Any increase counts as the program's, since
+    resident bytes do not include it.
     """
     table = sandbox.process_table()
     family = sandbox.descendants(pid, table)
@@ -214,14 +214,14 @@ def over_limit(pid: int, root: Path, limits: Limits, shared: int, job: Job) -> s
         return "memory"
     if sum(table[p][2] for p in family) > limits.processes:
         return "processes"
-    isolated, _ = sandbox.permitted(limits.python)  # there the file system has the limit's size
+    isolated, _ = sandbox.permitted(limits.python)  # the sandbox's tmpfs has the limit's size
     if not isolated and folder_bytes(root / "app/output", root / "tmp") > limits.disk:
         return "disk"
     return None
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End the sandbox and all in it: first by its own kill, then by force."""
+    """Stop the sandbox: SIGTERM makes it kill all its processes; after 5 s, SIGKILL."""
     process.terminate()
     try:
         process.wait(timeout=5)

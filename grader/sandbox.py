@@ -1,18 +1,18 @@
-"""The box a submission runs in: its own root folder, no network, limits, and an end that takes every process with it.
+"""The sandbox for a submission: its own root folder, no network, limits; at the end it kills every process inside.
 
-    python -I grader/sandbox.py SPEC.json FD    run one command in the box (runner.py does this)
+    python -I grader/sandbox.py SPEC.json FD    run one command in the sandbox (runner.py does this)
     python -I grader/sandbox.py --no-network SCRIPT [ARGS]
 
-A submission is foreign code. Where Linux permits it (user, mount, network and process namespaces), the command sees
-a root folder that holds /app, the system's libraries and this Python, all read-only; what is writable lies in a tmpfs
-of fixed size and is copied out at the end; it has no network at all, no process but its own, no capability and no
-keyring. Elsewhere (macOS, most containers) the same command runs in a plain process group with `socket` patched out,
-which stops accidents and not attacks: `permitted()` says which it is and why, and the report repeats it.
+A submission is untrusted code. Where Linux permits namespaces (user, mount, network, process), the command sees a root
+folder that holds /app, the system's libraries and this Python, all read-only. Writable folders lie in a tmpfs of fixed
+size; one of them is copied out at the end. The command has no network, no capabilities and no keyring, and sees only
+its own processes. Elsewhere (macOS, most containers) it runs in a plain process group with `socket` patched, which
+prevents accidents but not attacks. `permitted()` says which of the two applies and why; the report repeats it.
 
 SPEC is {"root": folder, "command": [...], "cwd": path, "env": {...}, "writable": [paths], "keep": path, "visible":
-[paths], "isolated": bool, "disk": bytes}; paths are as the command sees them; `keep` is the one of `writable` that is
-copied out. Exit status: the command's, 128 + n if signal n killed it. To FD it writes {"peak": resident bytes,
-"disk": whether more was written than `disk` bytes}.
+[paths], "isolated": bool, "disk": bytes}; paths are as the command sees them; `keep` is the writable folder that is
+copied out. Exit status: the command's, or 128 + n if signal n killed it. It writes {"peak": resident bytes,
+"disk": whether the command wrote more than `disk` bytes} to the file descriptor FD.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ from pathlib import Path
 CLONE_NEW = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # user mount pid net ipc uts
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MS_SAFE, MS_NOEXEC = 0xE, 0x8  # MS_SAFE: nosuid, nodev, noexec
-SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, 0x8000, 1  # one number on every architecture since 5.12
+SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, 0x8000, 1  # one number on all architectures (Linux 5.12)
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 36, 38
 AF_VSOCK = 40
-# {machine: (its audit number, socket, (add_key, request_key, keyctl))}: linux/audit.h and the tables of system calls
+# {machine: (audit architecture, number of socket, of (add_key, request_key, keyctl))}: linux/audit.h, syscall tables
 CALLS = {"x86_64": (0xC000003E, 41, (248, 249, 250)), "aarch64": (0xC00000B7, 198, (217, 218, 219))}
 
 SYSTEM = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64",
           "/usr/libexec", "/usr/share", "/usr/local/bin", "/usr/local/lib", "/usr/local/cuda", "/sys",
           "/etc/alternatives", "/etc/group", "/etc/hosts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
           "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd", "/etc/ssl/certs"]  # fmt: skip
-DEVICES = ["null", "zero", "full", "random", "urandom"]  # /dev itself would hand out the disks
+DEVICES = ["null", "zero", "full", "random", "urandom"]  # all of /dev would expose the disks
 SHARED_MEMORY = 64 << 20  # bytes of /dev/shm, Docker's default
 
 
 def visible_paths(more: list[str]) -> list[str]:
-    """System folders, those of this Python without what else may lie beside them, and `more`; outer ones first."""
+    """Paths to show: system folders, bin and lib of this Python, and `more`; parents before their children."""
     prefixes = {os.path.realpath(prefix) for prefix in (sys.base_prefix, sys.base_exec_prefix)}
     paths = [f"{prefix}/{part}" for prefix in prefixes for part in ("bin", "lib", "lib64")]
     paths += [*map(os.path.realpath, more), *SYSTEM, *map(str, Path("/dev").glob("nvidia*"))]
@@ -61,7 +61,7 @@ def visible_paths(more: list[str]) -> list[str]:
 
 
 def walk(folder: str | Path) -> Iterator[tuple[str, os.DirEntry]]:
-    """(relative path, entry) of all below a folder, however deep; links are not followed, unreadable folders empty."""
+    """Yield (relative path, entry) for everything below a folder. Follows no links; skips unreadable folders."""
     start = len(os.fspath(folder)) + 1
     todo = [os.fspath(folder)]
     while todo:
@@ -72,11 +72,11 @@ def walk(folder: str | Path) -> Iterator[tuple[str, os.DirEntry]]:
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(entry.path)
         except OSError:
-            continue  # it went while we looked, or its path is too long
+            continue  # removed meanwhile, or its path is too long
 
 
 def process_table() -> dict[int, tuple[int, int, int]]:
-    """{pid: (parent's pid, resident bytes, threads)} of every process that can be seen; zombies count 0 bytes."""
+    """{pid: (parent's pid, resident bytes, threads)} of every visible process; zombies have 0 bytes."""
     table = {}
     if os.path.isdir("/proc/self"):
         page = os.sysconf("SC_PAGE_SIZE")
@@ -85,7 +85,7 @@ def process_table() -> dict[int, tuple[int, int, int]]:
                 fields = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
                 table[int(name)] = (int(fields[1]), int(fields[21]) * page, int(fields[17]))
             except (OSError, IndexError, ValueError):
-                continue  # it ended while we looked
+                continue  # the process ended meanwhile
     else:
         rows = subprocess.run(["ps", "-axo", "pid=,ppid=,rss="], capture_output=True, text=True).stdout
         for row in rows.splitlines():
@@ -95,7 +95,7 @@ def process_table() -> dict[int, tuple[int, int, int]]:
 
 
 def memory_facts() -> tuple[int, int]:
-    """Bytes of memory that this machine has, and of its shared memory in use: tmpfs, memfd and System V segments."""
+    """(memory of this machine, shared memory in use: tmpfs, memfd and System V segments), both in bytes."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
@@ -119,7 +119,7 @@ def descendants(pid: int, table: dict[int, tuple[int, int, int]] | None = None) 
 
 
 def kill_descendants(seconds: float = 5.0) -> None:
-    """Kill every descendant of this process, again and again until none is left."""
+    """Kill all descendants of this process, repeatedly until none is left; give up after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         alive = descendants(os.getpid())
@@ -135,7 +135,7 @@ def kill_descendants(seconds: float = 5.0) -> None:
 
 
 def libc_call(name: str, *arguments) -> None:
-    """Call a C library function; OSError where it answers -1."""
+    """Call a C library function. Raises OSError if it returns -1."""
     libc = ctypes.CDLL(None, use_errno=True)
     arguments = [os.fsencode(a) if isinstance(a, str) else a for a in arguments]
     arguments = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in arguments]
@@ -151,7 +151,7 @@ def set_read_only(path: str, read_only: bool, recursive: bool) -> None:
 
 
 def bind(source: str, target: str) -> None:
-    """Show `source` (a file or folder) at `target`, which is created; a symbolic link is made again."""
+    """Bind-mount `source` (a file or folder) at `target`, which is created; a symbolic link is copied."""
     if os.path.lexists(target) and source != target:
         return
     os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -173,11 +173,11 @@ def new_namespaces() -> None:
 
 
 def enter_root(spec: dict) -> None:
-    """Make spec["root"] the root folder: system, Python and what is visible read-only, the rest in a tmpfs."""
+    """Make spec["root"] the root folder: the writable folders in a tmpfs, everything else read-only."""
     root = spec["root"]
     libc_call("mount", None, "/", None, MS_REC | MS_PRIVATE, None)
     bind(root, root)
-    make_writable(root, spec["writable"], spec["disk"])  # first: what is visible may lie below /tmp
+    make_writable(root, spec["writable"], spec["disk"])  # first: visible paths may lie below /tmp
     for path in visible_paths(spec["visible"]):
         bind(path, root + path)
     for name in DEVICES:
@@ -186,7 +186,7 @@ def enter_root(spec: dict) -> None:
         os.makedirs(f"{root}/{folder}")
     try:
         libc_call("mount", "proc", f"{root}/proc", "proc", MS_SAFE, None)
-    except OSError:  # a container that masks parts of /proc permits no fresh one
+    except OSError:  # a container that masks parts of /proc does not permit a new one
         libc_call("mount", "/proc", f"{root}/proc", None, MS_BIND | MS_REC, None)
     libc_call("mount", "shm", f"{root}/dev/shm", "tmpfs", MS_SAFE, f"size={SHARED_MEMORY}")
     set_read_only(root, True, recursive=True)
@@ -196,7 +196,7 @@ def enter_root(spec: dict) -> None:
 
 
 def make_writable(root: str, paths: list[str], disk: int) -> None:
-    """Put these folders with their contents into one tmpfs with room for `disk` bytes more."""
+    """Replace these folders by copies in one tmpfs that has `disk` bytes free."""
     held = sum(entry.stat().st_size + 4096 for path in paths for entry in Path(root + path).rglob("*"))
     room = f"{root}/tmp"
     libc_call("mount", "room", room, "tmpfs", MS_SAFE & ~MS_NOEXEC, f"size={disk + held},nr_inodes=100k")
@@ -210,7 +210,7 @@ def make_writable(root: str, paths: list[str], disk: int) -> None:
 
 
 def drop_privileges() -> None:
-    """No capability survives the exec, not even for user 0, and none can be gained."""
+    """Make exec drop all capabilities, for user 0, too, and prevent gaining new ones."""
     for capability in range(64):
         try:
             libc_call("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -220,9 +220,9 @@ def drop_privileges() -> None:
 
 
 def forbid_calls() -> None:
-    """A seccomp filter that answers keyring calls, and sockets to the machine below (AF_VSOCK), with an error.
+    """Install a seccomp filter: keyring calls, and sockets to the host machine (AF_VSOCK), fail with EPERM.
 
-    Classic BPF over struct seccomp_data: number at byte 0, architecture at 4, the first argument at 16.
+    Classic BPF over struct seccomp_data: call number at byte 0, architecture at 4, first argument at 16.
     """
     if platform.machine() not in CALLS:
         return
@@ -240,14 +240,14 @@ def forbid_calls() -> None:
 
 
 def start(spec: dict) -> None:
-    """In the forked child: enter the box and become the command. Never returns."""
+    """In the forked child: enter the sandbox and exec the command. Never returns."""
     import resource
 
     try:
         if sys.platform == "linux":
             libc_call("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if spec["isolated"]:
-            os.setsid()  # else a signal to its own group would reach out to the supervisor
+            os.setsid()  # else signals to its process group would reach the supervisor
             enter_root(spec)
             drop_privileges()
             forbid_calls()
@@ -256,28 +256,28 @@ def start(spec: dict) -> None:
         os.chdir(spec["cwd"])
         os.closerange(3, 256)
         os.execvpe(spec["command"][0], spec["command"], spec["env"])
-    except BaseException as error:  # exec replaces this process: whatever arrives here is a failure to start
+    except BaseException as error:  # a successful exec does not return
         print(f"cannot start {spec['command'][0]}: {error}", file=sys.stderr, flush=True)
     os._exit(127)
 
 
 def copy_out(spec: dict) -> bool:
-    """Copy the folder `keep` from the tmpfs to where the mounts hide it, as far as `disk` bytes go; True: it was full.
+    """Copy the folder `keep` from the tmpfs to disk. Returns True if it exceeds `disk` bytes or the tmpfs is full.
 
-    The working directory is the root folder as it was before anything was mounted in it.
+    The working directory is the root folder as it was before the mounts, which hide it.
     """
     room = os.statvfs(spec["root"] + spec["keep"])
-    for entry in os.scandir(f".{spec['keep']}"):  # what was there before, and may have been removed since
+    for entry in os.scandir(f".{spec['keep']}"):  # old contents: the command may have deleted some
         shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
     whole = copy_files(spec["root"] + spec["keep"], f".{spec['keep']}", spec["disk"])
     return not whole or not room.f_bavail or not room.f_ffree
 
 
 def copy_files(source: str | Path, target: str | Path, room: float = math.inf) -> bool:
-    """Copy folders and regular files over what is in `target`; False: those beyond `room` bytes were left out.
+    """Copy folders and regular files into `target`, over files there. Returns False if not all fit into `room` bytes.
 
-    Links, pipes and devices stay behind, as a submission may plant them, and so do paths that are too long there.
-    Raises OSError where a file and a folder have one name.
+    Skips links, pipes and devices, which a submission may plant, and paths that are too long in `target`.
+    Raises OSError if a file and a folder have the same name.
     """
     whole = True
     os.makedirs(target, exist_ok=True)
@@ -297,14 +297,14 @@ def copy_files(source: str | Path, target: str | Path, room: float = math.inf) -
 
 
 def unlock(folder: Path) -> None:
-    """Let this user into all that foreign code has left in a folder, whatever it permits; no link is followed."""
+    """Give this user read and write access to everything in a folder of untrusted code. Follows no links."""
     subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL)
 
 
 def supervise(spec: dict, facts_to: int) -> int:
-    """Run the command and end with all of its processes: at its own end, or when this process gets SIGTERM."""
+    """Run the command. When it ends, or at SIGTERM, kill its processes and copy `keep` out. Returns the exit status."""
     if sys.platform == "linux":
-        libc_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans come to us, so none escapes the kill
+        libc_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans become our children, so all are killed
     if spec["isolated"]:
         os.chdir(spec["root"])
         new_namespaces()
@@ -324,7 +324,7 @@ def supervise(spec: dict, facts_to: int) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     if sys.platform == "linux":
-        libc_call("prctl", PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)  # whoever started us may be killed, too
+        libc_call("prctl", PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)  # our parent may be killed, too
     while True:
         pid, status, usage = os.wait4(-1, 0)
         if pid == main:
@@ -335,7 +335,7 @@ def supervise(spec: dict, facts_to: int) -> int:
 
 @functools.lru_cache(maxsize=4)
 def permitted(python: str = sys.executable) -> tuple[bool, str]:
-    """(True, what is not shut off) where namespaces can be had and this Python works inside; else (False, why not)."""
+    """Try the sandbox with this Python: (True, what it does not isolate, or "") if it works, else (False, reason)."""
     from grader.environment import lay_out
 
     if sys.platform != "linux":
@@ -359,7 +359,7 @@ def permitted(python: str = sys.executable) -> tuple[bool, str]:
 
 
 def run_without_network(arguments: list[str]) -> None:
-    """Run a Python script in this process with `socket` unable to connect or to resolve names."""
+    """Run a Python script in this process with `socket` patched: it cannot connect or resolve names."""
     import runpy
     import socket
 

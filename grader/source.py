@@ -1,9 +1,9 @@
-"""Static checks of model.py and what it imports from its zip, by their syntax trees: nothing is run.
+"""Static checks of model.py and the modules that it imports from its zip, on their syntax trees; no code is run.
 
     check_sources({"model.py": b"..."}, names_in_the_zip, profile="an2dl", packages=(), writable=False)
 
-Starts at model.py and follows its imports into the zip. Other scripts in the zip are ignored. syntax.py says what of
-a source counts as run.
+The checks start at model.py and follow its imports within the zip; other scripts are ignored. syntax.py decides which
+code counts as run.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ GRADER_PACKAGES = frozenset(
 )
 LIKELY_MODULES = "utils util helpers common score scoring evaluate data_io data_manager libscores".split()
 KNOWN = GRADER_PACKAGES | set(table()["standard"].split())
-# Codes for names that the grader has, `ingestion` beside the ingestion program, hence first on sys.path, or may have.
+# {module: code if the zip has it, too}. IMP02: the grader has it (`ingestion` is its program). IMP03: it may have it.
 TAKEN = {**dict.fromkeys(LIKELY_MODULES, "IMP03"), **dict.fromkeys((*KNOWN, "ingestion"), "IMP02")}
-PARTS = {"google": frozenset({"protobuf", "_upb"})}  # of a package that many projects share
+PARTS = {"google": frozenset({"protobuf", "_upb"})}  # what the grader has of a shared package
 # Functions of Keras that import a package when they are called.
 NEED = {**dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL"), "plot_model": "pydot",
         **dict.fromkeys(("random_rotation", "random_shift", "random_shear", "random_zoom",
                          "apply_affine_transform"), "scipy")}  # fmt: skip
-GONE = {"predict_classes", "predict_generator"}  # methods that models of Keras had, and arguments of their predict
-GONE_ARGUMENTS = {"max_queue_size", "workers", "use_multiprocessing"}
-# What the standard library has since Python 3.12.
+GONE = {"predict_classes", "predict_generator"}  # methods of models in older Keras
+GONE_ARGUMENTS = {"max_queue_size", "workers", "use_multiprocessing"}  # of predict in older Keras
+# Names that the standard library has only since Python 3.12.
 NEWER = {"itertools.batched", "math.sumprod", "typing.override", "typing.TypeAliasType", "warnings.deprecated"}
 NO_LABELS = (ast.Tuple, ast.Dict, ast.DictComp, ast.Set, ast.SetComp, ast.GeneratorExp, ast.JoinedStr)
 LOADERS = frozenset(
@@ -63,18 +63,18 @@ LOADERS = frozenset(
     "read_bytes loadmat restore TFSMLayer Interpreter GFile read_file listdir scandir".split()
 )
 WRITERS = frozenset("mkdir makedirs extractall save savetxt savez savez_compressed write_text write_bytes".split())
-METHODS = frozenset("open load save mkdir read_text read_bytes write_text write_bytes".split())  # of a Path, or others
-ELSEWHERE = ("/tmp", "/dev", "/proc", "/sys", "/app", "/etc")  # absolute, and there on any Linux machine
+METHODS = frozenset("open load save mkdir read_text read_bytes write_text write_bytes".split())  # also of a Path
+ELSEWHERE = ("/tmp", "/dev", "/proc", "/sys", "/app", "/etc")  # absolute paths that exist on any Linux machine
 
 
 def check_sources(
     sources: dict[str, bytes], names: set[str], profile: str, packages: tuple[str, ...], writable: bool
 ) -> tuple[list[Finding], Code]:
-    """Findings for model.py and every module of the zip that it reaches, and what they give Keras.
+    """Findings on model.py and all modules of the zip that it imports, and the objects that these pass to Keras.
 
-    names: all files in the zip. writable: their folder can be written to at the grader.
+    names: all files in the zip. writable: whether the submission's folder can be written to at the grader.
     """
-    first = next(file for file in module_files("model", "") if file in sources)  # a package goes before a module
+    first = next(file for file in module_files("model", "") if file in sources)  # Python prefers a package to a module
     trees, found = reach(sources, first)
     every = [node for tree in trees.values() for node in ast.walk(tree)]
     tops = {name.split("/")[0].removesuffix(".py") for name in sources}
@@ -105,15 +105,15 @@ def check_sources(
 
 
 def prefixes(names: Iterable[str], ends: str) -> set[str]:
-    """What stands before any of the letters `ends` in names."""
+    """Every part of a name that ends before one of the characters `ends`: {"a", "a/b"} for "a/b/c" and "/"."""
     return {name[:at] for name in names for at, letter in enumerate(name) if letter in ends}
 
 
 def reach(sources: dict[str, bytes], first: str) -> tuple[dict[str, ast.Module], list[Finding]]:
-    """The trees of `first` and of the modules of the zip that it imports, directly or not, and why some have none."""
+    """Trees of `first` and of all modules of the zip that it imports, also indirectly; findings on unparsable ones."""
     todo, known = [first], {first}
     trees, found = {}, []
-    for file in todo:  # which grows
+    for file in todo:  # grows meanwhile
         try:
             trees[file] = parse(sources[file])
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -133,12 +133,12 @@ def reach(sources: dict[str, bytes], first: str) -> tuple[dict[str, ast.Module],
 
 
 def module_names(sources: dict[str, bytes]) -> set[str]:
-    """Of modules and packages anywhere in the zip."""
+    """Names of modules and packages anywhere in the zip."""
     return {part.removesuffix(".py") for name in sources for part in name.split("/")}
 
 
 def check_imports(source: Source, known: set[str], packages: tuple[str, ...], local: set[str]) -> Iterator[Finding]:
-    """Modules that neither the grader nor the zip has, or that both have. local: those at the zip's root."""
+    """Imports of modules that neither the grader nor the zip has, or both have. local: modules at the zip's root."""
     for module, node in imports(source.nodes):
         root, *inner = module.split(".")
         first = ".".join([root, *inner[:1]])
@@ -153,7 +153,7 @@ def check_imports(source: Source, known: set[str], packages: tuple[str, ...], lo
 
 
 def check_own(source: Source, there: set[str], places: set[str], reached: dict[str, Source]) -> Iterator[Finding]:
-    """Imports of what a package or a module of the zip lacks. there, places: its stems, its files and folders."""
+    """Imports of names that the zip's own modules lack. there: paths of modules without .py; places: all paths."""
 
     def lacks(module: str) -> bool:
         return module.split(".")[0] in there and module.replace(".", "/") not in there
@@ -161,7 +161,7 @@ def check_own(source: Source, there: set[str], places: set[str], reached: dict[s
     def may_give(package: str, name: str) -> bool:
         path = package.replace(".", "/")
         code = reached.get(f"{path}/__init__.py") or reached.get(f"{path}.py")
-        if code is None:  # a folder of modules, or what was not read
+        if code is None:  # a folder without __init__.py, or a file not read
             return path not in places or f"{path}/__init__" in there
         return bool(code.bound & {name, *DYNAMIC})
 
@@ -176,7 +176,7 @@ def check_own(source: Source, there: set[str], places: set[str], reached: dict[s
 
 
 def check_attributes(source: Source, loaded: set[str], packages: tuple[str, ...]) -> Iterator[Finding]:
-    """Names of Keras, TensorFlow and numpy that code uses and that the grader's versions lack. loaded: see lacking."""
+    """Uses of Keras, TensorFlow and numpy names that the grader's versions lack. loaded: see lacking."""
     inner = {node.value for node in source.nodes if isinstance(node, ast.Attribute)} | source.annotations
     for node in (node for node in source.run if node not in inner):
         name = source.public(node)
@@ -197,8 +197,8 @@ def check_attributes(source: Source, loaded: set[str], packages: tuple[str, ...]
 
 
 def lacking(name: str, loaded: set[str] | None) -> str | None:
-    """The part of a dotted name at which the grader's version ends, or None. loaded: modules that some import loads;
-    None: `name` stands in an import, which finds submodules by itself."""
+    """The beginning of a dotted name up to the first part that the grader lacks, or None. loaded: modules that some
+    import loads; None if `name` itself is imported, which loads submodules."""
     parts, module = name.split("."), name.split(".")[0]
     if name in NEWER:
         return name
@@ -213,7 +213,7 @@ def lacking(name: str, loaded: set[str] | None) -> str | None:
 
 
 def check_model(reached: dict[str, Source], file: str, name: str = "Model") -> Iterator[Finding]:
-    """Model in a file, its __init__ and its predict, as far as the files show them."""
+    """Findings on the class `name` in a file: whether it exists, its __init__ and its predict. Follows imports."""
     top = reached[file].top if file in reached else {}
     given = top.get(name, [])[::-1] + top.get("*", [])[::-1]
     made = next((n for n in given if str(getattr(n, "module", "")).split(".")[0] not in ("keras", "tensorflow")), None)
@@ -231,7 +231,7 @@ def check_model(reached: dict[str, Source], file: str, name: str = "Model") -> I
 
 
 def methods_of(cls: ast.ClassDef, source: Source) -> tuple[dict[str, ast.FunctionDef], bool]:
-    """Methods of a class and of its one base in the file, if it has one, and whether it has no others."""
+    """({name: method} of a class and its base class in the same file, whether these are all)."""
     own = {node.name: node for node in own_nodes(cls.body) if isinstance(node, FUNCTIONS)}
     whole = not (cls.decorator_list or cls.keywords)
     bases = [base for base in map(dotted, cls.bases) if base not in ("object", "ABC", "abc.ABC")]
@@ -257,7 +257,7 @@ def check_class(model: ast.ClassDef, source: Source) -> Iterator[Finding]:
 
 
 def faults(predict: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
-    """What a method predict cannot be called with, or returns in place of labels."""
+    """Phrases on what is wrong with a method predict: its parameters, or what it returns."""
     returned = [n.value for n in own_nodes(predict.body) if isinstance(n, ast.Return) and n.value]
     if returned and all(isinstance(v, NO_LABELS) and ast.Starred not in map(type, ast.walk(v)) for v in returned):
         yield "returns a tuple, dict, set or text, not an array of labels"
@@ -272,18 +272,18 @@ def faults(predict: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
 
 
 def check_names(source: Source) -> Iterator[Finding]:
-    """Names that are used and that nothing defines, by pyflakes, where they stand in code that runs."""
+    """Undefined names in code that runs, found by pyflakes."""
     from pyflakes import checker, messages
 
     if any(isinstance(node, ast.alias) and node.name == "*" for node in source.nodes):
-        return  # any name may come from there
+        return  # it may define any name
     kinds = (messages.UndefinedName, messages.UndefinedLocal)
     try:
         said = checker.Checker(source.tree, source.file).messages
-    except RecursionError:  # of a tree that may compile all the same
+    except RecursionError:  # too deep for pyflakes; Python may still compile it
         return
     places = {(m.lineno, m.col, m.message_args[0]) for m in said if isinstance(m, kinds)}
-    deleted = {n.id for n in source.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del)}  # after use, maybe
+    deleted = {n.id for n in source.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del)}  # maybe after use
     spare, undefined = source.annotations, {}
     for node in sorted((n for n in source.run if isinstance(n, ast.Name)), key=lambda n: n.lineno):
         if (node.lineno, node.col_offset, node.id) in places and node.id not in deleted and node not in spare:
@@ -292,16 +292,16 @@ def check_names(source: Source) -> Iterator[Finding]:
 
 
 def gone_arguments(nodes: list[ast.AST]) -> set[str]:
-    """Those of GONE_ARGUMENTS that no function of the zip takes; none where a `predict` of its own takes any."""
+    """Those of GONE_ARGUMENTS that no function of the zip takes; none if a `predict` in the zip has **kwargs."""
     if any(isinstance(n, FUNCTIONS) and n.name == "predict" and n.args.kwarg for n in nodes):
         return set()
     return GONE_ARGUMENTS - {n.arg for n in nodes if isinstance(n, ast.arg)}
 
 
 def check_members(source: Source, bound: set[str], gone: set[str], made: set[str] | None) -> Iterator[Finding]:
-    """What models of Keras no longer have or take, and attributes of self that nothing sets.
+    """Calls of methods or arguments that Keras models no longer have, and attributes of self that nothing sets.
 
-    bound: see members. gone: see gone_arguments. made: classes of objects that are made here, not unpickled; None: all.
+    bound: see members. gone: see gone_arguments. made: names called; other classes may be unpickled. None: no pickles.
     """
     for node in (n for n in source.run if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
         if called(node) in GONE - bound:
@@ -318,12 +318,12 @@ def check_members(source: Source, bound: set[str], gone: set[str], made: set[str
 
 
 def stands_alone(cls: ast.ClassDef) -> bool:
-    """Whether a class has nothing but what stands in it: no base, metaclass or decorator adds to it."""
+    """Whether a class has no base, metaclass or decorator that may add attributes."""
     return not cls.decorator_list and not cls.keywords and all(getattr(b, "id", "") == "object" for b in cls.bases)
 
 
 def members(nodes: list[ast.AST]) -> set[str]:
-    """Names of functions and classes, and of what is set on any object, in a class or through a text."""
+    """Names that attributes may have: functions, classes, attributes set on any object, class variables, strings."""
     found = {getattr(node, "name", None) for node in nodes} | ({called(node) for node in nodes} & DYNAMIC)
     for node in nodes:
         if isinstance(node, ast.Attribute) and (isinstance(node.ctx, ast.Store) or node.attr == "__dict__"):
@@ -336,18 +336,18 @@ def members(nodes: list[ast.AST]) -> set[str]:
 
 
 def check_calls(source: Source, given: Counter[str]) -> Iterator[Finding]:
-    """Calls of the file's own functions, and of self's own methods, that do not fit the definition.
-    given: how often a name is given to a function or attribute: a method whose name is given twice may be another."""
+    """Calls of the file's functions and of methods of self whose arguments do not fit the definition.
+    given: number of definitions and assignments of each name. A method is checked only if its name occurs once."""
     classes = [n for n in source.nodes if isinstance(n, ast.ClassDef)]
-    usual = {node for place in (source.tree, *classes) for node in place.body}  # not in a function or under a condition
+    usual = {node for place in (source.tree, *classes) for node in place.body}  # not in functions or conditions
     rebound = source.rebound | {n.name for n in source.nodes if isinstance(n, FUNCTIONS) and n not in usual}
     functions = {n.name: n for n in source.tree.body if isinstance(n, ast.FunctionDef) and not n.decorator_list}
-    methods: dict[ast.AST, dict[str, ast.FunctionDef]] = {}  # {node: those of the innermost class around it}
+    methods: dict[ast.AST, dict[str, ast.FunctionDef]] = {}  # {node: methods of the innermost class around it}
     for cls in classes:  # the outer ones first
         methods.update(dict.fromkeys(ast.walk(cls), {n.name: n for n in cls.body if isinstance(n, ast.FunctionDef)}))
     for node in (n for n in source.run if isinstance(n, ast.Call)):
         name, named = dotted(node.func), {k.arg: k.value for k in node.keywords}
-        definition, filled = None if name in rebound else functions.get(name), 0  # parameters that Python fills in
+        definition, filled = None if name in rebound else functions.get(name), 0  # number of arguments that Python adds
         if name.startswith("self."):
             definition = methods.get(node, {}).get(name[5:]) if given[name[5:]] == 1 else None
             decorators = tuple(map(last, definition.decorator_list)) if definition else ()
@@ -359,12 +359,12 @@ def check_calls(source: Source, given: Counter[str]) -> Iterator[Finding]:
 
 
 def misfit(definition: ast.FunctionDef, /, *given: object, **named: object) -> str:
-    """Why a function does not take these arguments, in Python's words; "" where it does."""
+    """Python's error message if a function does not take these arguments; "" if it does."""
     args, parameter = definition.args, inspect.Parameter
     positional = args.posonlyargs + args.args
     spare = set(positional[len(positional) - len(args.defaults) :])  # those with a default
     spare |= {a for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default}
-    kinds = [args.posonlyargs, args.args, [args.vararg], args.kwonlyargs, [args.kwarg]]  # in the order of inspect's
+    kinds = [args.posonlyargs, args.args, [args.vararg], args.kwonlyargs, [args.kwarg]]  # in the order of inspect
     every = [parameter(a.arg, kind, default=None if a in spare else parameter.empty)
              for kind, group in enumerate(kinds) for a in group if a]  # fmt: skip
     try:
@@ -377,11 +377,11 @@ def misfit(definition: ast.FunctionDef, /, *given: object, **named: object) -> s
 def check_paths(
     source: Source, places: set[str], stems: set[str], own: set[str], where: str | None, writable: bool
 ) -> Iterator[Finding]:
-    """Files opened by a name that can be worked out here: relative, on one machine only, or not in the zip.
+    """Files opened by a known path that is relative, exists on one machine only, or is not in the zip.
 
-    places, stems: files and folders of the zip, those without what follows a dot. own: its functions, whose names are
-    not taken for those of libraries. where: the profile (see worker.py), None where the submission calls chdir.
-    writable: the submission's folder can be written to.
+    places: files and folders of the zip. stems: the same up to a dot. own: functions of the zip, which are not taken
+    for those of libraries with the same name. where: the profile (see worker.py); None if the submission calls chdir.
+    writable: whether the submission's folder can be written to.
     """
     for node in (n for n in source.run if isinstance(n, ast.Call)):
         if fetches(node):
@@ -416,7 +416,7 @@ def fetches(call: ast.Call) -> bool:
 
 
 def opened(call: ast.Call, source: Source) -> tuple[str | None, bool]:
-    """The path of what a call of LOADERS or WRITERS opens, None where it is not known, and whether it writes."""
+    """(path that a call of LOADERS or WRITERS opens, or None if it is not known; whether the call writes)."""
     name, given = called(call), arguments(call, "file", "mode")
     named = ("file", "filepath", "filename", "path", "name", "model_path")
     path = next((source.path(given[key]) for key in named if key in given), None)

@@ -1,9 +1,9 @@
-"""Syntax trees of foreign sources, and what they tell: what runs, what is imported, what a path comes to.
+"""Reads the syntax trees of untrusted sources: which code runs, what it imports, which paths it builds.
 
-Functions that nothing calls count as not run, and what stands under a switch (`if DEBUG`, `if mode == "train"`,
-`if __name__ == "__main__"`) or a question about the machine. So does the body of a `try`, since it may fail, unless it
-surely runs and every `except` raises again, and its `except`, if the modules that it imports are there.
-The rehearsal runs it all.
+To avoid false positives, some code counts as not run: functions that nothing calls; the body of a switch (`if DEBUG`,
+`if mode == "train"`, `if __name__ == "__main__"`); both branches of a test of the machine; the body of a `try`, which
+may fail, unless it always runs and every `except` raises again; an `except`, if the modules that its `try` imports are
+there. If such code does run, the rehearsal finds its errors.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import warnings
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-IN_ZIP = "<zip>/"  # where __file__ is, while paths are worked out
+IN_ZIP = "<zip>/"  # stands for the folder of the unpacked zip in paths
 DYNAMIC = {"globals", "locals", "vars", "exec", "eval", "setattr", "__getattr__", "__path__", "*"}  # may bind any name
-# What a condition asks where only one of its branches fits each machine.
+# Names in conditions that test the machine: which branch runs depends on it.
 MACHINE = {"hasattr", "find_spec", "environ", "getenv", "platform", "system", "uname", "modules", "isinstance"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Source:
-    """A file of the zip that model.py reaches. idle: see uncalled. known: modules that an import finds."""
+    """A file of the zip that model.py imports. idle: see uncalled. known: modules that can be imported."""
 
     def __init__(self, file: str, tree: ast.Module, idle: set[ast.AST], known: set[str]):
         self.file, self.tree = file, tree
@@ -32,12 +32,12 @@ class Source:
         self.values: dict[str, ast.expr] = {}  # see constants
 
     def at(self, node: ast.AST) -> dict[str, str | int]:
-        """Where a node stands, as a finding says it."""
+        """The file and line of a node, as details of a finding."""
         return {"file": self.file, "line": node.lineno, "at": f" line {node.lineno}"}
 
     @cached_property
     def top(self) -> dict[str, list[ast.AST]]:
-        """{name: what binds it at the level of the module}; "*" for any name."""
+        """{name: nodes that bind it at module level}; "*": imports that may bind any name."""
         found: dict[str, list[ast.AST]] = {}
         for node in own_nodes(self.tree.body):
             names = [here.split(".")[0] for _, _, here in imported(node)]
@@ -51,7 +51,7 @@ class Source:
 
     @cached_property
     def bound(self) -> set[str]:
-        """Names that an import of this module finds in it, and calls that may bind any other."""
+        """Names that can be imported from this module, and the calls in it that may bind others (DYNAMIC)."""
         declared = {name for node in self.nodes if isinstance(node, ast.Global) for name in node.names}
         return set(self.top) | declared | ({called(node) for node in self.nodes} & DYNAMIC)
 
@@ -63,52 +63,52 @@ class Source:
 
     @cached_property
     def rebound(self) -> set[str]:
-        """Names that are assigned, or are parameters: whatever an import or a `def` gave them may be gone."""
+        """Names that are assigned or are parameters: they may no longer mean what an import or a `def` bound."""
         stored = {n.id for n in self.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         return stored | {n.arg for n in self.nodes if isinstance(n, ast.arg)}
 
     @cached_property
     def annotations(self) -> set[ast.AST]:
-        """What stands in annotations that Python does not evaluate: those of variables in functions, or all."""
+        """Nodes in annotations that Python does not evaluate: of local variables; with a __future__ import, all."""
         every = list(self.nodes)
-        if not any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in every):
+        if ("__future__.", "annotations") not in [part[:2] for n in every for part in imported(n)]:
             functions = [n for n in every if isinstance(n, FUNCTIONS)]
             every = [n for function in functions for n in own_nodes(function.body) if isinstance(n, ast.AnnAssign)]
         given = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n in every]
         return {inner for node in given if node for inner in ast.walk(node)}
 
     def path(self, node: ast.expr) -> str | None:
-        """What an expression of constants, os.path, pathlib and __file__ comes to; None where it is open."""
+        """The value of an expression of constants, os.path, pathlib and __file__; None if it is not known."""
         with contextlib.suppress(LookupError, TypeError):  # TypeError: a function of MADE with other arguments
             return path_of(node, self, [None] * 50)
 
     def public(self, node: ast.AST) -> str:
-        """The full name of what a few names and dots stand for by an import; "" of anything else."""
+        """The full name of an imported object, such as "numpy.load" for np.load; "" for anything else."""
         root, _, rest = dotted(node).partition(".")
         full = self.aliases.get(root, "") if root not in self.rebound else ""
         return f"{full}.{rest}" if full and rest else full
 
 
 def parse(source: bytes) -> ast.Module:
-    """The tree of a source that compiles; SyntaxError, ValueError, RecursionError or MemoryError of any other."""
+    """The tree of a source. Raises SyntaxError, ValueError, RecursionError or MemoryError if it does not compile."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escapes in foreign code are not our reader's concern
+        warnings.simplefilter("ignore")  # about invalid escapes in the submission
         tree = ast.parse(source)
-        compile(tree, "model.py", "exec", dont_inherit=True)  # finds what parses and cannot run: a `return` outside
+        compile(tree, "model.py", "exec", dont_inherit=True)  # finds more errors, such as a `return` outside
         return tree
 
 
 def uncalled(trees: Iterable[ast.Module]) -> set[ast.AST]:
-    """Functions that neither an import nor Model nor anything they mention names, such as left-over training code.
+    """Functions that neither module-level code nor Model mentions, directly or not, such as left-over training code.
 
-    trees: of all files that model.py reaches. Methods of Model are found by their names. Those of another class count
-    as run where the class is mentioned or decorated: Keras calls them by itself (call, build, get_config).
+    trees: of all files that model.py imports. A method of Model counts as called if its name is mentioned, a method of
+    another class if the class is mentioned or decorated, since Keras calls some by itself (call, build, get_config).
     """
-    said: dict[ast.AST | None, set[str]] = {None: {"Model", "predict"}}  # names in each function, and outside of all
+    said: dict[ast.AST | None, set[str]] = {None: {"Model", "predict"}}  # {function: names in it}; None: outside
     by_name: dict[str, list[ast.AST]] = {}
     todo: list[tuple[ast.AST, ast.AST | None, str]] = [(tree, None, "") for tree in trees]
     while todo:
-        node, owner, group = todo.pop()  # the function around the node; the name under which its methods are found
+        node, owner, group = todo.pop()  # owner: the function around; group: the name that its methods go by
         if isinstance(node, (ast.Name, ast.Attribute)):
             said[owner].add(last(node))
         elif isinstance(node, ast.alias) and node.asname:
@@ -129,18 +129,21 @@ def uncalled(trees: Iterable[ast.Module]) -> set[ast.AST]:
 
 
 def is_main(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "__name__" in {getattr(n, "id", "") for n in ast.walk(node.test)}
+    """Whether a node is an `if` that asks for `__name__ == "__main__"`."""
+    asked = ast.walk(node.test) if isinstance(node, ast.If) else ()
+    equal = [n for n in asked if isinstance(n, ast.Compare) and isinstance(n.ops[0], ast.Eq)]
+    return any("__name__" in map(last, (n.left, *n.comparators)) for n in equal)
 
 
 def walk(tree: ast.Module, idle: set[ast.AST], known: set[str]) -> Iterator[tuple[ast.AST, bool]]:
-    """Every node, and whether it runs at the grader, with no `except` that stands by in case it fails."""
+    """Yield (node, whether it surely runs at the grader and no `except` catches its errors)."""
     todo, strict = [(tree, True)], set()
     while todo:
         node, runs = todo.pop()
         yield node, runs
         strict.update(strict_tries(node))
         unsure = doubted(node, known) - ({"body"} if node in strict else set())
-        unsure |= {"body"} if node in idle else set()  # its defaults and annotations are evaluated all the same
+        unsure |= {"body"} if node in idle else set()  # its defaults and annotations are still evaluated
         runs = runs and not is_main(node)
         for field, value in ast.iter_fields(node):
             children = value if isinstance(value, list) else [value]
@@ -149,9 +152,9 @@ def walk(tree: ast.Module, idle: set[ast.AST], known: set[str]) -> Iterator[tupl
 
 
 def doubted(node: ast.AST, known: set[str]) -> set[str]:
-    """Parts of a statement that may fail, or that may never run: only with some file, version, mode or name there.
+    """Fields of a statement that may fail, or that run only if there is a certain file, version, mode or name.
 
-    known: modules that an import finds. Where all that a `try` imports is known, its `except` counts as not run.
+    known: modules that can be imported. If a `try` imports only such modules, its `except` counts as not run.
     """
     if isinstance(node, ast.Try) and node.handlers:
         tried = [module for module, _ in imports(inner for part in node.body for inner in ast.walk(part))]
@@ -164,10 +167,10 @@ def doubted(node: ast.AST, known: set[str]) -> set[str]:
         return {"orelse"} if node.test.value else {"body"}
     asked = {last(n) for n in ast.walk(node.test)}
     if asked & MACHINE or any("version" in name.lower() for name in asked):
-        return {"body", "orelse"}  # only one of which fits each machine
+        return {"body", "orelse"}  # which one runs depends on the machine
     if asked & {"exists", "isfile", "isdir", "is_file"}:
         unsure, other = ("orelse", "body") if isinstance(node.test, ast.UnaryOp) else ("body", "orelse")
-        ends = isinstance(node, ast.If) and gives_up(getattr(node, other))  # then the program needs the file
+        ends = isinstance(node, ast.If) and gives_up(getattr(node, other))  # the program stops without the file
         return set() if ends else {unsure}
     words = [n for n in ast.walk(node.test) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     switch = isinstance(node.test, (ast.Name, ast.Attribute)) or (isinstance(node.test, ast.Compare) and words)
@@ -175,7 +178,7 @@ def doubted(node: ast.AST, known: set[str]) -> set[str]:
 
 
 def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
-    """Each `try` that a module, __init__ or predict comes to in any case and whose every `except` ends the program."""
+    """Each `try` that a module, __init__ or predict always reaches and whose `except` blocks all end the program."""
     if isinstance(node, ast.Module) or getattr(node, "name", "") in ("__init__", "predict"):
         for part in getattr(node, "body", ()):
             if isinstance(part, ast.Try) and all(gives_up(handler.body) for handler in part.handlers):
@@ -185,15 +188,15 @@ def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
 
 
 def gives_up(body: list[ast.stmt]) -> bool:
-    """Whether a block ends by raising, by leaving the program, or not at all."""
+    """Whether a block ends with a `raise`, with a call that exits the program, or with an endless loop."""
     end = body[-1] if body else None
-    endless = isinstance(end, ast.While) and isinstance(end.test, ast.Constant)
+    endless = isinstance(end, ast.While) and isinstance(end.test, ast.Constant) and end.test.value
     leaves = isinstance(end, ast.Expr) and called(end.value) in ("exit", "quit", "_exit", "abort")
-    return endless or leaves or isinstance(end, ast.Raise)
+    return bool(endless or leaves or isinstance(end, ast.Raise))
 
 
 def imported(node: ast.AST) -> list[tuple[str, str, str]]:
-    """Of `from .nets import vit as net` (".nets.", "vit", "net"), of `import a.b` ("", "a.b", "a.b"); [] of others."""
+    """[(package, name, local name)]: (".nets.", "vit", "net") for `from .nets import vit as net`; [] if no import."""
     if isinstance(node, ast.Import):
         return [("", alias.name, alias.asname or alias.name) for alias in node.names]
     if isinstance(node, ast.ImportFrom):
@@ -203,7 +206,7 @@ def imported(node: ast.AST) -> list[tuple[str, str, str]]:
 
 
 def imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
-    """Each module, or name in a module, that is imported, and where; through importlib with a constant name, too."""
+    """Yield (name of an imported module or object, node), also for importlib and variables that choose a backend."""
     for node in nodes:
         match node:
             case ast.Import() | ast.ImportFrom():
@@ -227,20 +230,20 @@ def backend(key: object, value: object) -> list[str]:
 
 
 def absolute(module: str, importer: str) -> str:
-    """A module's name without its leading dots, which stand for folders above the file that imports it."""
+    """The absolute name of a module that the file `importer` imports; leading dots stand for its parent folders."""
     dots = len(module) - len(module.lstrip("."))
     base = posixpath.dirname(importer).split("/") if dots else []
     return ".".join(filter(None, [*base[: len(base) - dots + 1], *module.split(".")]))
 
 
 def module_files(module: str, importer: str) -> list[str]:
-    """Where in the zip a module and those above it could be, itself last."""
+    """Paths in the zip that a module and its parent packages could have; the module's own are last."""
     parts = absolute(module, importer).split(".")
     return ["/".join(parts[:n]) + end for n in range(1, len(parts) + 1) for end in ("/__init__.py", ".py")]
 
 
 def dotted(node: ast.AST) -> str:
-    """ "os.path.join" of that expression; "" of what is more than a few names and dots."""
+    """The text of an expression of names and dots, such as "os.path.join"; "" for any other expression."""
     names = []
     while isinstance(node, ast.Attribute):
         names.append(node.attr)
@@ -249,22 +252,22 @@ def dotted(node: ast.AST) -> str:
 
 
 def last(node: ast.AST | None) -> str:
-    """ "join" of os.path.join and of join; "" of what is neither a name nor ends in one."""
+    """The last name of an expression: "join" for os.path.join and for join; "" if it does not end in a name."""
     return getattr(node, "attr", getattr(node, "id", ""))
 
 
 def called(node: ast.AST) -> str:
-    """The last name of what is called: load_model of keras.models.load_model(...); "" of what is no call."""
+    """The last name of the called function: "load_model" for keras.models.load_model(...); "" if node is no call."""
     return last(getattr(node, "func", None))
 
 
 def arguments(call: ast.Call, *names: str) -> dict[str, ast.expr]:
-    """{name: expression} of what a call gives by keyword, or by position to parameters of these names."""
+    """{parameter: expression} of a call's arguments. names: the parameters for positional arguments, in order."""
     return dict(zip(names, call.args, strict=False)) | {k.arg: k.value for k in call.keywords}
 
 
 def own_nodes(body: list[ast.AST]) -> Iterator[ast.AST]:
-    """What stands in a block, in its order, but not in functions and classes inside it, nor what only a script runs."""
+    """Nodes of a block in order, without the contents of its functions, classes and `if __name__ == "__main__"`."""
     todo = body[::-1]
     while todo:
         node = todo.pop()
@@ -276,11 +279,11 @@ def own_nodes(body: list[ast.AST]) -> Iterator[ast.AST]:
 
 
 def together(trees: dict[str, ast.Module], known: set[str]) -> dict[str, Source]:
-    """The sources that model.py reaches, each with its `constants` and those that it imports from the others."""
+    """{file: Source} for each tree. Source.values holds the file's `constants` and those it imports from others."""
     idle = uncalled(trees.values())
     sources = {file: Source(file, tree, idle, known) for file, tree in trees.items()}
     calls = [node for source in sources.values() for node in source.nodes if isinstance(node, ast.Call)]
-    given = {called(node) for node in calls if node.args or node.keywords} - {"Model"}  # which the grader calls without
+    given = {called(node) for node in calls if node.args or node.keywords} - {"Model"}  # called without arguments
     for source in sources.values():
         source.values = constants(source.nodes, given)
     for source in reversed(sources.values()):
@@ -296,11 +299,11 @@ def together(trees: dict[str, ast.Module], known: set[str]) -> dict[str, Source]
 
 
 def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
-    """{name: expression} of variables, attributes of self and parameters that are given one value only.
+    """{name: expression} of variables, attributes of self and parameters that have only one value.
 
-    given: last names of what is called with arguments.
+    given: last names of functions that are called with arguments, so that defaults may be replaced.
     """
-    values: dict[str, list[ast.expr | None]] = {"": [None]}  # "": of targets without a name, which stays open
+    values: dict[str, list[ast.expr | None]] = {"": [None]}  # "": targets without a name, not known
     classes = {inner: node.name for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body}
     for node in nodes:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
@@ -308,7 +311,7 @@ def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
                 values.setdefault(dotted(target), []).append(node.value)
         elif isinstance(node, (ast.FunctionDef, ast.Lambda)):
             args, name = node.args.posonlyargs + node.args.args, getattr(node, "name", None)
-            others = name in given or (name == "__init__" and classes.get(node) in given)  # its callers may give
+            others = name in given or (name == "__init__" and classes.get(node) in given)  # callers may pass others
             defaults = [] if others else node.args.defaults
             for arg, default in zip(args, [None] * (len(args) - len(defaults)) + defaults, strict=True):
                 values.setdefault(arg.arg, []).append(default)
@@ -316,14 +319,14 @@ def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
 
 
 def path_of(node: ast.expr, source: Source, fuel: list[None]) -> str:
-    """Source.path's, or LookupError. `fuel` ends, so that no expression takes long; what a name comes to is kept."""
+    """Source.path, but raises LookupError if not known. `fuel` limits the steps; values of names are cached."""
 
     def part(n: ast.expr) -> str:
         return path_of(n, source, fuel)
 
-    fuel.pop()  # IndexError, a LookupError, at its end
+    fuel.pop()  # raises IndexError, a LookupError, when empty
     if (name := dotted(node)) in source.values:
-        text = part(source.values.pop(name))  # gone meanwhile, for it may depend on itself
+        text = part(source.values.pop(name))  # removed meanwhile: it may depend on itself
         source.values[name] = ast.Constant(text)
         return text
     match node:
@@ -344,17 +347,17 @@ def path_of(node: ast.expr, source: Source, fuel: list[None]) -> str:
         case ast.Call(ast.Attribute(base, method), args, []) if method in METHODS:
             return METHODS[method](*map(part, [base, *args]))
         case ast.Call(function, args, []):
-            name = dotted(function) if last(function) == "join" else last(function)  # a text has a join, too
+            name = dotted(function) if last(function) == "join" else last(function)  # str has a join, too
             return MADE[name](*map(part, args))
     raise LookupError
 
 
 def above(path: str) -> str:
-    """The folder that holds a file or folder; that of the zip's root is none of the zip's."""
+    """The parent of a file or folder; for the zip's root, a path outside the zip."""
     return f"{path}/.." if path == IN_ZIP.rstrip("/") or path.endswith("..") else posixpath.dirname(path)
 
 
-# What functions make of paths, and methods of a Path.
+# {name: what it returns} of functions that make paths, and of methods of a Path.
 MADE = {
     **dict.fromkeys(("Path", "PurePath", "join", "path.join", "os.path.join"), posixpath.join),
     **dict.fromkeys(("abspath", "realpath", "str", "fspath", "normpath", "expanduser"), lambda path, *_: path),

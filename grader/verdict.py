@@ -1,7 +1,7 @@
-"""What a rehearsal means: findings from what the worker saw, with the codes of codes.py.
+"""Turns the results of a rehearsal into findings, with the codes of codes.py, and a verdict.
 
-Everything here is judged outside the sandbox, from files that foreign code may have written: nothing is unpickled,
-nothing is trusted to have a given shape.
+This code runs outside the sandbox on files that untrusted code may have written: it unpickles nothing and checks every
+type and shape.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from grader.source import ELSEWHERE, GRADER_PACKAGES
 from grader.worker import Job, Limits, Run
 
 MB = 1e6
-TOLERANCE = 0.01  # share of labels, or one label, that rounding in other batch sizes may tip over: a warning
-GAP = 0.02  # accuracy this far below the manifest's is worth a warning
-GROWTH = 1.0, 36  # MB, and times its bytes, per image above which memory is held for all images at once
+TOLERANCE = 0.01  # share of labels, or one label, that rounding may change at other batch sizes: only a warning
+GAP = 0.02  # an accuracy this far below the manifest's gets a warning
+GROWTH = 1.0, 36  # MB per image, and multiple of an image's bytes: above both, memory is held for all images at once
 BEYOND = 16e3  # MB that no known grader gives to one submission
-# How Python, requests and Keras say that there is no network.
+# Error messages of Python, requests and Keras if there is no network.
 NETWORK = re.compile(
     "gaierror|URLError|URL fetch failure|Network is unreachable|Name or service not known|ConnectionError"
     "|Connection refused|Temporary failure in name resolution|the network is blocked"
 )
-SHIFTED = 0.5  # mean over the classes of the share of labels with one and the same shift, above which it is no chance
+SHIFTED = 0.5  # mean over the classes of the share of labels with the same shift; more than this is no chance
 
 
 def load(path: Path, most: float):
-    """An array from a .npy that foreign code wrote. ValueError where it is none, or of more than `most` bytes."""
+    """Load an array from an untrusted .npy. Raises ValueError if it is no array or has more than `most` bytes."""
     import numpy as np
 
     try:
         info = os.lstat(path)
         if not stat.S_ISREG(info.st_mode) or info.st_size > most:
-            raise ValueError("not a plain file of labels")  # a link would be followed to this machine's own files
+            raise ValueError("not a plain file of labels")  # a link could lead to this machine's own files
         array = np.load(path, allow_pickle=False)
-    except Exception as error:  # of damaged bytes numpy's reader raises whatever its parts do
+    except Exception as error:  # numpy raises exceptions of many types on damaged files
         raise ValueError(str(error) or type(error).__name__) from None
     if not isinstance(array, np.ndarray):
         raise ValueError("not one array")
@@ -49,7 +49,7 @@ def load(path: Path, most: float):
 
 
 def read_confidences(path: Path, labels) -> list[float]:
-    """The probability (0-1) of each of the labels (n,), by a .npy (n, classes) of foreign code; [] where it is none."""
+    """The probability (0-1) of each of the labels (n,), from an untrusted .npy (n, classes); [] if it is invalid."""
     import numpy as np
 
     try:
@@ -60,7 +60,7 @@ def read_confidences(path: Path, labels) -> list[float]:
 
 
 def read_labels(path: Path, n: int, classes: int):
-    """Labels (n,) int64 from a .npy that foreign code wrote. ValueError carries the Finding of a broken contract."""
+    """Labels (n,) int64 from an untrusted .npy. If they break the contract, raises ValueError(Finding)."""
     import numpy as np
 
     try:
@@ -79,7 +79,7 @@ def read_labels(path: Path, n: int, classes: int):
 
 
 def judge_job(job: Job, name: str, limits: Limits) -> list[Finding]:
-    """Limits passed, files altered, crashes: what goes for every program that runs the submission."""
+    """Findings on any job: limits exceeded, files changed."""
     memory = f"{limits.memory / MB:.0f} MB" if limits.memory else "what this machine has"
     passed = {
         "time": ("LIM01", f"{limits.seconds:g}"),
@@ -95,13 +95,13 @@ def judge_job(job: Job, name: str, limits: Limits) -> list[Finding]:
 
 
 def note(notes: dict, key: str) -> str:
-    """A text that foreign code may have noted; "" for anything else."""
+    """A text from untrusted notes, cut to 1000 characters; "" for anything but text."""
     value = notes.get(key)
     return value[:1000] if isinstance(value, str) else ""
 
 
 def judge_crash(job: Job, limits: Limits) -> Finding:
-    """Why a job that was not stopped left no labels, from its own notes."""
+    """Why a job that exceeded no limit left no labels, from its exit code and its notes."""
     stage, error, message = (note(job.notes, key) for key in ("stage", "error", "message"))
     if not error and job.exit_code == 135:
         return finding("LIM08", stage=stage or "start")
@@ -126,14 +126,14 @@ def judge_crash(job: Job, limits: Limits) -> Finding:
 
 
 def caught(notes: dict) -> str:
-    """Words on the modules whose import failed before a crash, as foreign code may have noted them; "" for none."""
+    """A phrase on the modules whose import failed before a crash, from untrusted notes; "" for none."""
     given = notes.get("missing") if isinstance(notes.get("missing"), list) else []
     names = dict.fromkeys(name.split(".")[0] for name in given[:100] if isinstance(name, str))
     return f"; before that it did not find {', '.join(names)}, which the grader lacks" if names else ""
 
 
 def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
-    """Findings of prediction and scoring for `n` images."""
+    """Findings on the prediction and scoring jobs for `n` images."""
     job = run.prediction
     found = judge_job(job, "prediction", limits)
     if job.stopped:
@@ -155,7 +155,7 @@ def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
 
 
 def read_probes(folder: Path, errors: dict, n: int, classes: int, found: list[Finding]) -> dict:
-    """{probe: labels} of those that gave any; adds a finding for each other to `found`."""
+    """{probe: labels} of the probes that returned labels. Adds findings on the others to `found`."""
     asked = {"again": "a second call", "once_more": "a third call", "half": "fewer images",
              "shuffled": "shuffled images", "alone": "a single image", "float32": "float32 images",
              "float64": "float64 images", "scaled": "images in 0-1"}  # fmt: skip
@@ -174,7 +174,7 @@ def read_probes(folder: Path, errors: dict, n: int, classes: int, found: list[Fi
 
 
 def judge_probes(job: Job, folder: Path, first, truth, limits: Limits, classes: int) -> list[Finding]:
-    """Findings of the probe job. `first`: labels of the same images in the scored run; `truth`: true ones, or None."""
+    """Findings on the probe job. `first`: labels of the same images in the scored run; `truth`: true ones, or None."""
     import numpy as np
 
     n = len(first)
@@ -213,12 +213,12 @@ def judge_probes(job: Job, folder: Path, first, truth, limits: Limits, classes: 
 
 
 def forecast(probe: Job, n: int, job: Job, seen: int) -> dict:
-    """Likely seconds and peak MB of a prediction job for `n` images, by straight lines; {} without measurements.
+    """Linear extrapolation of seconds and peak MB of a prediction job to `n` images; {} without measurements.
 
-    job: the prediction job, which had `seen` images. If these are more than the probe's largest call had, an image
-    takes the mean of the job's time, and the memory by which job and probe differ. If not, the probe tells both: its
-    call with twice the images, less a call with the images once. A second equal call may take more memory than the
-    first; that is no growth and is subtracted.
+    job: the prediction job, on `seen` images. If `seen` is more than the probe's largest call had, time per image is
+    the job's mean, and memory per image comes from the difference between job and probe. If not, both come from the
+    probe: its call with twice the images, less a call with the images once. If a second equal call takes more memory
+    than the first, that is not growth and is subtracted.
     """
     try:
         seconds, memory, images = (probe.notes[key] for key in ("seconds", "memory", "images"))
@@ -243,7 +243,7 @@ def forecast(probe: Job, n: int, job: Job, seen: int) -> dict:
 
 
 def judge_forecast(expected: dict, limits: Limits, image: int = 0) -> list[Finding]:
-    """Time and memory near or above the limits; image: bytes of one, where known."""
+    """Findings if forecast time or memory is near or above the limits. image: bytes of one image; 0 if not known."""
     if not expected:
         return []
     found, n, total = [], expected["images"], f"{expected['memory_mb']:.0f}"
@@ -257,9 +257,9 @@ def judge_forecast(expected: dict, limits: Limits, image: int = 0) -> list[Findi
 
 
 def shift(matrix) -> tuple[int, float]:
-    """The s for which most labels k are predicted as (k + s) % size, and their share; (0, 0.0) if none stands out.
+    """(s, share of the labels) if most labels k are predicted as (k + s) % size; (0, 0.0) if there is no such s.
 
-    matrix: (size, size) counts, rows true. Classes count alike, and three must be there: a constant has no shift.
+    matrix: (size, size) counts, rows true. Classes have equal weight. Three must occur: a constant is no shift.
     """
     import numpy as np
 
@@ -273,7 +273,7 @@ def shift(matrix) -> tuple[int, float]:
 
 
 def judge_accuracy(matrix, classes: list[str], manifest: bytes | None) -> list[Finding]:
-    """Where the accuracy is clearly less than the zip's manifest promises, no better than a constant, or shifted.
+    """Findings if labels are shifted, or the accuracy is clearly below the manifest's or no better than a constant.
 
     matrix: counts, rows true, columns predicted; classes: their names.
     """
@@ -286,13 +286,13 @@ def judge_accuracy(matrix, classes: list[str], manifest: bytes | None) -> list[F
     if said is not None and accuracy < said - GAP:
         found.append(finding("PRO06", found=f"{accuracy:.4f}", said=f"{said:.4f}"))
     always = counts.max() / counts.sum()
-    if accuracy <= (always if always < 1 else 1 / len(classes)):  # of one class alone, all right is not wrong
+    if accuracy <= (always if always < 1 else 1 / len(classes)):  # with one class, a constant is right
         found.append(finding("PRO08", found=f"{accuracy:.4f}", name=classes[counts.argmax()], always=f"{always:.4f}"))
     return found
 
 
 def judge_environment(found: dict[str, str | None]) -> list[Finding]:
-    """A warning where the versions of a rehearsal (environment.versions) are not the grader's."""
+    """A warning if the versions of a rehearsal (see environment.versions) are not the grader's."""
     names = environment.differing(found)
     if not names:
         return []
@@ -301,17 +301,17 @@ def judge_environment(found: dict[str, str | None]) -> list[Finding]:
 
 
 def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tuple[str, str]:
-    """(key, words) of the verdict. asked, ran: a rehearsal was wanted, and took place; scored: on true labels.
+    """(key, words) of the verdict. asked: a rehearsal was wanted; ran: it took place; scored: it had true labels.
 
-    Keys: "refused"; "unknown", nothing was run, or not to its end for want of a network; "runs", but the score is
-    unknown, no better than guessing, or found under other versions than the grader's; "good".
+    Keys: "refused"; "unknown": not run, or stopped for lack of a network; "runs": it runs, but the score is unknown, no
+    better than guessing, or from other versions than the grader's; "good".
     """
     by_code = {f.code: f for f in found}
     elsewhere = by_code.get("ENV01")
     under = elsewhere.wrong.replace("the rehearsal ran ", "") if elsewhere else ""
     suffix = f", but {under}: not the grader's versions" if elsewhere else ""
     if refused(found):
-        here = suffix and {f.code for f in found if f.level == "error"} == {"RUN01"}  # the versions may be why
+        here = suffix and {f.code for f in found if f.level == "error"} == {"RUN01"}  # maybe because of the versions
         return "refused", ("FAILS HERE" if here else "REFUSED") + suffix
     if "NET02" in by_code:
         return "unknown", "NOT KNOWN: it needs the network, which the rehearsal does not have"
@@ -327,7 +327,7 @@ def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tupl
 
 
 def manifest_accuracy(manifest: bytes | None) -> float | None:
-    """The clean validation accuracy that weights/manifest.json states, or None."""
+    """The accuracy on clean validation images that weights/manifest.json states, or None."""
     try:
         value = json.loads(manifest)["scores"]["validation"]
         return float(value["accuracy"] if isinstance(value, dict) else value)

@@ -1,4 +1,4 @@
-"""The weights in a zip: whole or not, and what is in .keras, .h5, SavedModel, .npy and pickle files. Nothing is loaded.
+"""Checks the weights in a zip without loading them: completeness; contents of .keras, .h5, .npy and pickle files.
 
 check_weights(file, entries, code, known)     file: the open zip; code: what its sources load, see registry.py
 """
@@ -30,20 +30,20 @@ from grader import keras_files
 from grader.codes import Finding, finding
 from grader.registry import Code
 
-MAX_RATIO, SMALL = 200, 10 << 20  # how tightly a file may be packed; bytes below which it may be any
+MAX_RATIO, SMALL = 200, 10 << 20  # largest compression ratio of a file; bytes below which any will do
 PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill")
 UNPICKLE = {"load", "Unpickler", "loads", "read_pickle"}
-MAX_OPCODES = 20_000  # read of one pickle; a module is named with its first object, so early
-PROTOCOLS = [bytes((0x80, number)) for number in range(2, 6)]  # with which a pickle begins
+MAX_OPCODES = 20_000  # read of one pickle: a module is named early, with its first object
+PROTOCOLS = [bytes((0x80, number)) for number in range(2, 6)]  # first bytes of a pickle
 PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 MODELS = (".keras", ".h5", ".hdf5")
-# Everything that zipfile and zlib are known to raise on bytes that are not a healthy zip.
+# All exceptions that zipfile and zlib are known to raise on damaged zips.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError, struct.error,
               NotImplementedError, RuntimeError, IndexError, lzma.LZMAError)  # fmt: skip
 
 
 def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: frozenset[str]) -> Iterator[Finding]:
-    """Findings on every file of the zip that holds weights. known: modules that an import finds at the grader."""
+    """Findings on every file of the zip that holds weights. known: modules that can be imported at the grader."""
     for name, entry in entries.items():
         try:
             yield from check_one(file, name, entry, code, known)
@@ -54,7 +54,7 @@ def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: froze
 
 
 def check_one(file: zipfile.ZipFile, name: str, entry, code: Code, known: frozenset[str]) -> Iterator[Finding]:
-    """Findings on one file, if it holds weights; one of ZIP_ERRORS where it is damaged."""
+    """Findings on one file, if it holds weights. Raises one of ZIP_ERRORS if it is damaged."""
     if entry.head.startswith(b"version https://git-lfs"):
         raise zipfile.BadZipFile("it is a Git LFS pointer; run git lfs pull")
     if name.endswith((".h5", ".hdf5")):
@@ -73,7 +73,7 @@ def check_one(file: zipfile.ZipFile, name: str, entry, code: Code, known: frozen
 
 
 def check_whole(head: bytes, size: int, what: str = "it") -> None:
-    """BadZipFile of a file of `size` bytes that begins with `head`, if it is no whole HDF5 file, by its superblock."""
+    """Raise BadZipFile if a file of `size` bytes beginning with `head` is no complete HDF5 file, by its superblock."""
     at = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8] if size > 8 else 255, size)
     if not head.startswith(b"\x89HDF\r\n\x1a\n"):
         raise zipfile.BadZipFile(f"{what} is not HDF5" if size else f"{what} is empty")
@@ -84,7 +84,7 @@ def check_whole(head: bytes, size: int, what: str = "it") -> None:
 
 
 def copied(file: zipfile.ZipFile, name: str) -> BinaryIO:
-    """One file of the zip as a stream that can be read from anywhere."""
+    """A seekable copy of one file of the zip, in a temporary file."""
     copy = tempfile.TemporaryFile()
     with file.open(name) as stream:
         shutil.copyfileobj(stream, copy)
@@ -93,7 +93,7 @@ def copied(file: zipfile.ZipFile, name: str) -> BinaryIO:
 
 
 def packed_tightly(info: zipfile.ZipInfo) -> bool:
-    """Whether a file claims to be far larger than what it is packed into: what fills a disk."""
+    """Whether a file has the compression ratio of a zip bomb, which would fill a disk."""
     return info.file_size > SMALL and info.file_size > MAX_RATIO * max(info.compress_size, 1)
 
 
@@ -105,7 +105,7 @@ def parsed(data: bytes | str, what: str) -> dict:
 
 
 def check_keras(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
-    """Look into a .keras file, itself a zip: whether it is whole, who saved it, what its network is made of."""
+    """Check a .keras file, itself a zip: completeness, version of Keras, config. Raises BadZipFile if it is damaged."""
     with zipfile.ZipFile(stream) as file:
         names = set(file.namelist())
         weights = "model.weights.npz" if "model.weights.npz" in names else "model.weights.h5"
@@ -117,7 +117,7 @@ def check_keras(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
         metadata, config = (parsed(file.read(m), m) for m in ("metadata.json", "config.json"))
         with file.open(weights) as inner:
             head = inner.read(4096)
-            while inner.read(1 << 20):  # to its end, where its checksum is
+            while inner.read(1 << 20):  # at the end the checksum is compared
                 pass
         if weights.endswith(".h5") or not head:
             check_whole(head, file.getinfo(weights).file_size, f"its {weights}")
@@ -126,7 +126,7 @@ def check_keras(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
 
 
 def check_h5(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
-    """A whole model in an .h5 file, by the attributes of its root; a file of weights alone has none."""
+    """Check an .h5 file. The config of a whole model is in attributes of the root; a file of weights has none."""
     import h5py
 
     with h5py.File(stream, "r") as file:
@@ -143,7 +143,7 @@ def check_h5(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
 
 
 def misnamed(file, name: str) -> str:
-    """Why load_weights, which goes by the name of an .h5 file, would not read this one; "" where it would."""
+    """Why load_weights, which tells the format from the name of an .h5 file, cannot read this one; "" if it can."""
     older = "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
     newer = not older and ("layers" in file or "_layer_checkpoint_dependencies" in file)
     ending = name.endswith(".weights.h5")
@@ -153,14 +153,14 @@ def misnamed(file, name: str) -> str:
 
 
 def as_text(value) -> str:
-    """An attribute's text; "" where it holds none."""
+    """An attribute's text; "" if it holds none."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value if isinstance(value, str) else ""
 
 
 def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
-    """Packages that a file's pickles need: a pickle, a packed one, or arrays of objects in .npy and .npz files."""
+    """Packages that unpickling a file needs: a pickle, a compressed pickle, object arrays in .npy and .npz files."""
     opened = next((way for magic, way in PACKED.items() if head.startswith(magic)), None)
     needs = set()
     if name.endswith(".npz"):
@@ -175,8 +175,8 @@ def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
 
 
 def array_modules(stream: BinaryIO, size: int) -> set[str]:
-    """`modules` of a .npy file of `size` bytes, which holds a pickle where its array is of objects. BadZipFile where it
-    has less than its header says."""
+    """`modules` of the pickle in a .npy file of `size` bytes, which only object arrays have. Raises BadZipFile if the
+    file is shorter than its header says."""
     head = stream.read(12)
     if not head.startswith(b"\x93NUMPY"):
         return set()
@@ -198,7 +198,7 @@ def array_modules(stream: BinaryIO, size: int) -> set[str]:
 
 
 def modules(stream: BinaryIO) -> set[str]:
-    """Names of modules in the first pickle of a stream, as far as it can be read; nothing in it is run."""
+    """Names of modules in the first pickle of a stream, as far as it can be parsed; the pickle is not run."""
     found, memo, strings, protocol = set(), {}, [None, None], 0  # strings: the last two that were pushed
     with contextlib.suppress(ValueError, IndexError, OverflowError, MemoryError, EOFError, OSError):
         for opcode, argument, _ in islice(pickletools.genops(stream), MAX_OPCODES):
@@ -217,12 +217,12 @@ def modules(stream: BinaryIO) -> set[str]:
             elif name == "STACK_GLOBAL" and strings[0]:
                 found.add(strings[0])
             strings = [strings[-1], text]
-    renamed = _compat_pickle.IMPORT_MAPPING if protocol < 3 else {}  # as pickle does with those of Python 2
+    renamed = _compat_pickle.IMPORT_MAPPING if protocol < 3 else {}  # as pickle renames modules of Python 2
     return {renamed.get(name, name) for name in found}
 
 
 def check_loads(names: set[str], code: Code) -> Iterator[Finding]:
-    """Calls on what Keras 3 does not load: a SavedModel folder, a TensorFlow checkpoint, another ending."""
+    """Calls that load what Keras 3 cannot: a SavedModel folder, a TensorFlow checkpoint, a file of another suffix."""
     saved = {posixpath.dirname(name) for name in names if posixpath.basename(name) == "saved_model.pb"}
     models = any(name.endswith(MODELS) for name in names)
     for load in (*code.weights, *code.models):
@@ -240,10 +240,10 @@ def check_loads(names: set[str], code: Code) -> Iterator[Finding]:
 
 
 def check_manifest(entries: dict) -> Iterator[Finding]:
-    """The weights that a manifest of this package describes."""
+    """Compare the SHA-256 of weights/model.weights.h5 with the one in weights/manifest.json."""
     try:
         manifest = json.loads(entries["weights/manifest.json"].head)
-        said = [manifest["sha256"], manifest.get("next", manifest)["sha256"]]  # `next`: of a run killed as it wrote
+        said = [manifest["sha256"], manifest.get("next", manifest)["sha256"]]  # `next`: of a run killed while writing
         weights = entries["weights/model.weights.h5"]
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return

@@ -4,7 +4,7 @@
     run = worker.run_submission(zip_path, images, labels, empty_folder, profile="an2dl", era="2026-05")
     run.status, run.scores, run.prediction.peak_memory
 
-Two jobs, each in a fresh temporary folder that is the root folder of what runs in it (see sandbox.py):
+There are two jobs. Each has a new temporary folder, which the sandbox makes the job's root folder (see sandbox.py):
 
     path                     prediction job        scoring job
     /app/program (cwd)       ingestion program     scoring program
@@ -13,10 +13,10 @@ Two jobs, each in a fresh temporary folder that is the root folder of what runs 
     /app/input/ref, .../res  -                     labels.npy, classes.npy, the prediction job's output
     /app/output              predictions           scores.json, detailed_results.html
 
-What is copied from the platform (codalab/codabench, compute_worker.py): the command from the program's metadata.yaml
-without a shell and with the legacy placeholders; an environment of PYTHONUNBUFFERED=1 and little else; 64 MB of
-/dev/shm; the ingestion program's exit code is ignored; an alarm per job; the metadata file with exit codes and times;
-the eight logs; scores.json, else scores.txt, else no score. What its versions do differently is in `Era`.
+As on the platform (codalab/codabench, compute_worker.py), the command comes from the program's metadata.yaml and runs
+without a shell, with the legacy placeholders replaced. The environment holds PYTHONUNBUFFERED=1 and little else;
+/dev/shm has 64 MB; each job has a timeout; the ingestion program's exit code is ignored. There are eight logs and a
+metadata file with exit codes and times. Scores come from scores.json, else scores.txt. `Era` lists version differences.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from grader.sandbox import copy_files, unlock
 
 HERE = Path(__file__).resolve().parent
 INGESTION, SCORING, PROBE = HERE / "ingestion_program", HERE / "scoring_program", HERE / "probe_program"
-PROFILES = ("an2dl", "strict")  # an2dl: the grader changes into the submission; strict: it stays where it is
+PROFILES = ("an2dl", "strict")  # an2dl: the grader changes into the submission's folder; strict: it does not
 LOGS = [f"{job}_{part}{stream}" for job in ("prediction", "scoring") for part in ("", "ingestion_")
         for stream in ("stdout", "stderr")]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Era:
-    """What one version of the platform does differently.
+    """How one version of the platform differs from others.
 
-    statuses: of the prediction job. over_predictions: before the scoring, the submission is copied over the
-    predictions, and it is mounted in both jobs, read-only; else, without a metadata file, it counts as results, too.
-    failure: what the site says where the scoring program exits non-zero; None: it is ignored.
+    statuses: of the prediction job, in order. over_predictions: whether the submission is mounted read-only in both
+    jobs and copied over the predictions before scoring; if not, a submission without a metadata file is copied into
+    the prediction output. failure: the site's message if the scoring program exits non-zero; None: that is ignored.
     """
 
     statuses: tuple[str, ...]
@@ -65,7 +65,7 @@ NEWEST = "2026-05"
 
 @dataclass
 class Run:
-    """What the platform would show: status Finished or Failed, why, the scores, the logs; and both jobs."""
+    """What the platform would show (status Finished or Failed, the reason, scores, logs), and the jobs."""
 
     status: str = "Submitted"
     history: list[str] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Run:
 
 
 def isolation(python: str) -> str:
-    """One phrase: how far the rehearsal shuts the submission in on this machine."""
+    """A phrase for the report: how the sandbox isolates the submission on this machine."""
     full, reason = sandbox.permitted(python)
     if full:
         space = f"no process space of its own ({reason})" if reason else "process space"
@@ -95,7 +95,7 @@ def isolation(python: str) -> str:
 
 
 def read_json(path: Path, limit: int = 1 << 20):
-    """The JSON in a file that foreign code may have written; None where it is not there, not a file or not JSON."""
+    """Parse an untrusted JSON file; None if it is missing, no regular file, larger than `limit` bytes or not JSON."""
     try:
         if stat.S_ISREG(os.lstat(path).st_mode) and os.path.getsize(path) <= limit:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -105,8 +105,8 @@ def read_json(path: Path, limit: int = 1 << 20):
 
 
 def read_scores(output: Path) -> dict[str, float]:
-    """Scores as the platform reads them: scores.json, else scores.txt. ValueError says why there are none."""
-    import yaml  # here, so that a zip can be built by a Python that has the standard library alone
+    """Read the scores as the platform does: scores.json, else scores.txt. Raises ValueError if there are none."""
+    import yaml  # imported here: building a zip needs the standard library only
 
     readers = {"scores.json": json.loads, "scores.txt": yaml.safe_load}
     name = next((name for name in readers if (output / name).is_file()), None)
@@ -131,7 +131,7 @@ def read_scores(output: Path) -> dict[str, float]:
 
 
 def write_metadata(output: Path, prediction: bool, job: Job) -> None:
-    """The platform's own metadata file of a job. ValueError if the job wrote one itself, as on the platform."""
+    """Write the platform's metadata file of a job. Raises ValueError, as the platform fails, if the job wrote one."""
     if os.path.lexists(output / "metadata"):
         raise ValueError("Error, the output directory already contains a metadata file")
     exit_codes = ("null", job.exit_code) if prediction else (job.exit_code, "null")
@@ -142,14 +142,14 @@ def write_metadata(output: Path, prediction: bool, job: Job) -> None:
 
 
 def stage(root: Path, program: Path) -> Path:
-    """Lay out a program and an empty output under `root`; returns the folder that will be /app."""
+    """Copy a program and make an empty output folder below `root`; returns the folder that becomes /app."""
     copy_files(program, root / "app/program")
     (root / "app/output").mkdir()
     return root / "app"
 
 
 def unzip(zip_path: Path, app: Path) -> None:
-    """The submission as it is mounted in a job."""
+    """Unpack the submission to where a job finds it."""
     with zipfile.ZipFile(zip_path) as file:
         file.extractall(app / "ingested_program")
 
@@ -157,7 +157,7 @@ def unzip(zip_path: Path, app: Path) -> None:
 def predict(
     root: Path, zip_path: Path, images, profile: str, era: Era, limits: Limits, program: Path = INGESTION
 ) -> Job:
-    """The prediction job in the fresh folder `root`: unzip, lay out, run. `images` is the array for images.npy."""
+    """Run the prediction job in the new folder `root`. images: the array to save as images.npy."""
     import numpy as np
 
     app = stage(root, program)
@@ -176,7 +176,7 @@ def predict(
 
 
 def probe(root: Path, zip_path: Path, images, mistakes, profile: str, era: str, limits: Limits) -> Job:
-    """The probe job in the new folder `root`, laid out as a prediction job; it also asks how sure `mistakes` are."""
+    """Run the probe job in the new folder `root`, as a prediction job. mistakes: images to get probabilities for."""
     import numpy as np
 
     program = root.with_name("program")
@@ -188,9 +188,9 @@ def probe(root: Path, zip_path: Path, images, mistakes, profile: str, era: str, 
 
 def score(root: Path, zip_path: Path, predictions: Path, labels, classes: list[str], era: Era, limits: Limits,
           program: Path = SCORING) -> Job:  # fmt: skip
-    """The scoring job in the fresh folder `root`; predictions: the output folder of the prediction job.
+    """Run the scoring job in the new folder `root`. predictions: the output folder of the prediction job.
 
-    Raises OSError where the submission and its predictions cannot lie in one folder.
+    Raises OSError if the submission has a folder with the name of a file in the predictions, or the other way round.
     """
     import numpy as np
 
@@ -211,9 +211,8 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
                    classes: list[str] | None = None) -> Run:  # fmt: skip
     """Predict and score one submission, as the platform would.
 
-    images: (n, height, width, 3) array, labels: (n,) integers, classes: their names (default competition.yaml's);
-    folder: an existing, empty folder for the two jobs, left for the caller to look into and to remove; era: a key of
-    ERAS.
+    images: (n, height, width, 3) array. labels: (n,) integers. classes: their names; by default competition.yaml's.
+    folder: an existing empty folder for the two jobs, which the caller removes. era: a key of ERAS.
     """
     limits, rules = limits or Limits(), ERAS[era]
     run = Run(isolation=isolation(limits.python), classes=classes or competition.read()["classes"])
@@ -244,7 +243,7 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
 
 
 def keep_log(run: Run, name: str, job: Job, limits: Limits) -> None:
-    """Note what a job printed. ValueError, in the platform's words, where its time was over: that fails it at once."""
+    """Store a job's output in the logs. Raises ValueError, with the platform's message, if the job timed out."""
     run.logs[f"{name}_stdout"], run.logs[f"{name}_stderr"] = job.stdout, job.stderr
     if job.stopped == "time":
         line = f"Execution Time Limit exceeded. Limit was {limits.seconds:g} seconds"
@@ -253,13 +252,13 @@ def keep_log(run: Run, name: str, job: Job, limits: Limits) -> None:
 
 
 def save_logs(run: Run, folder: Path) -> None:
-    """The eight logs as text files, as the platform offers them for download; empty ones too."""
+    """Write the eight logs as text files, as the platform offers them for download; empty logs, too."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in run.logs.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder in which foreign code has written: any depth, any permissions, no link followed."""
+    """Delete a folder that untrusted code has written to, at any depth and with any permissions; follows no links."""
     unlock(folder)
     subprocess.run(["rm", "-rf", folder])

@@ -78,7 +78,7 @@ def test_a_good_submission_is_built_scored_and_reported(command, source, tmp_pat
     assert first == "stage 1 of 2: labelling and scoring 128 pictures"
     assert second == "stage 2 of 2: asking 128 of them again in other ways"
     assert versions.startswith("ran under   Python 3.11") and "TensorFlow 2.17.0, Keras 3.4.1" in out
-    assert "the memory cannot be told from 128" in " ".join(out.split()) and "shut in" in out
+    assert "the memory cannot be told from 128" in " ".join(out.split()) and "isolation" in out
     assert time.time() - 600 < time.mktime(time.strptime(made["date"], "%Y-%m-%dT%H:%M:%S")) - time.timezone
     assert made["environment"]["differs"] == [] and "cv2" in made["environment"]["hidden"]
     assert made["scores"] == dict.fromkeys(worker.columns(), 1.0)
@@ -607,9 +607,9 @@ def test_a_foreign_zip_is_run_without_isolation_only_where_the_user_says_so(comm
     path = make_zip(tmp_path / "s.zip", GOOD)
     status, out, made = command("--check", path, "--rehearse")
     assert (status, made["words"]) == (0, "NO FAULT FOUND (it cannot be run on this system)")
-    assert "cannot shut a submission in (no namespaces)" in out and "--without-isolation" in out
+    assert "cannot isolate a submission (no namespaces)" in out and "--without-isolation" in out
     assert command("--check", path, "--rehearse", "--without-isolation")[2]["verdict"] == "runs"
-    assert build_submission.shut_in(build_submission.parse(["--source", str(source)]), Console())  # the user's own
+    assert build_submission.may_run(build_submission.parse(["--source", str(source)]), Console())  # the user's own
 
 
 @pytest.mark.parametrize("option", ["--out", "--report", "--html"])

@@ -205,6 +205,7 @@ KINDS = [
     *(("IMP01", {"model.py": model(top="from a import x"), "a.py": faulty},
        {"model.py": model(top="from a import x"), "a.py": twin})
       for faulty, twin in (("if __name__ == '__main__': x = 1", "if __name__ == '__main__': 0\nelse: x = 1"),
+                           ("if '__main__' == __name__: x = 1", "if __name__ != '__main__': x = 1"),
                            ("match 1:\n    case _: 0", "match [1]:\n    case [x, *y]: 0"))),
     ("IMP01", {"model.py": model(top="from a.b import y"), "a/b.py": "x = 1"},
      {"model.py": model(top="from a.b import y"), "a/b.py": "def __getattr__(name): return 1"}),
@@ -222,9 +223,11 @@ KINDS = [
     ("IMP05", model("return keras.layers.RandomGaussianBlur()(X)", top="import keras"),
      model("return keras.layers.RandomFlip()(X)", top="import keras")),
     ("IMP05", model("return np.unstack(X)"), model("return X if not hasattr(np, 'unstack') else np.unstack(X)")),
-    ("IMP05", model(top="import keras\ndef grow(net: keras.Net):\n    return net"),
+    ("IMP05", "from __future__ import print_function\n"
+     + model(top="import keras\ndef grow(net: keras.Net):\n    return net"),
      "from __future__ import annotations\n" + model(top="import keras\ndef grow(net: keras.Net):\n    return net")),
     ("IMP05", model(top="from keras.layers import AugMix"), model(top="from keras.layers import Dense")),
+    ("PY04", model("while 0:\n    pass"), model("while 1:\n    return X")),
     ("PY01", GOOD + "\nreturn 1", GOOD + "\nx = 1"),
     ("PY01", GOOD + "\n*a, *b = [1]", GOOD + "\n*a, b = [1]"),
     ("PATH01", {"model.py": model(init="np.load(f'{DIR}/w.npy')", top="DIR = 'w'"), "w/w.npy": ""},

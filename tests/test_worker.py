@@ -430,7 +430,7 @@ def test_the_environment_of_who_started_it_is_not_readable(rehearse, monkeypatch
 
 
 @needs_namespaces
-def test_any_way_to_name_a_python_is_shut_in(tmp_path):
+def test_any_way_to_name_a_python_is_isolated(tmp_path):
     (tmp_path / "venv").symlink_to(sys.prefix)
     python = os.path.relpath(f"{tmp_path}/venv/lib/../bin/python")  # a relative path, through a link, not normal
     assert sandbox.permitted(python) == (True, "")

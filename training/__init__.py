@@ -1,5 +1,5 @@
-"""Everything that makes weights. Nothing here imports `evaluation`, whose corruptions the weights are measured on."""
+"""Everything that produces weights. Nothing here imports `evaluation`, whose corruptions test the weights."""
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on the machine would bury what a command says
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's startup messages would hide a command's output

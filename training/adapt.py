@@ -1,11 +1,11 @@
-"""Fit trained weights to the cells of another laboratory: its stain, camera and scale.
+"""Adapt trained weights to the cells of another laboratory: its stain, camera and scale.
 
     python -m training.adapt --data CELLS --out runs/mine [--weights weights] [--keep data/training_set.npz]
 
-CELLS is a folder with a folder of pictures per class, or an .npz with images and labels: 25 cells at least, of two
-classes or more. The network stays as it is; its last layer, a multinomial logistic regression on the network's
-features, is fitted anew, with a penalty on its distance from the old one, whose strength is chosen by cross-validation.
-The mean features of a few old cells of each class enter the fit, so that what the new cells lack is not forgotten.
+CELLS is a folder with one subfolder of pictures per class, or an .npz with images and labels: at least 25 cells of two
+or more classes. Only the last layer changes, a multinomial logistic regression on the network's features. It is
+refitted with a penalty on its distance from the old layer; cross-validation chooses the strength of the penalty. The
+fit includes the mean features of some old cells per class, so that classes missing in the new cells are not forgotten.
 `python model.py PATHS --weights runs/mine` uses the result.
 """
 
@@ -25,10 +25,10 @@ from training import data, shell
 from training.files import ROOT, new_folder, revision, write_json
 from training.provenance import save_half
 
-LEAST, PARTS = 25, 5  # cells to begin with; parts of the cross-validation
-STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)  # of the pull towards the old head, on features of mean square 1
-KEPT, KEPT_WEIGHT = 25, 3.0  # cells to keep, of each class; what their mean weighs, in new cells
-LENGTH = 2.0  # of a pseudo-cell's features beyond the mean, where there are no cells to keep
+LEAST, PARTS = 25, 5  # minimum number of cells; folds of the cross-validation
+STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)  # of the penalty, for features scaled to a mean squared norm of 1
+KEPT, KEPT_WEIGHT = 25, 3.0  # old cells per class; weight of their mean, in units of new cells
+LENGTH = 2.0  # distance of a class's substitute features from the overall mean, if there are no old cells
 
 
 class Head(NamedTuple):
@@ -39,7 +39,7 @@ class Head(NamedTuple):
 
 
 def features_of(predictor: model.Model, images: np.ndarray, views: tuple = model.VIEWS) -> np.ndarray:
-    """What the head gets to see of images (n, 96, 96, 3) in each view: (n, views, features) float64."""
+    """The head's input for images (n, 96, 96, 3) in each view: (n, views, features) float64."""
     network = keras.Model(predictor.network.input, predictor.network.get_layer("head").input)
     images = model.preprocess(images, predictor.steps)
     turned = [np.ascontiguousarray(view(images)) for view in views]
@@ -47,10 +47,10 @@ def features_of(predictor: model.Model, images: np.ndarray, views: tuple = model
 
 
 def to_keep(predictor: model.Model, cells: data.Cells | None, head: Head, features: np.ndarray) -> np.ndarray:
-    """Features (8, features) that stand for what the head knows, one row a class.
+    """Features (8, d) that represent the old classes, one row per class; `features` are the new ones (n, views, d).
 
-    With `cells`: the mean over some of the class, of those that `head` names as they are labelled (labels can be
-    wrong). Without: the mean of the new `features`, moved along the head's weights of the class.
+    With `cells`: the mean over up to KEPT cells of the class, of those that `head` classifies as labelled (labels can
+    be wrong); ValueError if a class has none. Without: the mean of `features`, moved along the head's weights for it.
     """
     if cells is None:
         ways = (head.kernel - head.kernel.mean(1, keepdims=True)).T
@@ -65,9 +65,9 @@ def to_keep(predictor: model.Model, cells: data.Cells | None, head: Head, featur
 
 
 def fit(features: np.ndarray, labels: np.ndarray, head: Head, kept: np.ndarray, temperature: float) -> list[Head]:
-    """A head for each of STRENGTHS: the likeliest given the cells, with a normal prior around `head` (MAP).
+    """One head per value of STRENGTHS: the maximum a posteriori (MAP) fit with a normal prior around `head`.
 
-    features (n, views, d), labels (n,); a cell weighs 1, spread over its views. kept: see `to_keep`.
+    features (n, views, d), labels (n,); each cell has weight 1, shared by its views. kept: from `to_keep`.
     """
     n, views, d = features.shape
     X = np.concatenate([features.reshape(n * views, d), kept])
@@ -75,7 +75,7 @@ def fit(features: np.ndarray, labels: np.ndarray, head: Head, kept: np.ndarray, 
     weights = np.concatenate([np.full(n * views, 1 / views), np.full(len(kept), KEPT_WEIGHT)])[:, None]
     before = (X @ head.kernel + head.bias) / temperature
     scale = np.sqrt((X**2).sum(1).mean())
-    basis, inner = np.linalg.qr(np.column_stack([X / scale, np.ones(len(X))]).T)  # the change lies in the cells' span
+    basis, inner = np.linalg.qr(np.column_stack([X / scale, np.ones(len(X))]).T)  # the optimum lies in the cells' span
     inner = np.ascontiguousarray(inner.T)
 
     def loss(flat, strength):
@@ -85,7 +85,7 @@ def fit(features: np.ndarray, labels: np.ndarray, head: Head, kept: np.ndarray, 
         return -(weights * Y * logs).sum() + strength / 2 * (flat**2).sum(), slope.ravel()
 
     heads, flat = [], np.zeros(inner.shape[1] * model.NUM_CLASSES)
-    for strength in STRENGTHS:  # from strong to weak, each from where the last one ended
+    for strength in STRENGTHS:  # from strong to weak, each starting from the last solution
         flat = minimize(loss, flat, (strength,), "L-BFGS-B", jac=True, options={"maxiter": 300}).x
         change = temperature * (basis @ flat.reshape(-1, model.NUM_CLASSES))
         heads.append(Head(head.kernel + change[:-1] / scale, head.bias + change[-1]))
@@ -93,21 +93,20 @@ def fit(features: np.ndarray, labels: np.ndarray, head: Head, kept: np.ndarray, 
 
 
 def chances(features: np.ndarray, head: Head, views: int) -> np.ndarray:
-    """Probabilities (n, 8) at temperature 1 as `model.Model` gives them: of the unsure, the mean over `views`."""
+    """Probabilities (n, 8) at temperature 1, as from `model.Model`: for unsure cells, the mean over `views` views."""
     every = softmax(features[:, :views] @ head.kernel + head.bias, axis=2)
     return np.where(every[:, :1].max(2) < model.SURE, every.mean(1), every[:, 0])
 
 
 def cross_validate(features, labels, groups, head: Head, kept, temperature, views) -> tuple[int, np.ndarray]:
-    """(place in STRENGTHS of the likeliest, (n,) whether its heads, fitted without a cell's part, name it rightly).
+    """(index in STRENGTHS with the lowest log loss, (n,) whether its out-of-fold predictions are correct).
 
-    views: how many the model looks at where it is unsure. groups: (n,); cells of one group, copies of one picture,
-    fall into one part.
+    views: number of views for unsure cells. groups: (n,) ids; cells of one group, copies of one picture, share a fold.
     """
     losses, right = np.zeros((2, len(STRENGTHS), len(labels)))
     parts = StratifiedGroupKFold(PARTS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class of fewer cells than parts is no fault
+        warnings.simplefilter("ignore", UserWarning)  # a class may have fewer cells than folds
         parts = list(parts.split(labels, labels, groups))
     for rest, part in parts:
         for place, fitted in enumerate(fit(features[rest], labels[rest], head, kept, temperature)):
@@ -120,7 +119,7 @@ def cross_validate(features, labels, groups, head: Head, kept, temperature, view
 
 
 def adapt(predictor: model.Model, cells: data.Cells, keep: data.Cells | None) -> tuple[Head, np.ndarray, np.ndarray]:
-    """(head fitted to `cells`, (n,) whether each cell is named rightly before, the same after, cross-validated).
+    """(head fitted to `cells`, (n,) whether the old head is correct on each cell, the same for the new: out of fold).
 
     Raises ValueError for fewer than LEAST cells, fewer than two classes, or an ensemble.
     """
@@ -140,7 +139,7 @@ def adapt(predictor: model.Model, cells: data.Cells, keep: data.Cells | None) ->
 
 
 def write_run(predictor: model.Model, head: Head, cells: data.Cells, out: Path) -> None:
-    """Write folder `out`, whole or not at all: model.weights.h5 with that head, manifest.json. Changes `predictor`."""
+    """Write folder `out` atomically: model.weights.h5 with that head, and manifest.json. Modifies `predictor`."""
     manifest = {key: value for key, value in predictor.manifest.items() if key != "note"} | {
         "adapted_from": predictor.manifest["sha256"], "adapted_to": data.digest(cells), "cells": len(cells),
         **revision(),
@@ -153,13 +152,13 @@ def write_run(predictor: model.Model, head: Head, cells: data.Cells, out: Path) 
 
 
 def share(right: np.ndarray) -> str:
-    """Accuracy with its 95% interval (Wilson 1927), in words."""
+    """Accuracy with its 95% interval (Wilson 1927), as text."""
     low, high = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
     return f"{right.mean():.1%} (95% interval {low:.1%} to {high:.1%})"
 
 
 def verdict(before: np.ndarray, after: np.ndarray) -> str:
-    """Whether the new head is better, by a sign test on the cells that one of the two names wrongly."""
+    """Whether the new head is better, by a sign test on the cells where exactly one of the two heads is correct."""
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
     if gained + lost == 0 or binomtest(gained, gained + lost).pvalue > 0.05:
         return f"{gained} cells gained, {lost} lost: too few to tell whether it helps; label more"

@@ -1,4 +1,4 @@
-"""The audit as one HTML page that needs no other file, for a person to judge."""
+"""The audit as one self-contained HTML page, for a person to judge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from training.data import CLASSES, Cells
 
-SECTIONS = {  # reason: (title, what is said below it, whether a picture stands beside the one that it is a copy of)
+SECTIONS = {  # reason: (title, text below it, whether each picture is shown beside the one it is a copy of)
     "outlier": ("Outliers", "No cells, or not as they should be; the strangest first.", False),
     "conflicting_label": ("Conflicting labels", "One picture under several labels. None of them stays.", True),
     "near_duplicate": (
@@ -40,7 +40,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 
 
 def page(cells: Cells, result, name: str, most: int = 200) -> str:
-    """The page. result: a `clean.Audit` of the cells. name: of their file. most: pictures shown in each section."""
+    """The page as HTML. result: a `clean.Audit` of the cells. name: their file's. most: pictures per section."""
     from model import STYLE
 
     counts = [[key.replace("_", " "), f"{number:,}"] for key, number in result.counts().items()]
@@ -73,14 +73,14 @@ def share(these: np.ndarray) -> tuple[str, str]:
 
 
 def titled(title: str, number: int, said: str, figures: list[str], left_out: int, look: str = "") -> list[str]:
-    """A heading with a number, what is said below it, figures, and how many more there are."""
+    """A section: heading with a number, text, figures, and the number left out. look: further CSS classes."""
     more = f"<p>and {left_out:,} more, in the JSON</p>" if left_out > 0 else ""
     head = f'<h2>{title} ({number:,})</h2><p class=soft>{said}</p><div class="cells{look}">'
     return [head, *figures, "</div>", more]
 
 
 def section(cells: Cells, groups: np.ndarray, reason: str, records: list[dict], most: int) -> list[str]:
-    """One reason's pictures: of those that are copies of one another the first."""
+    """The section for one reason. Of each group of copies, only the picture with the highest score is shown."""
     title, said, pairs = SECTIONS[reason]
     same: dict[int, list[dict]] = {}
     for record in sorted(records, key=lambda record: -record["score"]):
@@ -101,7 +101,7 @@ def section(cells: Cells, groups: np.ndarray, reason: str, records: list[dict], 
 
 
 def figure(*pictures: tuple) -> str:
-    """Pictures, RGB (96, 96, 3) uint8, side by side, each with its lines below: (image, line, ...)."""
+    """An HTML figure of pictures side by side. Each is (image (96, 96, 3) uint8 RGB, line of text below it, ...)."""
     shown = []
     for image, *lines in pictures:
         jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()

@@ -1,7 +1,7 @@
-"""Augmentation: small pure functions on one image, composed into named policies, and mixes of a whole batch.
+"""Augmentation: small pure functions on one image, composed into named policies; MixUp and CutMix on a batch.
 
-    image = apply(POLICIES["ours"], image, rng)              # one image, its own random draws
-    images, targets = mix(images, targets, rng, odds=...)    # MixUp or CutMix, drawn per image
+    image = apply(POLICIES["ours"], image, rng)                                 # one image
+    images, targets = mix(images, targets, rng, mixup=0.15, cutmix=0.25)        # a batch; drawn per image
 
 Every operation takes (image (h, w, 3) uint8 RGB, strength in [0, 1], rng) and returns a new uint8 image of the same
 shape; at strength 0 it returns the same pixels. NumPy and OpenCV only, so that it runs in worker processes without
@@ -32,7 +32,7 @@ def blend(image: np.ndarray, other: np.ndarray, weight: float) -> np.ndarray:
 
 
 def look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Map each value through a table: (256, 1) for all channels, (256, 3) for each its own."""
+    """Map each value through a table: (256, 1) for all channels, or (256, 3) with one column per channel."""
     return cv2.LUT(image, to_uint8(table)[None])
 
 
@@ -42,7 +42,7 @@ def signed(strength: float, rng: np.random.Generator) -> float:
 
 
 def any_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A colour to fill with: black, white, the image's mean, one of its pixels, or any, as (3,) float."""
+    """A random fill colour, (3,) float in 0-255: black, white, the image's mean, one of its pixels, or any other."""
     kind = rng.integers(5)
     if kind < 2:
         return np.full(3, 255.0 * kind)
@@ -57,12 +57,12 @@ BORDERS = [cv2.BORDER_CONSTANT, cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101, cv2
 
 
 def any_border(image: np.ndarray, rng: np.random.Generator) -> dict:
-    """What OpenCV puts outside an image: a colour, the image's reflection, its edge or its other side."""
+    """Random border arguments for OpenCV: a fill colour, reflection, edge replication or wrap-around."""
     return {"borderValue": any_colour(image, rng).tolist(), "borderMode": BORDERS[rng.integers(5)]}
 
 
 def warp(image: np.ndarray, matrix, **border) -> np.ndarray:
-    """Sample at matrix @ (x, y, 1), in pixels from the image's centre; black outside, or as OpenCV's border... say."""
+    """Sample at matrix @ (x, y, 1), in pixels from the centre. Black outside, unless OpenCV's border... are given."""
     matrix = np.array(matrix, float)
     centre = (np.array(image.shape[1::-1]) - 1) / 2
     matrix[:, 2] += centre - matrix[:, :2] @ centre
@@ -71,7 +71,7 @@ def warp(image: np.ndarray, matrix, **border) -> np.ndarray:
 
 
 def turn(angle: float, dx: float = 0.0, dy: float = 0.0) -> list:
-    """The matrix for `warp` of a rotation, in radians, and a shift, in pixels."""
+    """The matrix for `warp` of a rotation in radians and a shift in pixels."""
     return [[np.cos(angle), -np.sin(angle), dx], [np.sin(angle), np.cos(angle), dy]]
 
 
@@ -93,7 +93,7 @@ def smooth_field(image: np.ndarray, knots: int, rng: np.random.Generator) -> np.
 
 
 def flip_turn(image, strength, rng):
-    """One of the eight flips and quarter turns of a square, with odds `strength` of being drawn at all."""
+    """With probability `strength`, one of the eight combinations of flips and quarter turns."""
     if rng.random() >= strength:
         return image.copy()
     image = np.rot90(image, rng.integers(4))
@@ -121,7 +121,7 @@ def perspective(image, strength, rng):
 def elastic(image, strength, rng):
     """Smooth random displacement of up to about a tenth of the side (Simard et al. 2003)."""
     knots, reach = int(rng.integers(3, 9)), 0.1 * strength * image.shape[0]
-    reach *= 3 / knots  # the finer the field, the smaller the shift, or the picture folds over
+    reach *= 3 / knots  # finer fields get smaller shifts, so that the picture does not fold over itself
     x, y = (grid + reach * smooth_field(image, knots, rng) for grid in pixel_grid(image.shape))
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, **any_border(image, rng))
 
@@ -154,7 +154,7 @@ def gamma(image, strength, rng):
 
 
 def tone_curve(image, strength, rng):
-    """Map the levels through a smooth random curve, one or a channel each (after Models Genesis, Zhou et al. 2019)."""
+    """Map the levels through a smooth random curve, common or per channel (after Models Genesis, Zhou et al. 2019)."""
     channels = int(rng.choice([1, 3]))
     bend = rng.uniform(-1, 1, (int(rng.integers(3, 7)), channels))
     bend = cv2.resize(bend, (channels, 256), interpolation=cv2.INTER_CUBIC)
@@ -173,13 +173,13 @@ def equalize(image, strength, rng):
 
 
 def solarize(image, strength, rng):
-    """Invert what is brighter than a threshold, drawn from 255 down to 255 (1 - strength)."""
+    """Invert values above a threshold drawn between 255 (1 - strength) and 255."""
     threshold = 255 * (1 - rng.uniform(0, strength))
     return look_up(image, np.where(threshold < LEVELS, 255 - LEVELS, LEVELS))
 
 
 def without_bits(image: np.ndarray, bits: int) -> np.ndarray:
-    """Set so many of the lowest bits to 0."""
+    """Set the `bits` lowest bits to 0."""
     return look_up(image, LEVELS // 2**bits * 2**bits)
 
 
@@ -192,7 +192,7 @@ BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]],
 
 
 def dither(image, strength, rng):
-    """Few levels, 2 at the least, rounded by a fixed pattern (Bayer 1973), by chance, or simply: print, palettes."""
+    """Quantise to few levels, at least 2, with ordered (Bayer 1973), random or no dithering: print, palettes."""
     levels = round(255 ** (1 - strength * rng.uniform(0.5, 1))) + 1
     if levels >= 256:
         return image.copy()
@@ -205,7 +205,7 @@ def dither(image, strength, rng):
 
 
 def invert(image, strength, rng):
-    """The negative, blended in by strength: at one half the picture would vanish, so that the middle is left out."""
+    """Blend in the negative, by strength. Weights near one half are left out, as the picture would vanish."""
     weight = strength * rng.choice([rng.uniform(0, 0.3), rng.uniform(0.8, 1)])
     return blend(image, 255 - image, weight)
 
@@ -229,14 +229,14 @@ def saturation(image, strength, rng):
 
 
 def hue(image, strength, rng):
-    """Turn colours about the grey axis by up to 180 degrees (Rodrigues' formula)."""
+    """Rotate colours about the grey axis by up to 180 degrees (Rodrigues' formula)."""
     angle = np.pi * signed(strength, rng)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     return recolour(image, np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) / 3)
 
 
 def grey(image, strength, rng):
-    """Colour degeneration: blend in the luma, by strength."""
+    """Desaturate: blend in the luma, by strength."""
     return recolour(image, (1 - strength) * np.eye(3) + strength * LUMA)
 
 
@@ -251,21 +251,21 @@ def channel_gain(image, strength, rng):
 
 
 def channel_shuffle(image, strength, rng):
-    """Put the channels in another order; blended in by strength."""
+    """Permute the channels; blended in by strength."""
     return blend(image, np.ascontiguousarray(image[..., rng.permutation(3)]), strength)
 
 
 def stain(image, strength, rng):
     """Stain jitter: mix, scale and shift the channels' optical density, for any dye (after Tellez et al. 2018)."""
-    density = cv2.LUT(image, -np.log((LEVELS[None] + 1) / 256))  # natural units, which mixing and scaling do not mind
+    density = cv2.LUT(image, -np.log((LEVELS[None] + 1) / 256))  # natural log: the base does not matter here
     matrix = np.diag(np.exp(0.5 * rng.uniform(-strength, strength, 3))) + 0.2 * rng.uniform(-strength, strength, (3, 3))
     shift = 0.15 * np.log(10) * rng.uniform(-strength, strength, (3, 1))
     return to_uint8(256 * cv2.exp(cv2.transform(density, -np.hstack([matrix, shift]))) - 1)
 
 
 def restain(image, strength, rng):
-    """Another stain, lamp and camera: each channel becomes a random rising curve of the luma, between a dark and a
-    light end of its own, and the colours that stood out from the luma are kept, faded or deepened by up to a half."""
+    """Another stain, lamp and camera: each channel becomes a random increasing curve of the luma, with its own darkest
+    and lightest value. The differences between the colours and the luma are added back, times 0 to 1.5."""
     low, light = 110 * strength * rng.random(3), 255 - 110 * strength * rng.random(3)
     bend, keep = np.exp(0.7 * rng.uniform(-strength, strength, 3)), 1 + strength * rng.uniform(-1, 0.5)
     luma = cv2.transform(image, LUMA[:1])
@@ -274,8 +274,8 @@ def restain(image, strength, rng):
 
 
 def random_convolution(image, strength, rng):
-    """Blend in a random mix of the channels, each through a random filter of 1 to 5 pixels; every channel's mean and
-    spread stay. Textures and colours change, shapes do not (after RandConv, Xu et al. 2021, arXiv:2007.13003)."""
+    """Blend in a random mix of the channels, each through a random filter of 1 to 5 pixels; each channel keeps its mean
+    and deviation. Textures and colours change, shapes do not (after RandConv, Xu et al. 2021, arXiv:2007.13003)."""
     size = int(rng.choice([1, 3, 5]))
     mean, spread = cv2.meanStdDev(image)
     filtered = cv2.transform(image.astype(np.float32) - mean.ravel().astype(np.float32), rng.standard_normal((3, 3)))
@@ -288,14 +288,14 @@ def random_convolution(image, strength, rng):
 
 
 def illumination(image, strength, rng):
-    """Uneven light: multiply by the exponential of a smooth field, all channels alike or (one in three) apart."""
+    """Uneven light: multiply by the exponential of a smooth field, common or (one in three) per channel."""
     channels = 3 if rng.random() < 1 / 3 else 1
     field = np.stack([smooth_field(image, int(rng.integers(2, 5)), rng) for _ in range(channels)], axis=-1)
     return to_uint8(image * np.exp(0.7 * strength * field))
 
 
 def veil(image, strength, rng):
-    """Haze: fade towards any colour, by up to 0.8, evenly or as a smooth field says."""
+    """Haze: blend with a random colour by up to 0.8, evenly or weighted by a smooth field."""
     share = rng.uniform(0, 0.8 * strength)
     if rng.random() < 0.5:
         share = share * (0.5 + 0.5 * smooth_field(image, int(rng.integers(2, 7)), rng)).clip(0, 1)[..., None]
@@ -339,12 +339,12 @@ def defocus(image, strength, rng):
 
 
 def sharpen(image, strength, rng):
-    """Unsharp mask: away from the blurred image by up to 3 times the difference."""
+    """Unsharp mask: add up to 3 times the difference from the blurred image."""
     return blend(image, cv2.GaussianBlur(image, (0, 0), 1.5), -rng.uniform(0, 3 * strength))
 
 
 def rank_filter(image, strength, rng):
-    """Smallest, largest or median value of 3x3 or 5x5 pixels, blended in: denoising, thick or thin outlines."""
+    """Blend in the minimum, maximum or median of 3x3 or 5x5 pixels: thicker or thinner outlines, denoising."""
     size, kind = int(rng.choice([3, 5])), rng.integers(3)
     if kind == 2:
         other = cv2.medianBlur(image, size)
@@ -354,7 +354,7 @@ def rank_filter(image, strength, rng):
 
 
 def flatten(image, strength, rng):
-    """Take the texture, leave the outlines: a bilateral filter, one to three times, as denoising or compression do."""
+    """Remove texture but keep outlines: a bilateral filter, one to three times, as by denoising or compression."""
     if strength == 0:
         return image.copy()
     colour, space = rng.uniform(0, 120 * strength), rng.uniform(1, 5)
@@ -365,7 +365,7 @@ def flatten(image, strength, rng):
 
 
 def outline(image, strength, rng):
-    """Darken, lighten or emboss edges: a drawing, interference contrast; all else fades to grey by up to 0.9."""
+    """Darken, lighten or emboss edges (drawing, interference contrast); half of the images fade to grey, up to 0.9."""
     fine = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 2)).astype(np.float32)
     dx, dy = cv2.Sobel(fine, -1, 1, 0, scale=0.25), cv2.Sobel(fine, -1, 0, 1, scale=0.25)
     kind, angle = rng.integers(3), rng.uniform(0, 2 * np.pi)
@@ -377,7 +377,7 @@ def outline(image, strength, rng):
 
 
 def scatter(image, strength, rng):
-    """Frosted glass: every pixel from a place up to 4 pixels away, each its own."""
+    """Frosted glass: each pixel is sampled at a random offset of up to 4 pixels."""
     x, y = pixel_grid(image.shape)
     reach = rng.uniform(0, 4 * strength)
     dx, dy = rng.uniform(-reach, reach, (2, *image.shape[:2])).astype(np.float32)
@@ -385,7 +385,7 @@ def scatter(image, strength, rng):
 
 
 def misregister(image, strength, rng):
-    """Each channel shifted by up to 4 pixels and zoomed by up to 6%: chromatic aberration, frames of three lamps."""
+    """Shift each channel by up to 4 pixels and zoom it by up to 6%: chromatic aberration, colours taken in turn."""
     shifts, zooms = 4 * rng.uniform(-strength, strength, (3, 2)), np.exp(0.06 * rng.uniform(-strength, strength, 3))
     return cv2.merge([
         warp(channel, [[zoom, 0, dx], [0, zoom, dy]], borderMode=cv2.BORDER_REFLECT_101)
@@ -397,7 +397,7 @@ INTERPOLATIONS = [cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTE
 
 
 def pixelate(image, strength, rng):
-    """Shrink by up to 4 and enlarge again, each with an interpolation of its own."""
+    """Shrink by a factor of up to 4 and enlarge again, each with a random interpolation."""
     size, factor = image.shape[1::-1], 1 + rng.uniform(0, 3 * strength)
     down, up = rng.choice(INTERPOLATIONS, 2)
     small = cv2.resize(image, [round(side / factor) for side in size], interpolation=int(down))
@@ -414,7 +414,7 @@ def jpeg(image, strength, rng):
 
 
 def normal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Standard normal noise, float32: of each value, or (one in three) the same in the three channels."""
+    """Standard normal noise, float32: for each value, or (one in three) the same for the three channels."""
     shape = (*image.shape[:2], 1) if rng.random() < 1 / 3 else image.shape
     return rng.standard_normal(shape, np.float32)
 
@@ -425,7 +425,7 @@ def gaussian_noise(image, strength, rng):
 
 
 def shot_noise(image, strength, rng):
-    """Photon noise: Poisson with as few as 10 photons at white, in its normal approximation."""
+    """Photon noise: Poisson with at least 10 photons at white, in its normal approximation."""
     photons = rng.uniform(0, strength) ** 2 / 10
     return to_uint8(image + np.sqrt(255 * photons * image.astype(np.float32)) * normal(image, rng))
 
@@ -462,9 +462,9 @@ def texture(image, strength, rng):
 
 
 def pattern(image, strength, rng):
-    """Add a piece of the picture, shrunk, recoloured and repeated, less its coarse part, deviation up to 50, even or
-    (one in two) as strong as the picture is bright: fabric, print, moire (after PixMix, Hendrycks et al. 2022, whose
-    patterns are other pictures)."""
+    """Add a repeating pattern: a piece of the picture, resized, recoloured, tiled and high-pass filtered; deviation up
+    to 50, even or (one in two) times the brightness. Fabric, print, moire (after PixMix, Hendrycks et al. 2022, which
+    takes patterns from other pictures)."""
     h, w = image.shape[:2]
     side = int(np.exp(rng.uniform(np.log(4), np.log(48))))
     crop = int(rng.integers(side, min(h, w) + 1)) if side < min(h, w) else min(h, w)
@@ -499,7 +499,7 @@ def cutout(image, strength, rng):
 
 
 def grid_mask(image, strength, rng):
-    """A grid of squares, one colour, at any turn; up to 0.7 of the period wide (GridMask, Chen et al. 2020)."""
+    """Fill a rotated grid of squares, up to 0.7 of the period wide, with a colour (GridMask, Chen et al. 2020)."""
     period, angle = rng.uniform(8, 40), rng.uniform(0, np.pi)
     width = rng.uniform(0.2, 0.7) * strength
     x, y = (np.arange(side, dtype=np.float32) / period for side in image.shape[1::-1])
@@ -514,7 +514,7 @@ def grid_mask(image, strength, rng):
 
 
 def blots(image, strength, rng):
-    """One to five soft-edged ellipses of any colour and opacity: dirt, dye, drops, dust, glare."""
+    """Draw one to five soft-edged ellipses, filled or not, in one colour: dirt, dye, drops, dust, glare."""
     if strength == 0:
         return image.copy()
     side = image.shape[0]
@@ -529,7 +529,7 @@ def blots(image, strength, rng):
 
 
 def scratches(image, strength, rng):
-    """One to six lines across, straight or kinked, of any colour, 1 to 4 pixels wide: hairs, scratches, grids."""
+    """Draw one to six lines, straight or kinked, of any colour, 1 to 4 pixels wide: hairs, scratches, grids."""
     image = image.copy()
     if strength == 0:
         return image
@@ -542,7 +542,7 @@ def scratches(image, strength, rng):
 
 
 def drop_lines(image, strength, rng):
-    """Up to 0.45 of the rows, or of the columns, filled with a colour or moved along: a bad sensor, interlacing."""
+    """Fill up to 45% of the rows, or of the columns, with a colour or shift them: a bad sensor, interlacing."""
     image = image.copy()
     lines = image.transpose(1, 0, 2) if rng.random() < 0.5 else image
     gone = rng.random(len(lines)) < rng.uniform(0, 0.45 * strength)
@@ -553,9 +553,9 @@ def drop_lines(image, strength, rng):
     return image
 
 
-# --- RandAugment and AutoAugment as their papers have them
-# Cubuk et al. 2020 (arXiv:1909.13719), in its ranges: strength s = 1 is the paper's magnitude 10. Unlike those above,
-# these operations take the strength as it is, only its sign is drawn, and what moves in from outside is black.
+# --- RandAugment and AutoAugment as in their papers
+# Cubuk et al. 2020 (arXiv:1909.13719), with its ranges: strength s = 1 is the paper's magnitude 10. Unlike those
+# above, these operations use the strength as given and draw only its sign; pixels from outside the image are black.
 
 
 def sign(rng: np.random.Generator) -> float:
@@ -563,9 +563,9 @@ def sign(rng: np.random.Generator) -> float:
     return 1.0 if rng.random() < 0.5 else -1.0
 
 
-SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)  # PIL's
+SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)  # PIL's kernel
 RANDAUGMENT = {
-    "autocontrast": lambda image, s, rng: autocontrast(image, float(s > 0), rng),  # all of it at any strength
+    "autocontrast": lambda image, s, rng: autocontrast(image, float(s > 0), rng),  # full effect at any strength
     "equalize": lambda image, s, rng: equalize(image, float(s > 0), rng),  # likewise
     "posterize": lambda image, s, rng: without_bits(image, round(4 * s)),
     "rotate": lambda image, s, rng: warp(image, turn(np.deg2rad(30) * s * sign(rng))),
@@ -580,7 +580,7 @@ RANDAUGMENT = {
     "brightness": lambda image, s, rng: look_up(image, LEVELS * (1 + 0.9 * s * sign(rng))),
     "sharpness": lambda image, s, rng: blend(image, convolve(image, SMOOTH), -0.9 * s * sign(rng)),
 }
-AUTOAUGMENT = (  # (operation, odds, magnitude 0-9) twice: the policy found on ImageNet, in the paper's appendix
+AUTOAUGMENT = (  # pairs of (operation, probability, magnitude 0-9): the ImageNet policy of the paper's appendix
     (("posterize", 0.4, 8), ("rotate", 0.6, 9)), (("solarize", 0.6, 5), ("autocontrast", 0.6, 5)),
     (("equalize", 0.8, 8), ("equalize", 0.6, 3)), (("posterize", 0.6, 7), ("posterize", 0.6, 6)),
     (("equalize", 0.4, 7), ("solarize", 0.2, 4)), (("equalize", 0.4, 4), ("rotate", 0.8, 8)),
@@ -598,7 +598,7 @@ AUTOAUGMENT = (  # (operation, odds, magnitude 0-9) twice: the policy found on I
 
 
 def autoaugment(image, strength, rng):
-    """AutoAugment (Cubuk et al. 2019, arXiv:1805.09501): both operations of one pair, each with its odds."""
+    """AutoAugment (Cubuk et al. 2019, arXiv:1805.09501): a random pair of operations, each with its probability."""
     operations = RANDAUGMENT | {"invert": lambda image, s, rng: 255 - image if s > 0 else image}
     image = image.copy()
     for name, odds, magnitude in AUTOAUGMENT[rng.integers(len(AUTOAUGMENT))]:
@@ -607,8 +607,8 @@ def autoaugment(image, strength, rng):
     return image
 
 
-# --- what the reports used: Keras's rotations and shifts, RandAugment and AugMix as KerasCV 0.9 has them
-# KerasCV's magnitude 0.3 is not the paper's 3 of 10. What moves in from outside is reflected.
+# --- what the reports used: Keras's rotations and shifts, RandAugment and AugMix as in KerasCV 0.9
+# KerasCV's magnitude 0.3 is not the paper's 3 of 10. Pixels from outside the image are reflected.
 
 REFLECT = {"borderMode": cv2.BORDER_REFLECT}
 
@@ -620,23 +620,23 @@ def rotate_shift(image, strength, rng):
 
 
 def near(strength: float, rng: np.random.Generator) -> float:
-    """KerasCV's magnitude: normal about the strength with deviation 0.15, cut off at 0 and 1; 0 at strength 0."""
+    """KerasCV's magnitude: normal around the strength with deviation 0.15, clipped to [0, 1]; 0 at strength 0."""
     return strength and min(max(rng.normal(strength, 0.15), 0.0), 1.0)
 
 
 def shear(image: np.ndarray, x: float = 0.0, y: float = 0.0) -> np.ndarray:
-    """Sample at (column + x row, row + y column), counted from the corner; reflected outside."""
+    """Sample at (column + x row, row + y column), counted from the top left corner; reflected outside."""
     down, right = (np.array(image.shape[:2]) - 1) / 2
     return warp(image, [[1, x, x * down], [y, 1, y * right]], **REFLECT)
 
 
 def shift(image: np.ndarray, x: float = 0.0, y: float = 0.0) -> np.ndarray:
-    """Move by shares of width and height; reflected outside."""
+    """Move by the fractions x of the width and y of the height; reflected outside."""
     return warp(image, [[1, 0, -x * image.shape[1]], [0, 1, -y * image.shape[0]]], **REFLECT)
 
 
 def keras_solarize(image, strength, rng):
-    """Add 110 m, then invert what reaches 255 (1 - m), with a magnitude m of its own each."""
+    """Add 110 m, then invert values of at least 255 (1 - m); the two magnitudes m are drawn separately."""
     if strength == 0:
         return image.copy()
     lighter = np.minimum(LEVELS + 110 * near(strength, rng), 255)
@@ -655,11 +655,11 @@ KERAS_RANDAUGMENT = {
     "translate_x": lambda image, s, rng: shift(image, x=signed(s, rng)),
     "translate_y": lambda image, s, rng: shift(image, y=signed(s, rng)),
 }
-KERAS_AUGMIX = {  # KerasCV's draw never reaches its ninth, a shift along y
+KERAS_AUGMIX = {  # KerasCV never draws its ninth operation, a shift along y
     "autocontrast": RANDAUGMENT["autocontrast"],
     "equalize": RANDAUGMENT["equalize"],
     "posterize": lambda image, s, rng: without_bits(image, 5 - int(3 * s)),
-    "rotate": lambda image, s, rng: warp(image, turn(30 * s), **REFLECT),  # radians: KerasCV's own slip
+    "rotate": lambda image, s, rng: warp(image, turn(30 * s), **REFLECT),  # radians: a mistake in KerasCV
     "solarize": lambda image, s, rng: look_up(image, np.where(int(255 * s) > LEVELS, LEVELS, 255 - LEVELS)),
     "shear_x": lambda image, s, rng: shear(image, x=0.3 * s * sign(rng)),
     "shear_y": lambda image, s, rng: shear(image, y=0.3 * s * sign(rng)),
@@ -668,8 +668,8 @@ KERAS_AUGMIX = {  # KerasCV's draw never reaches its ninth, a shift along y
 
 
 def keras_augmix(image, strength, rng):
-    """KerasCV's AugMix (Hendrycks et al. 2020, arXiv:1912.02781): three chains of one to three operations, each of them
-    up to `strength` strong, averaged by weights from Dirichlet(1), then with the image by one from Beta(1, 1)."""
+    """KerasCV's AugMix (Hendrycks et al. 2020, arXiv:1912.02781): three chains of one to three operations, each up to
+    `strength`, are averaged with Dirichlet(1) weights; the result is mixed with the image by a Beta(1, 1) weight."""
     if strength == 0:
         return image.copy()
     operations = tuple(KERAS_AUGMIX.values())
@@ -687,7 +687,7 @@ def keras_augmix(image, strength, rng):
 
 @dataclass(frozen=True)
 class Layer:
-    """With odds `odds`, one of `operations` at a strength drawn uniformly from (`low`, `strength`]."""
+    """With probability `odds`, one of `operations` at a strength drawn uniformly from (`low`, `strength`]."""
 
     odds: float
     operations: tuple[Operation, ...]
@@ -697,7 +697,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Policy:
-    """Layers in a new random order for each image, each with its own odds; `plain` images get none but `always`."""
+    """`always`, then `layers` in a random order per image, each with its own odds; a share `plain` skips `layers`."""
 
     layers: tuple[Layer, ...] = ()
     always: tuple[Operation, ...] = ()
@@ -705,7 +705,7 @@ class Policy:
 
 
 RANDAUGMENT_TWICE = (Layer(1.0, tuple(RANDAUGMENT.values()), 0.3, low=0.3),) * 2
-RANDAUGMENT_KERAS_CV = (Layer(10 / 11, tuple(KERAS_RANDAUGMENT.values()), 0.3, low=0.3),) * 2  # at its default rate
+RANDAUGMENT_KERAS_CV = (Layer(10 / 11, tuple(KERAS_RANDAUGMENT.values()), 0.3, low=0.3),) * 2  # its default rate
 AUGMIX_KERAS_CV = (Layer(1.0, (keras_augmix,), 0.2, low=0.2),)
 SHIFTS, CUTOUT = Layer(1.0, (rotate_shift,), low=1.0), Layer(1.0, (cutout,), 0.5)
 POLICIES = {
@@ -720,8 +720,8 @@ POLICIES = {
     "randaugment_cutout_keras_cv": Policy((*RANDAUGMENT_KERAS_CV, CUTOUT)),
     "augmix_keras_cv": Policy(AUGMIX_KERAS_CV),
     "augmix_randaugment_keras_cv": Policy((*AUGMIX_KERAS_CV, *RANDAUGMENT_KERAS_CV)),
-    # A long sequence of unlike layers, each with its own odds, is what carried the best teams; order is random, so
-    # that borders and patches are recoloured as often as not. On average four or five layers on top of flips and turns.
+    # The best teams used a long sequence of varied layers, each with its own probability. The order is random, so that
+    # borders and patches are recoloured about half the time. On average an image passes four or five layers.
     "ours": Policy(
         always=(flip_turn,),
         plain=0.08,
@@ -745,7 +745,7 @@ POLICIES = {
 
 
 def apply(policy: Policy, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One image (h, w, 3) uint8 through a policy; the input is not modified."""
+    """Apply a policy to one image (h, w, 3) uint8, which is not modified."""
     for operation in policy.always:
         image = operation(image, 1.0, rng)
     if rng.random() < policy.plain:
@@ -759,12 +759,12 @@ def apply(policy: Policy, image: np.ndarray, rng: np.random.Generator) -> np.nda
 
 
 def mix(images: np.ndarray, targets: np.ndarray, rng: np.random.Generator, mixup: float = 0.0, cutmix: float = 0.0):
-    """Mix each image of a batch, by its own draw, with another one: RandMix.
+    """RandMix: for each image of a batch, draw MixUp, CutMix or neither, with another random image of the batch.
 
-    images: (n, h, w, 3) uint8; targets: (n, k) float32 class weights; mixup and cutmix: the odds of each, at most 1
+    images: (n, h, w, 3) uint8; targets: (n, k) float32 class weights; mixup, cutmix: their probabilities, at most 1
     together. MixUp (Zhang et al. 2018) averages with weights from Beta(0.4, 0.4); CutMix (Yun et al. 2019) pastes a
-    rectangle whose area is drawn uniformly. Targets are mixed by the weights, or by the area that is really covered.
-    Returns new arrays.
+    rectangle whose area is drawn uniformly. Targets are mixed by the same weights, or by the area covered. Returns new
+    arrays.
     """
     mixed, weights = images.copy(), targets.astype(np.float32)
     partners = rng.permutation(len(images))

@@ -1,4 +1,4 @@
-"""Batches of augmented cells, made ahead by worker processes. NumPy and OpenCV only, no deep-learning framework."""
+"""Batches of augmented cells, prepared by worker processes. NumPy and OpenCV only, no deep-learning framework."""
 
 import os
 import shutil
@@ -19,11 +19,11 @@ from training.recipes import Recipe
 
 
 class Batches:
-    """Batches of one training set, made by worker processes, or in this process where `workers` is 0.
+    """Batches of one training set, made by worker processes, or in this process if `workers` is 0.
 
-    Slot i of epoch e draws from a generator seeded by (seed, e, i), and the mix of its batch from one seeded by
-    (seed, e, first slot), so that the batches do not depend on the number of workers. A slot is a cell; where the
-    recipe oversamples, a cell of a rare class has several. A batch is what one step takes, `size` images.
+    A slot is one use of a cell in an epoch; with oversampling, cells of rare classes have several slots. Augmentation
+    of slot i in epoch e is seeded by (seed, e, i), mixing of a batch by (seed, e, first slot, 1), so that batches do
+    not depend on the number of workers. A batch is the `size` images of one step.
     """
 
     def __init__(self, cells: data.Cells, recipe: Recipe, workers: int):
@@ -38,7 +38,7 @@ class Batches:
             return
         self.memory = share(cells.images)
         attachment = (self.memory.name, cells.images.shape, cells.labels, self.slots, recipe)
-        # spawn: a fork after a framework has started its threads can hang
+        # spawn: a fork can hang once a framework has started threads
         self.pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_work, initargs=attachment)
         with _without_main():
             for future in [self.pool.submit(os.getpid) for _ in range(workers)]:
@@ -71,8 +71,8 @@ class Batches:
 
 
 def share(images: np.ndarray) -> shared_memory.SharedMemory:
-    """Shared memory with these images, uint8. Raises ValueError where there is no room for them."""
-    folder = Path("/dev/shm")  # where Linux keeps it: to write more than fits would end the process without a word
+    """Copy images, uint8, to shared memory. Raises ValueError if there is no room for them."""
+    folder = Path("/dev/shm")  # shared memory on Linux; writing more than fits kills the process without a message
     free = shutil.disk_usage(folder).free if folder.is_dir() else images.nbytes
     if free < images.nbytes:
         raise ValueError(
@@ -85,7 +85,7 @@ def share(images: np.ndarray) -> shared_memory.SharedMemory:
 
 
 def oversample(labels: np.ndarray) -> np.ndarray:
-    """Indices (n,) into labels in which every class occurs as often as the largest: whole rounds, then the first."""
+    """Indices (n,) into labels that repeat each class's cells, in order, up to the size of the largest class."""
     members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
     return np.concatenate([np.resize(part, max(map(len, members))) for part in members])
 
@@ -96,13 +96,13 @@ def class_weights(labels: np.ndarray) -> np.ndarray:
 
 
 def policy_of(recipe: Recipe, label: int) -> augment.Policy:
-    """How the recipe augments cells of a class."""
+    """The recipe's augmentation policy for a class."""
     return augment.POLICIES[dict(recipe.class_policies).get(int(label), recipe.policy)]
 
 
 @contextmanager
 def _without_main():
-    """Start workers that do not import the main program, as spawn does by default: that would load the framework."""
+    """Hide the main module, so that spawned workers do not import it: that would load the deep-learning framework."""
     main = sys.modules["__main__"]
     kept = {name: getattr(main, name) for name in ("__spec__", "__file__") if hasattr(main, name)}
     main.__spec__ = None
@@ -115,7 +115,7 @@ def _without_main():
 
 
 def _work(name, shape, *others):
-    """Start as a worker: it ignores Ctrl-C, which its parent handles, and ends when its parent does, even if killed."""
+    """Initialise a worker. It ignores Ctrl-C, which the parent handles, and exits when the parent ends or is killed."""
     global _memory
 
     def end():
@@ -129,14 +129,14 @@ def _work(name, shape, *others):
 
 
 def _set(images, labels, slots, recipe):
-    """Set what batches are made of, in a worker or where there is none in this process."""
+    """Set the globals that `_make_batch` reads, in a worker or, if there are none, in this process."""
     global _images, _labels, _slots, _recipe
     cv2.setNumThreads(0)
     _images, _labels, _slots, _recipe = images, labels, slots, recipe
 
 
 def _make_batch(epoch, slots):
-    """One batch, images uint8 and targets float32."""
+    """One batch: images (n, 96, 96, 3) uint8 and targets (n, 8) float32."""
     seed, indices = _recipe.seed, _slots[slots]
     images = [augment.apply(policy_of(_recipe, _labels[i]), _images[i], np.random.default_rng((seed, epoch, slot)))
               for slot, i in zip(slots, indices, strict=True)]  # fmt: skip

@@ -1,13 +1,13 @@
-"""The audit of a set of cells: finds copies, pictures that are no cells, and doubtful labels.
+"""Audit a set of cells: find copies, pictures that are not cells, and doubtful labels.
 
     python -m training.clean data/training_set.npz --output CLEAN.npz --html AUDIT.html
     python -m training.clean --fetch 224                            BloodMNIST from its public record, into data/
 
-1. Which pictures are copies? Pixels decide (`copies`).
-2. Which are no cells? Outliers (`outlier_scores`, `threshold`) in how far a pretrained network's activations lie from
-   those of trusted cells (`robust_distances`), or in what cutting and pasting leave in the pixels (`traces`). Without
-   the network's weights only repetition can tell.
-3. Which labels look wrong? Confident learning, for a person to judge (`label_errors`).
+1. Copies are found by comparing pixels (`copies`).
+2. Pictures that are not cells are outliers (`outlier_scores`, `threshold`): in the distance of a pretrained network's
+   activations from those of trusted cells (`robust_distances`), or in traces of cutting and pasting (`traces`). Without
+   the network's weights, only pictures that are repeated many times are found.
+3. Label errors are suspected by confident learning, for a person to judge (`label_errors`).
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ from training import audit_page, data, files, shell
 from training.data import CLASSES, IMAGE_SIZE, Cells
 
 BACKBONE = Path("data/pretrained/efficientnetv2b0_notop.weights.h5")
-SIGNS = (  # of an outlier: its distance, then its traces
+SIGNS = (  # reasons for an outlier: the distance, then the four traces
     "unlike the cells in colour, texture or shape", "a straight edge runs from border to border",
     "a part is filled up, without grain", "one side mirrors the other", "no fine detail: enlarged or blurred",
 )  # fmt: skip
 REASONS = ("duplicate", "near_duplicate", "conflicting_label", "outlier")
 
-SHIFT = 2  # pixels that a copy may be off by
-SAME = 0.88  # correlation of two pictures' details that makes them one: copies reach 0.94, different cells 0.79
-REPEATS = 10  # copies of one picture that make it suspect: no slide yields one that often
+SHIFT = 2  # maximum shift of a copy, in pixels
+SAME = 0.88  # minimum correlation of the details of two copies; measured: 0.94 for copies, 0.79 for different cells
+REPEATS = 10  # number of copies that makes a picture suspect: no slide yields one that often
 
 LAYERS = ("block1a_project_activation", "block2b_add", "block3b_add", "block4c_add", "block5e_add")
-SUPPORT = 500  # images that a statement about the bulk of the cells needs
+SUPPORT = 500  # minimum number of images for statistics of the bulk of the cells
 COMPONENTS = 200  # principal components that describe the bulk
 NEIGHBOURS = 20
-BOUNDS = (1.5, 1.8, 1.8, 1.8)  # distances up to which the trusted set takes images in, step by step
-FALSE_SHARE = 0.01  # of the images called outliers, at most this share should be real cells
-FALSE_RATE = 0.0015  # and of the real cells, at most this share
+BOUNDS = (1.5, 1.8, 1.8, 1.8)  # maximum distance of a trusted image, per iteration
+FALSE_SHARE = 0.01  # false discovery rate: the maximum share of real cells among the outliers
+FALSE_RATE = 0.0015  # false positive rate: the maximum share of outliers among the real cells
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What the audit decided.
+    """Result of the audit.
 
-    kept: (k,) sorted indices. groups: (n,) ids, the same for pictures of one cell, so that a split never parts them.
-    removed: one record per removed image, by index: "index", "reason", "of" (an index or None), "score", for an outlier
-    "why". suspects: one record per doubtful label, most suspicious first.
+    kept: (k,) sorted indices. groups: (n,) ids, equal for pictures of one cell, which a split must keep together.
+    removed: one record per removed image, sorted by index: "index", "reason", "of" (an index or None), "score", and for
+    an outlier "why". suspects: one record per doubtful label, most suspicious first.
     """
 
     kept: np.ndarray
@@ -67,23 +67,23 @@ class Audit:
     suspects: list[dict] = field(default_factory=list)
 
     def report(self) -> dict:
-        """The audit for JSON."""
+        """The audit as a dictionary for JSON."""
         return {"kept": len(self.kept), "removed": self.removed, "label_errors": self.suspects}
 
     def counts(self) -> dict[str, int]:
-        """{"original", each reason, "left"}: how many images."""
+        """{"original", each reason, "left"}: numbers of images."""
         found = Counter(record["reason"] for record in self.removed)
         return {"original": len(self.groups), **dict.fromkeys(REASONS, 0), **found, "left": len(self.kept)}
 
 
 def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: bool = False,
           activations: np.ndarray | None = None) -> Audit:  # fmt: skip
-    """Decides what stays: one of each set of copies, none where copies disagree on the label, no planted picture.
+    """Decides what is kept: one of each set of copies, but none if their labels differ, and no outlier.
 
-    backbone: file of EfficientNetV2B0's ImageNet weights without the classifier, or "imagenet" to let Keras fetch
-    them. Without one, or with fewer than SUPPORT images, an outlier is what comes REPEATS times or under three labels.
-    activations: what `features` gives for the images, if it is at hand already. The score of a record is, for copies,
-    the correlation with `of` (1: identical), for outliers that of `outlier_scores` (nearly all cells are below 0).
+    backbone: file of EfficientNetV2B0's ImageNet weights without the classifier, or "imagenet" to let Keras download
+    them. Without it, or with fewer than SUPPORT images, only a picture that occurs REPEATS times or under three labels
+    is an outlier. activations: output of `features`, if already computed. A record's score is the correlation with `of`
+    for copies (1: identical), and that of `outlier_scores` for outliers (below 0 for nearly all cells).
     """
     match, suspects = copies(cells.images), []
     scores, signs, limit = np.zeros(len(cells)), np.zeros(len(cells), int), np.inf
@@ -111,7 +111,7 @@ def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: b
 
 def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, scores: np.ndarray, signs: np.ndarray,
            limit: float) -> list[dict]:  # fmt: skip
-    """Records of what goes of one group of copies (sorted indices). labels, scores, signs: (n,), of all images."""
+    """Records of the images to remove from a group of copies (sorted indices). labels, scores, signs: (n,), of all."""
     names, middle = np.unique(labels[group]), np.median(scores[group])
     repeated = len(group) >= REPEATS or len(names) > 2
     if middle > limit or (repeated and not (np.isfinite(limit) and middle < limit / 2)):
@@ -128,7 +128,7 @@ def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, scores: np.ndar
 
 
 def _record(index: int, reason: str, others: np.ndarray, score: np.ndarray) -> dict:
-    """What is said of a removed image: `of` is the first of `others`."""
+    """The record of a removed image; `of` is the first of `others`."""
     of = int(others[0]) if len(others) else None
     return {"index": int(index), "reason": reason, "of": of, "score": round(float(score[index]), 4)}
 
@@ -138,10 +138,10 @@ def _record(index: int, reason: str, others: np.ndarray, score: np.ndarray) -> d
 
 @dataclass(frozen=True)
 class Copies:
-    """Group ids (n,), each the index of a group's first member. score: (n,) correlation with the match that was found.
+    """Group ids (n,), each the index of the group's first member. score: (n,) correlation with the match found.
 
-    identical: same pixels. copy: the same picture, up to SHIFT pixels, brightness, compression, flips and turns.
-    cell: those, and pictures of the same cell that are framed a few pixels further apart.
+    identical: same pixels. copy: same picture except for a shift of up to SHIFT pixels, brightness, compression, flips
+    and quarter turns. cell: also pictures of the same cell with a larger shift, of a few pixels.
     """
 
     identical: np.ndarray
@@ -153,9 +153,9 @@ class Copies:
 def copies(images: np.ndarray) -> Copies:
     """Finds the copies among images (n, 96, 96, 3) uint8: candidates by thumbnail, then confirmed at pixel level.
 
-    A candidate is among the three most similar thumbnails before it (16x16, local contrast, under the eight flips and
-    turns). It is confirmed if the details of the two pictures (Gaussians of 1 and 3 pixels, subtracted) correlate at
-    SAME or more when one is slid over the other by a few pixels.
+    An image's candidates are the three most similar earlier thumbnails (16x16, local contrast, over the eight flips and
+    quarter turns). A candidate is confirmed if the details of the two pictures (difference of Gaussians, sigma 1 and 3
+    pixels) correlate at SAME or more at some shift of a few pixels.
     """
     seen: dict[bytes, int] = {}
     digests = (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
@@ -167,7 +167,7 @@ def copies(images: np.ndarray) -> Copies:
     for a, b, turn in _track(_candidates(thumbs), "comparing pixels"):
         one = np.ascontiguousarray(_turned(details[a], turn)[margin:-margin, margin:-margin])
         if min(one.std(), details[b].std()) < 0.1:
-            continue  # nothing to compare: a blank
+            continue  # a blank image has no details
         _, best, _, place = cv2.minMaxLoc(cv2.matchTemplate(details[b], one, cv2.TM_CCOEFF_NORMED))
         if best >= SAME:
             pairs["cell"].append((unique[a], unique[b]))
@@ -178,7 +178,7 @@ def copies(images: np.ndarray) -> Copies:
 
 
 def _joined(identical: np.ndarray, pairs: list[tuple[int, int]]) -> np.ndarray:
-    """Group ids (n,) of what is identical or linked by pairs of indices: the first index of each group."""
+    """Group ids (n,) of images that are identical or linked by pairs of indices: the first index of each group."""
     n = len(identical)
     start, end = np.concatenate([np.stack([np.arange(n), identical], 1), np.array(pairs, int).reshape(-1, 2)]).T
     group = connected_components(coo_matrix((np.ones(len(start)), (start, end)), (n, n)), directed=False)[1]
@@ -188,7 +188,7 @@ def _joined(identical: np.ndarray, pairs: list[tuple[int, int]]) -> np.ndarray:
 def _look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(details (92, 92), thumbnail (16, 16) of local contrast, of norm 1) of an image, float32."""
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    grey = grey[SHIFT:-SHIFT, SHIFT:-SHIFT]  # a shifted copy's edge is made up
+    grey = grey[SHIFT:-SHIFT, SHIFT:-SHIFT]  # the border of a shifted copy is filled in
     thumb = cv2.resize(cv2.GaussianBlur(grey, (0, 0), 2), (16, 16), interpolation=cv2.INTER_AREA)
     thumb -= cv2.GaussianBlur(thumb, (0, 0), 3)
     details = cv2.GaussianBlur(grey, (0, 0), 1) - cv2.GaussianBlur(grey, (0, 0), 3)
@@ -196,13 +196,13 @@ def _look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _turned(pictures: np.ndarray, turn: int) -> np.ndarray:
-    """(..., h, w) under one of the eight symmetries of the square."""
+    """Pictures (..., h, w) under symmetry `turn`, 0-7, of the square: quarter turns, from 4 on also a flip."""
     pictures = np.rot90(pictures, turn % 4, axes=(-2, -1))
     return pictures[..., ::-1] if turn >= 4 else pictures
 
 
 def _candidates(thumbs: np.ndarray, similar: float = 0.7, most: int = 3, block: int = 128) -> list:
-    """[(a, b < a, turn of a)]: for each thumbnail the `most` similar ones before it."""
+    """[(a, b < a, turn of a)]: for each thumbnail a, the `most` most similar ones before it."""
     flat, found = thumbs.reshape(len(thumbs), -1), []
     for start in _track(range(0, len(thumbs), block), "comparing thumbnails"):
         rows, before = thumbs[start : start + block], flat[: start + block]
@@ -233,7 +233,7 @@ def features(images: np.ndarray, backbone: str | Path) -> np.ndarray:
 
 
 def _rings(size: int) -> list[np.ndarray]:
-    """Three (size, size) masks: the centre third, what lies between, the border of a sixth."""
+    """Three (size, size) masks: the central third, the ring around it, the border, a sixth wide."""
     away = np.abs(np.arange(size) - (size - 1) / 2)
     away = np.maximum(away[:, None], away)
     centre, border = away < size / 6, away > size / 3
@@ -241,13 +241,13 @@ def _rings(size: int) -> list[np.ndarray]:
 
 
 def robust_distances(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each image lies from the cells that can be trusted: (n,) distances, 1 for the median cell; (n,) trusted.
+    """Distances (n,) of images from the trusted cells, 1 for their median; (n,) whether an image is trusted.
 
-    The distance is Mahalanobis's within the principal components of the trusted cells, plus that from their space
-    (Moghaddam and Pentland 1997). The trusted set grows from the most central third under each label (Rousseeuw and
-    Van Driessen 1999). An image joins where it is near the set, where its neighbours are not too close to it, and where
-    discriminant analysis confirms its label and most of theirs. Two halves judge each other. Where hardly any image can
-    be trusted, none is, and all distances are 1.
+    The distance combines the Mahalanobis distance within the principal components of the trusted cells and the distance
+    from their subspace (Moghaddam and Pentland 1997). The trusted set starts as the most central third of each label
+    (Rousseeuw and Van Driessen 1999). An image joins if it is near the set, its neighbours are not too close to it, and
+    discriminant analysis confirms its label and those of most neighbours. Each half of the images is compared with the
+    trusted cells of the other half. If too few images can be trusted, none is, and all distances are 1.
     """
     n = len(activations)
     scaled = _standardised(activations)
@@ -271,7 +271,7 @@ def robust_distances(activations: np.ndarray, labels: np.ndarray) -> tuple[np.nd
 
 
 def _standardised(activations: np.ndarray) -> np.ndarray:
-    """Activations (n, d) by their medians and deviations, and by log(1 + x), which tames what lies far out; float32."""
+    """Activations (n, d) minus the median, over the median absolute deviation, and log-compressed; float32."""
     scaled = activations - np.median(activations, 0)
     spread = 1.4826 * np.median(np.abs(scaled), 0)
     scaled = (scaled / (spread + 1e-6 * spread.max() + 1e-30)).astype(np.float32)
@@ -279,7 +279,7 @@ def _standardised(activations: np.ndarray) -> np.ndarray:
 
 
 def _neighbourhood(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (n, NEIGHBOURS + 1) of each row's neighbours, and (n,) whether it or they lie too close for cells."""
+    """Indices (n, NEIGHBOURS + 1) of each row's nearest rows; (n,) whether these lie too close together for cells."""
     from sklearn.neighbors import NearestNeighbors
 
     search = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, algorithm="brute").fit(scaled)
@@ -289,7 +289,7 @@ def _neighbourhood(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _central(distance: np.ndarray, labels: np.ndarray, crowded: np.ndarray) -> np.ndarray:
-    """(n,) whether an image is in the most central third under its label."""
+    """(n,) whether an image is in the most central third of its label."""
     trusted = np.zeros(len(labels), bool)
     for label in np.unique(labels[~crowded]):
         same = (labels == label) & ~crowded
@@ -299,7 +299,7 @@ def _central(distance: np.ndarray, labels: np.ndarray, crowded: np.ndarray) -> n
 
 
 def _subspace_distance(rows: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances (n,) of rows (n, d) to a sample: within its principal components (whitened), and from them."""
+    """Squared distances (n,) of rows (n, d) to a sample: within its principal subspace (whitened), and from it."""
     mean, d = sample.mean(0), sample.shape[1]
     k = min(COMPONENTS, len(sample) // 5, d // 2)
     values, vectors = eigh(np.cov(sample.T).astype(np.float64), subset_by_index=(d - k, d - 1))
@@ -323,12 +323,11 @@ def _classify(rows: np.ndarray, sample: np.ndarray, labels: np.ndarray, shrinkag
 def traces(images: np.ndarray) -> np.ndarray:
     """Traces of cutting, pasting and enlarging that no microscope leaves: images (n, 96, 96, 3) -> (n, 4) float32.
 
-    Logarithms, each larger where there is more of it; lines are rows or columns, whichever show more:
-    - seam: how much more the colour jumps between two neighbouring lines than on both sides of them, on average along
-      the line where it jumps most.
-    - calm: how little the twelfth calmest pair of neighbouring lines differs: a border filled up.
-    - mirror: how much more alike the ten lines on both sides of an axis are than neighbouring lines there.
-    - blur: how little fine detail the 90th of 100 pixels has (the noise mask of Immerkaer 1996).
+    All are logarithms that grow with the trace. Lines are rows or columns, whichever give the larger value:
+    - seam: largest mean change between two neighbouring lines, relative to the changes on both sides of them.
+    - calm: how similar the twelfth most similar pair of neighbouring lines is: a filled border.
+    - mirror: how similar the ten lines on both sides of an axis are, relative to neighbouring lines there.
+    - blur: how little fine detail there is at the 90th percentile of the pixels (noise mask of Immerkaer 1996).
     """
     mask = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
     rows = np.empty((len(images), 4), np.float32)
@@ -345,7 +344,7 @@ def _line_traces(lines: np.ndarray, reach: int = 10) -> tuple[float, float, floa
     change = np.abs(np.diff(lines, axis=0)).mean(2)
     seam = np.log((change[1:-1] + 2) / (np.maximum(change[:-2], change[2:]) + 2)).mean(1).max()
     change, mirror = change.mean(1), -np.inf
-    third = lines[:, 1::3, 1]  # the same pixels however the picture is turned
+    third = lines[:, 1::3, 1]  # every third pixel: the same ones under all flips and turns
     for width in (2 * reach, 2 * reach + 1):  # the axis between two lines, or on one
         near = np.lib.stride_tricks.sliding_window_view(third, width, axis=0)
         apart = np.abs(near[..., :reach] - near[..., : -reach - 1 : -1]).mean((1, 2))
@@ -355,18 +354,18 @@ def _line_traces(lines: np.ndarray, reach: int = 10) -> tuple[float, float, floa
 
 
 def rarity(measure: np.ndarray, trusted: np.ndarray) -> np.ndarray:
-    """How far images (n,) lie in the upper tail of the trusted cells, taken as exponential: 0 where 2% of these begin,
-    +1 for e times rarer."""
+    """How far images (n,) lie in the upper tail of the trusted cells, modelled as exponential: 0 at their 98th
+    percentile, +1 for each factor e in rarity."""
     start = np.quantile(measure[trusted], 0.98)
     beyond = measure[trusted & (measure > start)] - start
     return (measure - start) / (beyond.mean() if len(beyond) else 0.01)
 
 
 def trimmed(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
-    """The trusted images (n,) without those far out in a trace, which would hide one another by widening its tail.
+    """The trusted images (n,) without outliers in a trace, which would widen its tail and so mask one another.
 
-    Dropped is what lies over five times the tail's width beyond where its 5% begin, and where less than one cell is
-    expected; again and again, for what is left has a narrower tail. The half nearer to the bulk tells the width.
+    Dropped are images more than five tail widths beyond the 95th percentile, and where less than one cell is expected.
+    This repeats until none is dropped, as the tail gets narrower. The width is estimated from the tail's median.
     """
     before = None
     while not np.array_equal(before, trusted):
@@ -379,10 +378,10 @@ def trimmed(trace: np.ndarray, trusted: np.ndarray) -> np.ndarray:
 
 
 def outlier_scores(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each image the highest rarity, of its distance (n,) or its traces `found` (n, 4); and which of SIGNS that is.
+    """Each image's highest rarity, over its distance (n,) and its traces `found` (n, 4); its index in SIGNS.
 
-    Distances are taken a quarter wider, for the rare cells that were not trusted. Each trace may give an eighth of the
-    false alarms that the distance may.
+    The tail of the distances is taken a quarter wider, for the rare cells that were not trusted. Each trace may cause
+    an eighth as many false positives as the distance.
     """
     rarities = [rarity(distance, trusted) / 1.25]
     rarities += [rarity(trace, trimmed(trace, trusted)) - np.log(8) for trace in found.T]
@@ -390,10 +389,10 @@ def outlier_scores(distance: np.ndarray, found: np.ndarray, trusted: np.ndarray)
 
 
 def threshold(scores: np.ndarray) -> float:
-    """The rarity (n,) beyond which an image is called an outlier.
+    """The rarity beyond which an image is an outlier. scores: (n,) rarities.
 
-    It is where the real cells beyond it are expected to be at most FALSE_SHARE of what lies there (Benjamini and
-    Hochberg 1995), or a quarter of one cell in all, and at most FALSE_RATE of the cells.
+    The expected number of real cells beyond it is at most FALSE_SHARE of the images there (Benjamini and Hochberg
+    1995), or a quarter of a cell, and at most FALSE_RATE of all images.
     """
     outermost = np.sort(scores[scores > 0])[::-1]
     expected = 0.02 * np.exp(-outermost) * len(scores)
@@ -408,9 +407,9 @@ def threshold(scores: np.ndarray) -> float:
 def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> list[dict]:
     """Labels that confident learning doubts, most suspicious first: [{"index", "label", "suggested", "score"}, ...].
 
-    Out-of-fold probabilities, copies in one fold. A class is likely for an image if its probability is at least the
-    mean over the images labelled so; where the likeliest such class is not the label, the label is doubtful
-    (Northcutt, Jiang and Chuang 2021). score: the decimal logarithm of how much likelier the suggestion is, up to 300.
+    Probabilities are out of fold; copies share a fold. A class is likely for an image if its probability is at least
+    the mean over the images with that label. If the most probable of these classes is not the label, the label is
+    doubtful (Northcutt, Jiang and Chuang 2021). score: log10 of the ratio of the two probabilities, at most 300.
     """
     scaled = ((activations - activations.mean(0)) / (activations.std(0) + 1e-6)).astype(np.float32)
     folds = np.random.default_rng(0).integers(0, 5, len(labels))[np.unique(groups, return_inverse=True)[1]]
@@ -441,7 +440,7 @@ def _track(items: Iterable, text: str) -> Iterable:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command's options, `backbone` a path, imagenet or None; ends with one line where they cannot be used."""
+    """Parse the options; `backbone` becomes a path, imagenet or None. Exits with one line if they are invalid."""
     parser = shell.parser("training.clean", __doc__)
     add = parser.add_argument
     add("input", type=Path, nargs="?", metavar="CELLS", help="npz (the challenge's, MedMNIST's) or a folder per class")
@@ -469,7 +468,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def write(options: argparse.Namespace, cells: Cells, result: Audit) -> None:
-    """Write what was asked for, each file whole or not at all."""
+    """Write the requested files, each atomically."""
     if options.output:
         stay = cells.take(result.kept)
         arrays = {"images": stay.images, "labels": stay.labels.astype(np.uint8)[:, None]}
@@ -487,7 +486,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(data.fetch_bloodmnist(options.fetch, Path("data")))
         if options.input is None:
             return
-        with warnings.catch_warnings():  # what is converted is said in a line
+        with warnings.catch_warnings():  # prints conversions as plain lines
             warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
             cells = data.read(options.input)
         if options.backbone is None:

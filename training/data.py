@@ -1,4 +1,4 @@
-"""Labelled cells: fetch them, read them, split them, name them by a digest.
+"""Labelled cells: download, read, split, and hash them.
 
 cells = data.read("data/training_set.npz")        # the challenge's file
 cells = data.read("data/bloodmnist_224.npz")      # MedMNIST's, its training part (part="val", part="test")
@@ -27,7 +27,7 @@ CLASSES = (
     "basophil", "eosinophil", "erythroblast", "immature granulocyte",
     "lymphocyte", "monocyte", "neutrophil", "platelet",
 )  # fmt: skip
-FOLDERS = {name: label for label, name in enumerate(CLASSES)} | {"ig": 3}  # PBC's name of a class's folder
+FOLDERS = {name: label for label, name in enumerate(CLASSES)} | {"ig": 3}  # as the PBC data set names it
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 
 # MedMNIST+ (Yang et al. 2024), Zenodo record 10519652; the MD5 sums are those of medmnist/info.py.
@@ -56,12 +56,12 @@ class Cells:
 
 
 def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.ndarray] | None = None) -> Cells:
-    """Reads a labelled set of cells and brings it to one type; raises ValueError that says what is wrong with it.
+    """Reads a labelled set of cells. Raises ValueError, saying what is wrong, if it cannot be used.
 
     path: the challenge's npz (`images`, `labels`), MedMNIST's `bloodmnist*.npz` at any of its sizes (`part` is train,
-    val or test), or a folder with one folder of pictures per class (PBC's names). Conversions are made with a warning
-    that states them: one-hot labels, floats, floats in [0, 1]. Other sizes become 96x96 the way the challenge's file
-    was made: area averaging down, bicubic up; a folder's pictures are read by `picture` (default: `central`).
+    val or test), or a folder with one subfolder of pictures per class (PBC's names), read by `picture` (default:
+    `central`). One-hot labels and float images, in 0-255 or [0, 1], are converted with a warning. Other sizes are
+    resized to 96x96 as in the challenge's file: area averaging down, bicubic up.
     """
     path = Path(path)
     if path.is_dir():
@@ -73,7 +73,7 @@ def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.nda
             names = file.files
             keys = ("images", "labels") if "images" in names else (f"{part}_images", f"{part}_labels")
             images, labels = (file[key] if key in names else None for key in keys)
-    except Exception as error:  # a file that is cut short fails in many ways
+    except Exception as error:  # a truncated file raises many types
         raise ValueError(f"{path} is no npz file, or is cut short: {error}") from error
     if missing := [key for key in keys if key not in names]:
         raise ValueError(
@@ -106,12 +106,12 @@ def _as_images(images: np.ndarray, path: Path) -> np.ndarray:
         if images.dtype.kind not in "iuf":
             raise ValueError(f"{path}: images are {images.dtype}, expected uint8 or numbers in 0-255")
         low, high = images.min(), images.max()
-        if not 0 <= low <= high <= 255:  # nor where one is NaN
+        if not 0 <= low <= high <= 255:  # also true with NaN
             raise ValueError(f"{path}: images range from {low} to {high}, expected 0-255")
         scale = 255 if images.dtype.kind == "f" and high <= 1 else 1
         how = "in [0, 1]; multiplied by 255 and rounded" if scale == 255 else "in 0-255; rounded"
         warnings.warn(f"{path}: images are {images.dtype} {how} to uint8", stacklevel=3)
-        images = np.stack([np.rint(image * scale).astype(np.uint8) for image in images])  # one by one, for the memory
+        images = np.stack([np.rint(image * scale).astype(np.uint8) for image in images])  # one by one, to save memory
     if images.shape[1] != IMAGE_SIZE:
         images = np.stack([resize(image) for image in images])
     return images
@@ -124,9 +124,9 @@ def resize(image: np.ndarray) -> np.ndarray:
 
 
 def central(file: Path) -> np.ndarray:
-    """A picture as (96, 96, 3) uint8 RGB; from 200 pixels a side on its central 200x200, as BloodMNIST was cut.
+    """A picture as (96, 96, 3) uint8 RGB. If both sides are 200 pixels or more, its central 200x200, as in BloodMNIST.
 
-    Raises ValueError for what is no picture.
+    Raises ValueError if the file is not a readable picture.
     """
     pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.stat().st_size else None
     if pixels is None:
@@ -158,7 +158,7 @@ def _read_folder(path: Path, picture: Callable[[Path], np.ndarray]) -> Cells:
 
 
 def split(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Splits into training and validation, `fraction` of each class to validation, a group never torn apart.
+    """Splits into training and validation, `fraction` of each class for validation; groups stay together.
 
     labels: (n,) classes. groups: (n,) group ids; copies of one picture share one. A group counts for the class of
     its first member. Returns (training indices, validation indices), each sorted, together all of 0..n-1.
@@ -176,7 +176,7 @@ def split(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int = 0
 
 
 def stratified_order(labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """All indices (n,) in a fixed order whose every beginning holds the classes in proportion."""
+    """All indices (n,), in an order whose every prefix is stratified by class. The seed fixes the order."""
     rng = np.random.default_rng(seed)
     place = np.empty(len(labels))
     for label in np.unique(labels):
@@ -186,7 +186,7 @@ def stratified_order(labels: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def digest(cells: Cells) -> str:
-    """SHA-256, in hex, of the images' and the labels' shapes and contents: the same cells in the same order."""
+    """SHA-256, in hex, of shapes and contents of images and labels. It depends on the order of the cells."""
     sha = hashlib.sha256()
     for array, dtype in ((cells.images, np.uint8), (cells.labels, np.int64)):
         sha.update(repr(array.shape).encode())
@@ -195,7 +195,7 @@ def digest(cells: Cells) -> str:
 
 
 def fetch_bloodmnist(size: int, folder: Path) -> Path:
-    """Downloads BloodMNIST at one of the sizes in FILES into a folder; returns the file. Errors as `fetch` has them."""
+    """Downloads BloodMNIST at one of the sizes in FILES into a folder; returns the file. Raises as `fetch` does."""
     name, md5 = FILES[size]
     try:
         fetch(f"{RECORD}/{name}", folder / name, md5)
@@ -208,10 +208,10 @@ def fetch_bloodmnist(size: int, folder: Path) -> Path:
 
 
 def fetch(url: str, path: Path, md5: str) -> None:
-    """Downloads `url` to `path` by way of `path`.part, from where it broke off if it did, and checks its MD5 sum.
+    """Downloads `url` to `path` via `path`.part, resuming an interrupted download, and checks its MD5 sum.
 
-    Raises OSError where the transfer fails (what came stays in the .part file; call again to go on) and ValueError
-    where the sum is wrong (the .part file is removed). A file that is already there and right is left alone.
+    Raises OSError if the transfer fails (the .part file stays; call again to resume) and ValueError if the sum is
+    wrong (the .part file is removed). An existing file with the right sum is left alone.
     """
     if path.exists():
         if _md5(path) != md5:
@@ -223,7 +223,7 @@ def fetch(url: str, path: Path, md5: str) -> None:
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
-            whole = answer.status != 206  # it sends the file from its beginning
+            whole = answer.status != 206  # the server sends the file from its beginning
             length = int(answer.headers.get("Content-Length") or 0)
             bar = wrap_file(answer, length, description=path.name, disable=not sys.stdout.isatty())
             with open(part, "wb" if whole else "ab") as file, bar as source:

@@ -3,7 +3,7 @@
     image = apply(image, ("illumination", "clahe", "segment"))
 
 Each step takes one image (height, width, 3) uint8 RGB and returns a new one of the same shape and type. NumPy and
-OpenCV only: a submission whose network was trained on such images carries this very file.
+OpenCV only: a submission whose network was trained on such images must include this file.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ import numpy as np
 
 
 def illumination(image: np.ndarray, cell: int = 65, blur: float = 16.0) -> np.ndarray:
-    """Divides by the light behind the cell (Gonzalez and Woods, Digital Image Processing, 4th ed., 9.6 and 2.6).
+    """Divides by the background illumination (Gonzalez and Woods, Digital Image Processing, 4th ed., 9.6 and 2.6).
 
-    The light is the brightness, closed by a square of `cell` pixels, wider than any cell, and blurred by `blur` pixels.
-    Its mean stays. One gain for the three channels: colours keep their ratios.
+    It is estimated by morphological closing of the grey image with a square of `cell` pixels, wider than any cell, and
+    a Gaussian blur, sigma `blur` pixels. The gain has the same mean level and is the same for the three channels.
     """
     grey, square = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.getStructuringElement(cv2.MORPH_RECT, (cell, cell))
     field = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, square, borderType=cv2.BORDER_REFLECT).astype(np.float32)
@@ -27,7 +27,7 @@ def illumination(image: np.ndarray, cell: int = 65, blur: float = 16.0) -> np.nd
 def clahe(image: np.ndarray, limit: float = 2.0, tiles: int = 8) -> np.ndarray:
     """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994) of the lightness L* of CIELAB.
 
-    limit: how much steeper than the identity a tile's curve may get. tiles: how many a side. Hue stays.
+    limit: maximum slope of a tile's tone curve. tiles: number per side. Hue does not change.
     """
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     lab[..., 0] = cv2.createCLAHE(limit, (tiles, tiles)).apply(np.ascontiguousarray(lab[..., 0]))
@@ -35,9 +35,9 @@ def clahe(image: np.ndarray, limit: float = 2.0, tiles: int = 8) -> np.ndarray:
 
 
 def segment(image: np.ndarray) -> np.ndarray:
-    """The cell as it is, what lies behind it in one colour, the background's mean.
+    """Replaces the background by its mean colour; the cell does not change.
 
-    An image in which no cell is found stays as it is. Pale cytoplasm counts as background now and then.
+    An image in which no cell is found does not change. Pale cytoplasm is sometimes taken for background.
     """
     mask = cell_mask(image)
     if not mask.any() or mask.all():
@@ -46,10 +46,10 @@ def segment(image: np.ndarray) -> np.ndarray:
 
 
 def cell_mask(image: np.ndarray) -> np.ndarray:
-    """(height, width) bool: where the cell in the middle is.
+    """Mask (height, width) bool of the cell in the middle.
 
-    Otsu's threshold (1979) of the green channel, which haemoglobin and the stain absorb, blurred a little; then an
-    opening against specks and a closing against gaps; of the regions left, those that reach into the central third.
+    Otsu's threshold (1979) of the slightly blurred green channel, which haemoglobin and the stain absorb; an opening
+    to remove specks; a closing to fill gaps. Only regions that reach into the central third are kept.
     """
     green = cv2.GaussianBlur(np.ascontiguousarray(image[..., 1]), (0, 0), 1.5)
     _, mask = cv2.threshold(green, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)

@@ -1,4 +1,4 @@
-"""One submission of several training runs: the average of their probabilities. The runs may be of any networks."""
+"""Combine several training runs, of any networks, into one submission that averages their probabilities."""
 
 import shutil
 from pathlib import Path
@@ -10,10 +10,10 @@ FILES = ("model.weights.h5", "manifest.json")
 
 
 def combine(runs: list[Path], out: Path) -> None:
-    """Write folder `out`: the weights and manifest of each run in a folder of its own, and a manifest that names them.
+    """Write folder `out`: a subfolder with weights and manifest for each run, and a manifest that lists them.
 
-    Raises ValueError for fewer than two runs, or one whose files are missing or damaged; FileExistsError where `out`
-    is there.
+    Raises ValueError for fewer than two runs, a run that is an ensemble or damaged files; FileNotFoundError for
+    missing files; FileExistsError if `out` exists.
     """
     if len(runs) < 2:
         raise ValueError("an ensemble needs at least two runs: name their folders")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the commit they came from."""
+"""Atomic writing of files and folders, and the git commit of the working tree."""
 
 import json
 import os
@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call write(temporary path) beside `path`, then rename: a kill leaves the old file or the new one."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # keeps the ending, which decides the format
+    """Call `write` with a temporary path beside `path`, then rename: a kill leaves the old file or the new one."""
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # keeps the suffix, which decides the format
     try:
         write(temporary)
         os.replace(temporary, path)
@@ -23,7 +23,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def new_folder(path: Path):
-    """A folder to fill; it gets the name `path` at the end, or is removed where something fails."""
+    """Yields a temporary folder to fill. It is renamed to `path` at the end, or removed if something fails."""
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         temporary.mkdir(parents=True)
@@ -53,6 +53,6 @@ def commit() -> str | None:
 
 
 def revision() -> dict:
-    """{"commit": the commit or None, "clean": whether the working tree has no changes}, as a manifest has it."""
+    """{"commit": the commit or None, "clean": whether the working tree has no changes}, for a manifest."""
     found = commit()
     return {"commit": found and found.removesuffix("-dirty"), "clean": bool(found) and not found.endswith("-dirty")}

@@ -5,9 +5,9 @@
 
 Every network takes float32 images (n, 96, 96, 3) in 0-255, as `model.preprocess` gives them, and returns softmax
 probabilities (n, 8) float32. Resizing to a network's own size and the scaling it was pretrained with are layers of the
-graph. "As far as stated" marks where a usual value fills in what the reports of LionIA and Spritzers do not say.
+graph. "As far as stated" marks usual values, used where the reports of LionIA and Spritzers state none.
 
-A submission whose network is built here carries this very file: it needs `model.py` and what Keras itself needs.
+A submission with one of these networks must include this file. It needs only `model.py` and what Keras itself needs.
 """
 
 import math
@@ -31,23 +31,23 @@ class Network:
 
     backbone: Callable  # symbolic images (n, size, size, 3) in 0-255 to symbolic features (n, d)
     size: int = 96  # pixels a side to which images are resized
-    dense: int = 0  # units of a layer with ReLU added behind the backbone, whose weights files lack it; 0 for none
+    dense: int = 0  # units of a ReLU layer added after the backbone, not in the backbone's weights files; 0: none
     imagenet: bool = False  # whether keras.applications has ImageNet weights for it
 
 
 def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None) -> keras.Model:
     """The network of that name: float32 images (n, 96, 96, 3) in 0-255 to probabilities (n, 8) float32.
 
-    weights: a `.weights.h5` of the backbone, or of the whole network as a run leaves it; None for random ones. dropout:
-    share of the features dropped before the head. pixels: of EfficientNetV2B0, see model.build_network. Raises
-    ValueError where there is no such network, or the weights file cannot be read or is not this network's.
+    weights: a `.weights.h5` of the backbone, or of the whole network as a run writes it; None: random weights. dropout:
+    rate before the head. pixels: for EfficientNetV2B0 only, see model.build_network. Raises ValueError for an unknown
+    name, or a weights file that cannot be read or does not fit.
     """
     if name not in NETWORKS:
         raise ValueError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
     try:
         whole = weights is not None and _has_head(weights)
         headless = None if whole else weights
-        if name == "EfficientNetV2B0":  # the network that is submitted: one piece of code for both sides
+        if name == "EfficientNetV2B0":  # the code that is also used at inference
             made = model.build_network(headless, dropout, pixels)
         else:
             made = _assemble(NETWORKS[name], headless, dropout)
@@ -61,7 +61,7 @@ def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: 
 
 
 def _assemble(network: Network, headless: Path | None, dropout: float) -> keras.Model:
-    """Resizing where it is needed, backbone, added layer, dropout and head; see `build`."""
+    """Resizing if needed, backbone, added layer if any, dropout and head; see `build`."""
     x = images = keras.Input((model.IMAGE_SIZE, model.IMAGE_SIZE, 3))
     if network.size != model.IMAGE_SIZE:
         x = layers.Resizing(network.size, network.size, dtype="float32")(x)
@@ -75,7 +75,7 @@ def _assemble(network: Network, headless: Path | None, dropout: float) -> keras.
 
 
 def _has_head(weights: Path) -> bool:
-    """Whether a `.weights.h5` holds a dense layer of as many outputs as there are classes."""
+    """Whether a `.weights.h5` holds a dense layer with one output per class."""
     with h5py.File(weights) as file:
         held = file["layers"]
         biases = [held[name]["vars"].get("1") for name in held if name.startswith("dense")]
@@ -91,7 +91,7 @@ def linear(x):
 
 
 def convolved(x, blocks, start: str = "glorot_uniform"):
-    """Pixels in 0-1 through blocks of (filters, convolutions), each with max pooling behind it. start: initialiser."""
+    """Scaling to 0-1, then blocks of (filters, convolutions), each followed by max pooling. start: initialiser."""
     x = layers.Rescaling(1 / 255, dtype="float32")(x)
     for filters, repeats in blocks:
         for _ in range(repeats):
@@ -107,13 +107,13 @@ def basic_cnn(x):
 
 
 def simple_cnn(x):
-    """Spritzers' simple CNN: four convolutions; widths, max pooling and the average pooling behind are the standard."""
+    """Spritzers' simple CNN: four convolutions. Widths, max pooling and the final average pooling are usual values."""
     return layers.GlobalAveragePooling2D()(convolved(x, ((32, 1), (64, 1), (128, 1), (256, 1))))
 
 
 def half_vgg(x):
     """Spritzers' modified VGG: VGG16 with half the filters and smaller dense layers (512 for 4096, as far as stated);
-    He initialisation, without which thirteen convolutions in a row do not start to learn (He et al. 2015)."""
+    He initialisation, without which thirteen successive convolutions do not start to learn (He et al. 2015)."""
     x = layers.Flatten()(convolved(x, ((32, 2), (64, 2), (128, 3), (256, 3), (256, 3)), "he_normal"))
     for _ in range(2):
         x = layers.Dense(512, activation="relu", kernel_initializer="he_normal")(x)
@@ -122,14 +122,14 @@ def half_vgg(x):
 
 def vit(x, patch: int = 8, width: int = 192, depth: int = 6):
     """A vision transformer (Dosovitskiy et al. 2021): width and heads of DeiT-Ti (Touvron et al. 2021), half its depth,
-    and the average of all patches in place of a class token (Beyer, Zhai & Kolesnikov 2022)."""
+    and the average of all patches instead of a class token (Beyer, Zhai & Kolesnikov 2022)."""
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
     return encode(layers.Conv2D(width, patch, strides=patch)(x), depth)
 
 
 def hybrid(x, width: int = 192, depth: int = 5):
-    """A transformer behind a convolutional stem, which takes the place of patches and of one block (Xiao et al. 2021);
-    12x12 tokens of a 96-pixel image, as many as `vit` has."""
+    """A transformer with a convolutional stem, which replaces the patch embedding and one block (Xiao et al. 2021).
+    12x12 tokens for a 96-pixel image, as many as in `vit`."""
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
     for filters in (width // 4, width // 2, width):
         x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
@@ -138,7 +138,7 @@ def hybrid(x, width: int = 192, depth: int = 5):
 
 
 def encode(x, depth: int, heads: int = 3):
-    """Tokens (n, h, w, width) through `depth` blocks of attention, to their average (n, width)."""
+    """Transformer encoder: tokens (n, h, w, width) through `depth` blocks, then their average (n, width)."""
     small = partial(keras.initializers.TruncatedNormal, stddev=0.02)
     width, tokens = x.shape[3], x.shape[1] * x.shape[2]
     x = layers.Reshape((tokens, width))(x)
@@ -155,26 +155,26 @@ def encode(x, depth: int, heads: int = 3):
     return layers.GlobalAveragePooling1D()(layers.LayerNormalization(epsilon=1e-6)(x))
 
 
-# --- keras.applications, each behind the scaling its ImageNet weights expect
+# --- keras.applications, each with the input scaling that its ImageNet weights expect
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0-1
 AGAIN = [1 / math.sqrt(d) for d in DEVIATION]
-SCALING = {  # (scale, offset) of pixels in 0-255; MobileNetV3, ConvNeXt and EfficientNetV2 do all of it inside
+SCALING = {  # (scale, offset) of pixels in 0-255; MobileNetV3, ConvNeXt and EfficientNetV2 scale internally
     "ResNet50V2": (1 / 127.5, -1.0),  # to [-1, 1]
-    "ResNet101": (1.0, [-103.939, -116.779, -123.68]),  # BGR, less the mean
+    "ResNet101": (1.0, [-103.939, -116.779, -123.68]),  # BGR minus the mean
     "DenseNet169": ([1 / (255 * d) for d in DEVIATION], [-m / d for m, d in zip(MEAN, DEVIATION, strict=True)]),
-    # Keras normalises inside, but divides by sqrt(deviation) once more only where it loads ImageNet weights itself. The
-    # same before its normalisation, y/255 - mean = (x/255 - mean) / sqrt(deviation), so that one graph serves.
+    # Keras normalises internally. If it loads ImageNet weights itself, it also divides by sqrt(deviation). Here the
+    # input is scaled instead, y/255 - mean = (x/255 - mean) / sqrt(deviation), so that one graph serves all weights.
     "EfficientNetB4": (AGAIN, [255 * m * (1 - a) for m, a in zip(MEAN, AGAIN, strict=True)]),
 }
 
 
 def application(name: str, x):
-    """The headless keras.applications network `name` with average pooling on images x of 0-255."""
+    """Features of keras.applications' network `name` without its top, with average pooling, for images x in 0-255."""
     if name == "ResNet101":
         x = keras.ops.flip(x, axis=-1)  # RGB to BGR
     if name in SCALING:
-        own = name == "EfficientNetB4"  # Keras's graph has such a layer, too, and counts it
+        own = name == "EfficientNetB4"  # counted as a backbone layer, as Keras's graph has it too
         x = layers.Rescaling(*SCALING[name], dtype="float32", name=None if own else "scaling")(x)
     return getattr(keras.applications, name)(weights=None, include_top=False, input_tensor=x, pooling="avg").output
 
@@ -184,7 +184,7 @@ def _application(name: str, **more) -> Network:
 
 
 NETWORKS = {
-    "Linear": Network(linear),  # Spritzers, where it starts from
+    "Linear": Network(linear),  # Spritzers, their first model
     "BasicCNN": Network(basic_cnn),  # LionIA
     "SimpleCNN": Network(simple_cnn),  # Spritzers, four convolutions
     "HalfVGG": Network(half_vgg),  # Spritzers; Simonyan & Zisserman 2015, with half the filters
@@ -201,10 +201,10 @@ NETWORKS = {
 
 
 def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path | None:
-    """The weights file that `weights` means for a network: None for "none", else a path.
+    """The path of a network's weights file; None if `weights` is "none".
 
-    "imagenet": folder/<name in lower case>_notop.weights.h5; where that is missing, keras.applications' own download
-    is saved there. Any other text is a path. Raises ValueError where there are no such weights.
+    "imagenet" means folder/<name in lower case>_notop.weights.h5; if that is missing, keras.applications' weights are
+    downloaded and saved there. Any other text is a path. Raises ValueError if there are no such weights.
     """
     if weights == "none":
         return None
@@ -220,7 +220,7 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
     path = Path(folder) / f"{name.lower()}_notop.weights.h5"
     if not path.is_file():
         try:
-            from training.files import write_atomically  # which no submission carries, nor needs
+            from training.files import write_atomically  # not needed in a submission
 
             pretrained = getattr(keras.applications, name)(weights="imagenet", include_top=False)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -235,13 +235,13 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
     return path
 
 
-# --- looking at a network
+# --- layers and cost of a network
 
 
 def backbone_layers(network) -> list:
-    """The backbone's layers in graph order, as Keras's own `base_model.layers` holds them: the input is the first, a
-    model inside is one. Not counted is what is put around the backbone: resizing and scaling that Keras leaves to the
-    caller, an added layer, dropout and head."""
+    """The backbone's layers in graph order, as in Keras's `base_model.layers`: the input is the first, a nested model
+    counts as one. Layers around the backbone are left out: resizing, scaling that Keras leaves to the caller, the added
+    layer, dropout and head."""
     if network.layers[-1].name != "head":
         raise ValueError("the network does not end in dropout and head: take one of training.networks.build")
     inner = [layer for layer in network.layers[:-2] if layer.name not in ("scaling", "added")]

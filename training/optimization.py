@@ -15,10 +15,10 @@ OPTIMIZERS = {"adamw": keras.optimizers.AdamW, "adam": keras.optimizers.Adam, "l
 
 
 def freeze(network, recipe: Recipe, stage: str) -> None:
-    """Set which layers are trained: in stage 'head' that alone, in 'all' what the recipe leaves of the backbone, too.
+    """Set which layers train: in stage 'head' only the head, in 'all' also the backbone layers that the recipe trains.
 
-    A frozen batch norm is in inference mode. Raises ValueError where more layers are to be frozen than there are, or
-    none is of the types to be trained.
+    A frozen batch norm runs in inference mode. Raises ValueError if the backbone has fewer than `recipe.frozen` layers,
+    or if none of the layers after those has a type in `recipe.only`.
     """
     backbone = networks.backbone_layers(network)
     if recipe.frozen > len(backbone):
@@ -37,17 +37,17 @@ def batch_norms(network) -> list:
 
 
 def hasten_batch_norm(network, momentum: float = 0.99) -> None:
-    """Let batch norm's running statistics follow within hundreds of steps, for a network that starts at random.
+    """Lower batch norm's momentum, so that running statistics adapt within hundreds of steps; for random weights.
 
-    MobileNetV3's momentum of 0.999 is for a hundred times as many steps: there, each layer's statistics lag behind,
-    and after four epochs it still named every cell alike.
+    MobileNetV3's momentum of 0.999 suits a hundred times as many steps: its statistics lagged behind, and after four
+    epochs it still predicted one class for all cells.
     """
     for layer in batch_norms(network):
         layer.momentum = min(layer.momentum, momentum)
 
 
 def fuse_batch_norm(network) -> None:
-    """Compute batch norm by TensorFlow's one fused kernel, on a CPU a fifth faster; other backends stay as they are."""
+    """Compute batch norm with TensorFlow's fused kernel, a fifth faster on a CPU. Other backends are unchanged."""
     if keras.backend.backend() == "tensorflow":
         for layer in batch_norms(network):
             if len(layer.input.shape) == 4:
@@ -55,7 +55,7 @@ def fuse_batch_norm(network) -> None:
 
 
 def _fused(layer, inputs, training=None, mask=None):
-    """What BatchNormalization.call of `layer` returns and assigns, for images (n, h, w, c)."""
+    """Same outputs and same updates as BatchNormalization.call of `layer`, for images (n, h, w, c)."""
     import tensorflow as tf
 
     inputs, size = tf.cast(inputs, tf.float32), tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
@@ -66,21 +66,21 @@ def _fused(layer, inputs, training=None, mask=None):
         outputs = normalize(layer.moving_mean, layer.moving_variance, is_training=False)[0]
         return tf.cast(outputs, layer.compute_dtype)
     outputs, mean, variance = normalize(is_training=True)
-    variance *= 1 - 1 / size  # the kernel's is the unbiased one
+    variance *= 1 - 1 / size  # the kernel returns the unbiased variance
     for kept, now in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         kept.assign(kept * layer.momentum + now * (1 - layer.momentum))
     return tf.cast(outputs, layer.compute_dtype)
 
 
 def reseed(network, seed: int, epoch: int) -> None:
-    """Let dropout draw what this epoch of this seed draws: its generators' states are in no weights file."""
+    """Seed dropout's generators by (seed, epoch). Weights files do not hold their state, so --resume needs this."""
     for layer in network.layers:
         if generator := getattr(layer, "seed_generator", None):
             generator.state.assign([seed, epoch])
 
 
 def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
-    """Set optimizer, learning rate (over `steps` an epoch) and loss for what is trained."""
+    """Set optimizer, learning-rate schedule (`steps` per epoch) and loss for a stage."""
     rate = recipe.head_learning_rate if stage == "head" else recipe.learning_rate
     if stage == "all" and recipe.schedule == "cosine":
         warmup = int(min(recipe.warmup_epochs, recipe.epochs / 2) * steps)
@@ -99,9 +99,9 @@ def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
 
 
 def check_memory(network, size: int) -> None:
-    """Raises ValueError where a step of `size` images would take more memory than is free; not on a GPU.
+    """Raises ValueError if a step of `size` images needs more memory than is free. Not checked on a GPU.
 
-    A step keeps what every layer puts out, float32, until the gradients are known.
+    A step keeps the float32 output of every layer until the gradients are computed.
     """
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file() or keras.distribution.list_devices("gpu"):
@@ -117,10 +117,10 @@ def check_memory(network, size: int) -> None:
 
 
 class Average(keras.callbacks.Callback):
-    """Keeps `average`, in place, an exponential moving average of all weights over a horizon of steps.
+    """Updates `average` in place: an exponential moving average of all weights. horizon: in steps.
 
-    Keras's own `use_ema` averages only what the optimizer trains, and so leaves out batch norm's statistics. Of
-    integers, such as counters, the newest is kept.
+    Keras's own `use_ema` averages only trainable weights and so leaves out batch norm's statistics. Integers, such as
+    counters, are not averaged: the newest value is kept.
     """
 
     def __init__(self, average: list[np.ndarray], horizon: float, steps: int):

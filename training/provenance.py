@@ -1,4 +1,4 @@
-"""Where weights come from: their file, what a manifest says of code, data and versions, and whether a run can go on."""
+"""Provenance: the weights file, the manifest's record of code, data and versions, and the check before --resume."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ SOURCES = (
 def save_half(network, path: Path) -> None:
     """Save weights as `.weights.h5` with kernels in float16, which halves the file; the rest stays float32.
 
-    Batch norm's variances can leave float16's range, kernels do not. Loading needs nothing special: Keras casts.
+    Batch norm's variances can exceed float16's range, kernels do not. Keras casts to float32 on loading.
     """
     import h5py
 
@@ -52,7 +52,7 @@ def sources() -> str:
 
 
 def provenance(cells: data.Cells, audit: dict) -> dict:
-    """What a manifest says of the code, the data and the versions, taken when a run starts."""
+    """The manifest's record of code, data and versions, taken at the start of a run."""
     removed = np.array([entry["index"] for entry in audit["removed"]], int)
     kept = np.setdiff1d(np.arange(len(cells)), removed).astype("<i8")
     return {
@@ -72,10 +72,10 @@ def provenance(cells: data.Cells, audit: dict) -> dict:
 
 
 def find_checkpoint(out: Path, settings: dict, resume: bool) -> Path | None:
-    """The newest checkpoint of the run in `out`; None where it starts afresh.
+    """The newest checkpoint in `out`; None for a new run.
 
-    Raises FileExistsError for a run that is not to be resumed; ValueError for one that cannot be: there is none, or
-    it has other settings or other code.
+    Raises FileExistsError if `out` holds a run and `resume` is False; ValueError if `resume` is True and `out` holds
+    no checkpoint, or one with other settings or other code.
     """
     found = max(out.glob("checkpoint-*"), default=None)
     if not resume:
@@ -85,7 +85,7 @@ def find_checkpoint(out: Path, settings: dict, resume: bool) -> Path | None:
     if found is None:
         raise ValueError(f"{out} holds no run that could be resumed: leave out --resume, or name the run's folder")
     state = json.loads((found / "state.json").read_text(encoding="utf-8"))
-    free = {"epochs"} if settings["schedule"] == "constant" else set()  # no rate depends on it
+    free = {"epochs"} if settings["schedule"] == "constant" else set()  # a constant rate does not depend on it
     old = state["settings"]
     changed = [f"{key} {old.get(key)!r}, not {settings[key]!r}" for key in sorted(settings) if key not in free
                and settings[key] != old.get(key)]  # fmt: skip

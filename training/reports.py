@@ -1,15 +1,15 @@
-"""The systems of the two team reports, of another team's ladder, and what the reports leave as future work.
+"""Recipes for the systems of the two team reports, another team's published steps, and the reports' future work.
 
     python -m training.train --recipe NAME --data data/training_set.npz --out runs/NAME
 
-LionIA and Spritzers are the teams. Beside each recipe stands its source, with local and hidden accuracy in % as that
-source has them; nothing else repeats these figures. What a report does not state is as plain as Keras has it: constant
-rates, no weight decay, no smoothing, no average of the weights, early stopping. docs/REPORTS.md goes through both
-reports statement by statement. Minutes are of two cores; "GPU" marks what is too slow there.
+LionIA and Spritzers are the teams. Each recipe has its source, with local and hidden accuracy in % as stated there.
+These figures are kept only here. Where a report says nothing, plain settings are used: constant learning rate, no
+weight decay, no label smoothing, no weight averaging, early stopping. docs/REPORTS.md compares recipes and reports
+statement by statement. Times are for two cores; "GPU" marks what is too slow there.
 
-`frozen` counts as Keras's own `base_model.layers` does, with input, rescaling and normalisation. Of EfficientNetB4 with
-ImageNet weights, which has 476 of them in seven stages, the first 124 end with block3c_activation, behind the depthwise
-convolution of stage 3's third block; the first 100 end with block3a_se_expand, within that stage's first block.
+`frozen` counts layers as Keras's `base_model.layers` does, including input, rescaling and normalisation. EfficientNetB4
+with ImageNet weights has 476 layers in seven stages. The first 124 end with block3c_activation, after the depthwise
+convolution of stage 3's third block. The first 100 end with block3a_se_expand, in that stage's first block.
 """
 
 from dataclasses import replace
@@ -30,7 +30,7 @@ SCRATCH = Recipe(
 PRETRAINED = replace(SCRATCH, weights="imagenet", head_epochs=1, batch_size=32, learning_rate=1e-4)
 LIONIA = replace(PRETRAINED, policy="randaugment_keras_cv", optimizer="lion")
 SPRITZERS = replace(PRETRAINED, policy="shifts")
-B4 = replace(SPRITZERS, network="EfficientNetB4", frozen=124, accumulate=4)  # at 380 pixels 32 at once would take 22 GB
+B4 = replace(SPRITZERS, network="EfficientNetB4", frozen=124, accumulate=4)  # 32 images of 380 pixels would take 22 GB
 RANDAUGMENT_B4 = replace(B4, policy="randaugment_keras_cv")
 FINAL = replace(
     B4, policy="augmix_randaugment_keras_cv", frozen=100, only=("Conv2D", "DepthwiseConv2D"), head_epochs=5,
@@ -43,48 +43,48 @@ TRANSFORMER = Recipe(
 CUTOUT = tuple((label, "randaugment_cutout_keras_cv") for label in (0, 2, 4, 5))
 
 SYSTEMS: dict[str, tuple[Recipe, Reported]] = {
-    # --- a ladder: one network, ever more done ---
-    # The head alone, on the backbone's ImageNet features, without augmentation. 3 minutes.
+    # --- another team's steps: one network, more training and augmentation at each step ---
+    # Only the head trained, on the backbone's ImageNet features, without augmentation. 3 minutes.
     "frozen": (replace(PLAIN, head_epochs=3, epochs=0), Reported(LADDER, hidden="63")),
     # Everything unfrozen, without augmentation. 10 minutes.
     "fine_tuned": (PLAIN, Reported(
         "several teams' pretrained networks without strong augmentation; the ladder's had 68", hidden="46-68")),
-    # Everything unfrozen; flips, turns, rotations and shifts. 10 minutes.
+    # Everything unfrozen; flips, quarter turns, rotations and shifts. 10 minutes.
     "flips_shifts": (replace(PLAIN, policy="flips_shifts"), Reported(LADDER, hidden="74")),
-    # Everything unfrozen; flips, turns and RandAugment(2, 0.3) with the paper's strengths. Half an hour.
+    # Everything unfrozen; flips, quarter turns and RandAugment(2, 0.3) with the paper's strengths. Half an hour.
     "randaugment": (RANDAUGMENT, Reported(LADDER, hidden="87")),
-    # The same with less dropout, and Cutout; how much of each the team does not say. Half an hour.
+    # The same with less dropout, and with Cutout; the team does not state the amounts. Half an hour.
     "randaugment_cutout": (
         replace(RANDAUGMENT, policy="randaugment_cutout", dropout=0.1), Reported(LADDER, hidden="90")),
 
     # --- LionIA ---
     # A basic CNN from scratch, without augmentation. 5 minutes.
     "lionia_basic_cnn": (replace(SCRATCH, network="BasicCNN"), Reported(L, local="96.3", hidden="28")),
-    # ConvNeXtBase with a dense layer added behind it; the layer's width and the augmentation are not known. GPU.
+    # ConvNeXtBase with an added dense layer; the report states neither its width nor the augmentation. GPU.
     "lionia_convnext_base": (
         replace(PRETRAINED, network="ConvNeXtBase", policy="shifts"), Reported(L, local="93.0", hidden="38")),
-    # ResNet50V2 with class weights; the augmentation is not known. GPU.
+    # ResNet50V2 with class weights; the report does not state the augmentation. GPU.
     "lionia_resnet50v2": (
         replace(PRETRAINED, network="ResNet50V2", policy="shifts", class_weights=True),
         Reported(L, local="98.1", hidden="77")),
-    # LionIA's best: EfficientNetV2B0, KerasCV's RandAugment(2, 0.3), Lion. 3 minutes an epoch, as all that follow it.
+    # LionIA's best: EfficientNetV2B0, KerasCV's RandAugment(2, 0.3), Lion. 3 minutes an epoch, as those below it.
     "lionia_efficientnetv2b0": (LIONIA, Reported(L, local="98.0", hidden="87")),
-    # The same with Adam, and nothing else changed.
+    # The same with Adam instead of Lion.
     "lionia_adam": (replace(LIONIA, optimizer="adam"), Reported("LionIA's report, the comparison of optimizers")),
-    # On as many cells of every class, by repetition. 5 minutes an epoch.
+    # With oversampling to equal classes. 5 minutes an epoch.
     "lionia_oversample": (replace(LIONIA, oversample=True), Reported("LionIA's report, class imbalance")),
-    # Behind a bilateral filter.
+    # With a bilateral filter as preprocessing.
     "lionia_bilateral": (
         replace(LIONIA, enhance=("bilateral",)), Reported("LionIA's report, preprocessing: the bilateral filter")),
-    # Behind correction of the light, CLAHE and segmentation.
+    # With illumination correction, CLAHE and segmentation as preprocessing.
     "lionia_enhanced": (
         replace(LIONIA, enhance=("illumination", "clahe", "segment")),
         Reported("LionIA's report, preprocessing: I = S(C(L(I)))")),
-    # With CutMix; its share of the images, half of them here, is not known.
+    # With CutMix, here on half of the images; the report does not state the share.
     "lionia_cutmix": (replace(LIONIA, cutmix=0.5), Reported("LionIA's report, augmentation: CutMix")),
 
-    # --- Spritzers: in the order of their steps ---
-    # The start: a linear classifier of the pixels. A minute.
+    # --- Spritzers, in the order of the report ---
+    # The first model: a linear classifier of the pixels. A minute.
     "spritzers_linear": (replace(SCRATCH, network="Linear", dropout=0.0), Reported(S)),
     # Four convolutions from scratch. 5 minutes.
     "spritzers_simple_cnn": (replace(SCRATCH, network="SimpleCNN"), Reported(S, hidden="25")),
@@ -92,39 +92,39 @@ SYSTEMS: dict[str, tuple[Recipe, Reported]] = {
     "spritzers_vgg": (
         replace(SCRATCH, network="HalfVGG", policy="shifts", learning_rate=1e-4),
         Reported(S, local="95-97", hidden="45")),
-    # MobileNetV3Small, rotations and translations. 2 minutes an epoch. Where its ImageNet weights are not at hand:
-    # `--weights none`, which trains all of it, `--set learning_rate=1e-3`.
+    # MobileNetV3Small, rotations and translations. 2 minutes an epoch. Without its ImageNet weights, train all layers:
+    # `--weights none --set learning_rate=1e-3`.
     "spritzers_mobilenetv3small": (
         replace(SPRITZERS, network="MobileNetV3Small"), Reported(S, local="95-97", hidden="45")),
     # ResNet101, and DenseNet169, rotations and translations. GPU.
     "spritzers_resnet101": (replace(SPRITZERS, network="ResNet101"), Reported("Spritzers' report, table 1")),
     "spritzers_densenet169": (replace(SPRITZERS, network="DenseNet169"), Reported("Spritzers' report, table 1")),
-    # EfficientNetB4, its first 124 layers frozen, rotations and translations. GPU, as all that follow it.
+    # EfficientNetB4, its first 124 layers frozen, rotations and translations. GPU, as those below it.
     "spritzers_efficientnetb4": (B4, Reported(S, hidden="65")),
-    # The same with KerasCV's AugMix at severity 0.2 in place of both.
+    # The same with KerasCV's AugMix at severity 0.2 instead of rotations and translations.
     "spritzers_augmix": (replace(B4, policy="augmix_keras_cv"), Reported(S)),
     # With KerasCV's RandAugment(2, 0.3), and MixUp or CutMix for each image.
     "spritzers_randmix": (
         replace(RANDAUGMENT_B4, mixup=0.5, cutmix=0.5), Reported(S, local="99.33", hidden="86")),
-    # With oversampling in place of MixUp and CutMix.
+    # With oversampling instead of MixUp and CutMix.
     "spritzers_oversample": (replace(RANDAUGMENT_B4, oversample=True), Reported(S, hidden="86")),
-    # The final system: AugMix and RandAugment, the deeper convolutions unfrozen, Lion at a constant 1e-5. The first 100
-    # layers stay frozen, and behind them all but Conv2D and DepthwiseConv2D. How long the phase before, with the whole
-    # backbone frozen, took is not known.
+    # The final system: AugMix and RandAugment, Lion at a constant learning rate of 1e-5. The first 100 layers stay
+    # frozen; of the later ones only Conv2D and DepthwiseConv2D layers are trained. The report does not state how many
+    # epochs came before with a frozen backbone.
     "spritzers_lion": (FINAL, Reported(S, hidden="92")),
 
-    # --- future work: what it names, one change each of LionIA's best system, or a network ---
+    # --- the reports' future work: a new network, or one change to LionIA's best system ---
     # A small vision transformer from scratch, with the augmentation of `ours`. 2 minutes an epoch.
     "vit": (TRANSFORMER, FUTURE),
-    # `vit` behind a convolutional stem. 2 minutes an epoch.
+    # `vit` with a convolutional stem. 2 minutes an epoch.
     "hybrid": (replace(TRANSFORMER, network="Hybrid"), FUTURE),
     # AutoAugment, with the policy that its paper found on ImageNet. 3 minutes an epoch.
     "autoaugment": (replace(LIONIA, policy="autoaugment"), FUTURE),
-    # 224 pixels, for which EfficientNetV2B0 was made; the cells themselves have no more than 96. GPU.
+    # 224 pixels, EfficientNetV2B0's default input size; the cells have 96. GPU.
     "higher_resolution": (replace(LIONIA, sizes=((0, 224),)), FUTURE),
-    # Cutout as well for the four classes with the fewest cells: basophil, erythroblast, lymphocyte, monocyte.
+    # Additional Cutout for the four classes with the fewest cells: basophil, erythroblast, lymphocyte, monocyte.
     "class_augmentation": (replace(LIONIA, class_policies=CUTOUT), FUTURE),
-    # The cell cut out, the background in one colour (training/enhance.py), in training and when graded.
+    # The background replaced by one colour (training/enhance.py), in training and at inference.
     "cell_segmentation": (replace(LIONIA, enhance=("segment",)), FUTURE),
 }  # fmt: skip
 for name, (recipe, said) in SYSTEMS.items():

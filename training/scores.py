@@ -11,9 +11,9 @@ def score(probabilities: np.ndarray, labels: np.ndarray) -> dict:
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The T in [0.1, 10] at which p^(1/T) has the lowest negative log-likelihood of labels (n,): Guo et al. 2017, 4.2.
+    """The temperature T in [0.1, 10] that minimises the negative log-likelihood of labels (n,): Guo et al. 2017, 4.2.
 
-    probabilities: (n, 8), as they are at T = 1.
+    probabilities: (n, 8) at T = 1; at T they are p^(1/T), normalised.
     """
     from scipy.optimize import minimize_scalar
 

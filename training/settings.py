@@ -1,4 +1,4 @@
-"""Settings of a run: what a recipe may hold, and the changes that the command line makes to one."""
+"""Settings of a run: checks of a recipe, and the changes that the command line makes to it."""
 
 import ast
 import dataclasses
@@ -9,7 +9,7 @@ from training.recipes import Recipe
 
 
 def check(recipe: Recipe) -> None:
-    """Raises ValueError for settings that cannot run, before anything is read or built."""
+    """Raises ValueError for invalid settings, before any data are read or a network is built."""
     choices = {"network": networks.NETWORKS, "policy": augment.POLICIES, "optimizer": optimization.OPTIMIZERS,
                "schedule": ("cosine", "constant")}  # fmt: skip
     wrong = [f"{knob} is {getattr(recipe, knob)!r}; choose from {', '.join(known)}"
@@ -45,16 +45,16 @@ def check(recipe: Recipe) -> None:
 
 
 def from_scratch(recipe: Recipe) -> Recipe:
-    """The recipe from random weights: there is nothing pretrained to keep, so no head goes first and no layer stays.
+    """The recipe with random initial weights, without a head stage and without frozen layers.
 
-    A recipe of the head alone stays one, on a random backbone's features.
+    A recipe that trains only the head still does so, on the features of a random backbone.
     """
     trained = {"head_epochs": 0, "frozen": 0, "only": ()} if recipe.epochs else {}
     return dataclasses.replace(recipe, weights="none", **trained)
 
 
 def override(recipe: Recipe, assignments: list[str]) -> Recipe:
-    """The recipe with `knob=value` changes; values as Python writes them, or bare words. ValueError for others."""
+    """The recipe with `knob=value` changes. Values are Python literals or bare words; ValueError for invalid ones."""
     fields = {field.name for field in dataclasses.fields(Recipe)}
     changes = {}
     for assignment in assignments:
@@ -77,7 +77,7 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
 
 
 def shortened(recipe: Recipe, epochs: int | None) -> Recipe:
-    """The recipe with `epochs` in all, those of the head among them; None: its own."""
+    """The recipe with `epochs` epochs in total, including the head stage; None: unchanged."""
     if epochs is None:
         return recipe
     head = min(recipe.head_epochs, epochs)

@@ -1,4 +1,4 @@
-"""What the commands share: a wrong option, a missing file, a full disk end in one line that says what to do."""
+"""Shared by the commands: a parser, option types, and errors reported as one line that says what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Parser(argparse.ArgumentParser):
-    """Options, of which a wrong one ends with status 2 and one line."""
+    """An argument parser. A wrong option exits with status 2 and one line."""
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
@@ -23,7 +23,7 @@ def parser(module: str, doc: str | None = None, **more) -> Parser:
 
 
 def new_file(text: str) -> Path:
-    """The type of an option that names a file to write: refused, before any work, where its folder is missing."""
+    """Option type for a file to write. Rejects, before any work, a folder and a path whose folder is missing."""
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder: name a file in it")
@@ -33,20 +33,20 @@ def new_file(text: str) -> Path:
 
 
 def count(text: str, least: int = 0) -> int:
-    """The type of an option that counts something, or nothing."""
+    """Option type for a whole number of at least `least`."""
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"give a whole number {'above 0' if least else 'from 0 on'}, not {text}")
     return int(text)
 
 
-positive = partial(count, least=1)  # of one that counts something
+positive = partial(count, least=1)
 
 
 @contextmanager
 def plain_errors(stopped: str = "stopped"):
-    """Ends the program with status 1 and one line where input, disk or a missing package stop it, or Ctrl-C.
+    """Exits with status 1 and one line on Ctrl-C, or on errors of input, disk or a missing package.
 
-    stopped: what is said after Ctrl-C.
+    stopped: the line printed after Ctrl-C.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Train a network: cells in, weights and manifest out; or join trained ones.
+"""Train a network: labelled cells in, weights and manifest out. Or combine trained runs into an ensemble.
 
     python -m training.train --out runs/ours                        the recipe that ships, on data/training_set.npz
     python -m training.train --out runs/ours --resume               after a kill or Ctrl-C
@@ -6,7 +6,7 @@
     python -m training.train --out runs/both --ensemble runs/a runs/b
 
 After every epoch the folder holds model.weights.h5 and manifest.json (what model.py reads from weights/), run.json
-(settings and history) and a checkpoint that --resume goes on from. audit.json says which images were left out.
+(settings and history) and a checkpoint for --resume. audit.json lists the images that the audit removed.
 """
 
 import argparse
@@ -36,13 +36,13 @@ from training.settings import check, from_scratch, override, shortened
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-# --- what goes in ----------------------------------------------------------------------------------------------------
+# --- input -----------------------------------------------------------------------------------------------------------
 
 
 def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, dict]:
-    """Audit, then split: (training cells, validation cells, the audit's report).
+    """Audit the cells, then split them: (training cells, validation cells, the audit's report).
 
-    Raises ValueError where a class has no cells, or none is left to validate.
+    Raises ValueError if a class has no training cells, or if there are no validation cells.
     """
     print(f"audit of {len(cells):,} images: copies, contradictory labels, pictures that repeat", flush=True)
     audit = clean.audit(cells)
@@ -59,22 +59,22 @@ def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, 
 
 
 def augmented(cells: data.Cells, recipe: Recipe) -> data.Cells:
-    """The cells, each augmented once, by the policy of its class."""
+    """The cells, each augmented once with the policy of its class."""
     rng, pairs = np.random.default_rng((recipe.seed, 2)), zip(cells.images, cells.labels, strict=True)
     return data.Cells(np.stack([augment.apply(policy_of(recipe, c), image, rng) for image, c in pairs]), cells.labels)
 
 
 def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
-    """At most `limit` of the cells, of each class its share, drawn at random; None: all."""
+    """A random sample of at most `limit` cells, stratified by class; None: all cells."""
     if limit is None:
         return cells
     return cells.take(np.sort(data.stratified_order(cells.labels, seed)[:limit]))
 
 
 def as_dataset(source: Batches, epoch: int):
-    """One epoch for `fit`, preprocessed as model.py does it: for TensorFlow a tf.data.Dataset, else a generator.
+    """One epoch for `fit`, preprocessed by model.py: a tf.data.Dataset for TensorFlow, otherwise a generator.
 
-    Keras would turn the generator into a dataset with autotuning, whose thread delays an epoch's end by up to a minute.
+    Keras would convert the generator to a dataset with autotuning, whose thread can delay an epoch's end by a minute.
     """
 
     def generate():
@@ -99,7 +99,7 @@ def as_dataset(source: Batches, epoch: int):
 
 @dataclasses.dataclass
 class Run:
-    """One run: its settings, what it has done, and the network of the stage that it is in."""
+    """One training run: its settings, its history, and the network of the current stage."""
 
     recipe: Recipe
     out: Path
@@ -113,13 +113,13 @@ class Run:
     average: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def stage(self, epoch: int) -> tuple[str, int]:
-        """('head' or 'all', pixels) of an epoch, which counts from 0."""
+        """('head' or 'all', image side in pixels) of an epoch, counted from 0."""
         tuned = epoch - self.recipe.head_epochs
         share = max(0, tuned + 1) / max(1, self.recipe.epochs) - 1e-9
         return "head" if tuned < 0 else "all", [p for start, p in self.recipe.sizes if start <= max(0, share)][-1]
 
     def finish(self, training: data.Cells, workers: int) -> None:
-        """Train the epochs that are left."""
+        """Train the remaining epochs."""
         keras.config.set_dtype_policy(self.settings["precision"])
         keras.utils.set_random_seed(self.recipe.seed)
         self.batches = Batches(training, self.recipe, workers)
@@ -135,7 +135,7 @@ class Run:
             keras.config.set_dtype_policy("float32")
 
     def enter(self, epoch: int, checkpoint: Path | None) -> None:
-        """Build the network of an epoch's stage and take up weights and optimizer where the last epoch left them."""
+        """Build the network for an epoch's stage and load weights and optimizer state from the checkpoint, if any."""
         recipe, (stage, pixels) = self.recipe, self.stage(epoch)
         start = None if checkpoint else networks.resolve_weights(recipe.network, recipe.weights)
         self.network = networks.build(recipe.network, weights=start, dropout=recipe.dropout, pixels=pixels)
@@ -145,7 +145,7 @@ class Run:
         fuse_batch_norm(self.network)
         freeze(self.network, recipe, stage)
         check_memory(self.network, self.batches.size)
-        same = self.stage(epoch - 1)[0] == stage  # else the weights alone are taken up: the optimizer starts anew
+        same = self.stage(epoch - 1)[0] == stage  # a new stage loads the weights only; its optimizer starts afresh
         if checkpoint and not same:
             self.network.load_weights(checkpoint / "live.weights.h5")
         compile_for(self.network, recipe, stage, self.batches.steps)
@@ -166,7 +166,7 @@ class Run:
             as_dataset(self.batches, epoch), steps_per_epoch=steps, initial_epoch=epoch, epochs=epoch + 1,
             shuffle=False, callbacks=callbacks, verbose=1 if sys.stdout.isatty() else 0,
         )  # fmt: skip
-        if stage == "head" or not horizon:  # of the head, an average would only lag behind
+        if stage == "head" or not horizon:  # in the head stage, an average would only lag behind
             self.average[:] = self.network.get_weights()
         self.shipped.set_weights(self.average)
         entry = {"epoch": epoch, "stage": stage, "size": pixels}
@@ -179,7 +179,7 @@ class Run:
         self.write(epoch)
 
     def write(self, epoch: int) -> None:
-        """Write weights and manifest, where they are the best so far; run.json; the checkpoint."""
+        """Write weights and manifest if this epoch is the best so far, then run.json and the checkpoint."""
         if best_epoch(self.history, self.recipe) == epoch:
             self.ship()
         if is_over(self.history, self.recipe):
@@ -195,7 +195,7 @@ class Run:
     def ship(self) -> None:
         """Write weights and manifest; a kill at any moment leaves a matching pair.
 
-        While the weights change, the older manifest holds the new one as `next`: model.py takes the one that matches.
+        While weights are replaced, the old manifest holds the new one as `next`; model.py uses the one that matches.
         """
         weights, path = self.out / ".next.weights.h5", self.out / "manifest.json"
         save_half(self.shipped, weights)
@@ -206,7 +206,7 @@ class Run:
         write_json(path, manifest)
 
     def manifest(self, weights: Path) -> dict:
-        """What model.py reads, and where the weights come from. model.py refuses weights of another SHA-256."""
+        """The manifest: what model.py needs, and the provenance. model.py rejects weights of another SHA-256."""
         last = self.history[-1]
         return {
             "sha256": model.sha256(weights), "network": self.recipe.network, "pixels": last["size"],
@@ -217,7 +217,7 @@ class Run:
         }  # fmt: skip
 
     def save_checkpoint(self) -> None:
-        """Write checkpoint-NNN: live weights with the optimizer's state, the average, settings and history."""
+        """Write checkpoint-NNN: weights, optimizer state, averaged weights, settings, history. Delete older ones."""
         temporary, final = self.out / ".checkpoint", self.out / f"checkpoint-{len(self.history):03d}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -231,10 +231,10 @@ class Run:
                 shutil.rmtree(old)
 
     def set_temperature(self) -> None:
-        """Fit the temperature to model.py's answers on the validation cells, clean and augmented; score them anew."""
+        """Fit the temperature to model.py's predictions on all validation cells; write it and the new scores."""
         keras.config.set_dtype_policy("float32")
         predictor = model.Model(self.out)
-        predictor.temperature = 1.0  # the weights of a run that was prolonged can have another
+        predictor.temperature = 1.0  # the manifest of an extended run can hold another
         parts = self.parts.values()
         answers = np.concatenate([predictor.predict_proba(part.images) for part in parts])
         labels = np.concatenate([part.labels for part in parts])
@@ -243,11 +243,11 @@ class Run:
         write_json(self.out / "manifest.json", predictor.manifest | {"temperature": temperature, "scores": scores})
 
     def seconds(self) -> float:
-        """What the run took so far."""
+        """Training time so far."""
         return sum(entry["seconds"] for entry in self.history)
 
     def seconds_left(self) -> float:
-        """Forecast at the pace so far; the head's epochs cost a third, small pictures more than their pixels say."""
+        """Estimated time left. An epoch's cost is taken as (pixels a side)^1.4, a third of that in the head stage."""
 
         def cost(epoch: int) -> float:
             stage, pixels = self.stage(epoch)
@@ -257,7 +257,7 @@ class Run:
         return self.seconds() / sum(map(cost, range(done))) * sum(map(cost, range(done, total)))
 
     def line(self) -> str:
-        """The last epoch for a person to read."""
+        """A summary of the last epoch."""
         entry, total = self.history[-1], self.recipe.head_epochs + self.recipe.epochs
         left = self.seconds_left()
         return (
@@ -270,20 +270,20 @@ class Run:
 
 def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int | None = None, resume: bool = False,
           precision: str = "float32", workers: int = 2) -> dict:  # fmt: skip
-    """Run a recipe in folder `out`; returns the manifest.
+    """Train a recipe in folder `out`. Returns the manifest.
 
-    limit: use at most so many cells. precision: one of PRECISIONS; the weights stay float32.
-    Raises ValueError for what cannot run, FileExistsError where `out` holds a run and `resume` is not set.
+    limit: maximum number of cells. precision: one of PRECISIONS; the weights stay float32. workers: see `Batches`.
+    Raises ValueError for invalid settings or data, FileExistsError if `out` holds a run and `resume` is not set.
     """
     check(recipe)
     settings = {"recipe": name, **dataclasses.asdict(recipe), "limit": limit, "precision": precision}
-    settings = json.loads(json.dumps(settings))  # as it comes back from a file
+    settings = json.loads(json.dumps(settings))  # as read back from a file: tuples become lists
     checkpoint = find_checkpoint(out, settings, resume)
     state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8")) if checkpoint else {"history": []}
     if is_over(state["history"], recipe):
         print(f"{out} is finished: {len(state['history'])} epochs")
         return model.read_manifest(out)
-    probe = networks.build(recipe.network, dropout=recipe.dropout)  # what is wrong is found before the audit
+    probe = networks.build(recipe.network, dropout=recipe.dropout)  # finds faults before the slow audit
     if not checkpoint:
         networks.resolve_weights(recipe.network, recipe.weights)
     freeze(probe, recipe, "all" if recipe.epochs else "head")
@@ -304,7 +304,7 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
 
 
 def check_space(out: Path, network) -> None:
-    """Raises ValueError where the disk has no room for a checkpoint beside its predecessor, with what ships."""
+    """Raises ValueError if the disk lacks room for the old and the new checkpoint and the weights that ship."""
     needed = 12 * 4 * network.count_params()
     there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
     free = shutil.disk_usage(there).free
@@ -313,14 +313,14 @@ def check_space(out: Path, network) -> None:
 
 
 def best_epoch(history: list[dict], recipe: Recipe) -> int:
-    """The epoch whose weights ship: the last, or with `patience` the one with the lowest validation loss."""
+    """The epoch whose weights ship: the last; with early stopping, the one with the lowest validation loss."""
     if recipe.patience is None:
         return len(history) - 1
     return int(np.argmin(np.nan_to_num([entry["validation"]["loss"] for entry in history], nan=np.inf)))
 
 
 def is_over(history: list[dict], recipe: Recipe) -> bool:
-    """Whether a run has all its epochs, or has lost its patience."""
+    """Whether a run has done all its epochs, or early stopping (`patience`) ends it."""
     done = len(history)
     if done >= recipe.head_epochs + recipe.epochs:
         return True
@@ -358,7 +358,7 @@ def options() -> shell.Parser:
 
 
 def parse() -> tuple[argparse.Namespace, Recipe]:
-    """The options, and the recipe as they change it. Ends with status 2 and one line where they cannot be used."""
+    """The options, and the recipe with their changes. Exits with status 2 and one line if they are invalid."""
     args = (parser := options()).parse_args()
     given = {argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("--")}
     if args.ensemble and (idle := given - {"--ensemble", "--out"}):

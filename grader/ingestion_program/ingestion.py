@@ -3,9 +3,9 @@
     python3 ingestion.py [--profile an2dl|strict] INPUT SUBMISSION OUTPUT
 
 INPUT/images.npy (n, height, width, 3) uint8 -> OUTPUT/predictions.npy, what `Model().predict(images)` returned, and
-OUTPUT/progress.json, how far it came and how long each stage took. Profile an2dl changes into the submission's
-folder first, so that names of files in it work as they stand; strict stays where the worker starts programs.
-Needs numpy alone. A submission that fails prints its traceback and exits 1.
+OUTPUT/progress.json, the stage reached and the seconds of each stage. Profile an2dl changes into the submission's
+folder first, so that relative paths to its files work; strict stays in the folder where the worker starts programs.
+Needs only numpy. If the submission fails, prints its traceback and exits with status 1.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 
 
 class Missing(list):
-    """Names of modules that the submission sought and did not find, whether or not it goes on without them."""
+    """A finder for sys.meta_path that finds nothing and lists the modules that the submission failed to import."""
 
     def __init__(self, submission: str):
         self.submission = submission
@@ -33,7 +33,7 @@ class Missing(list):
 
 
 class Progress(dict):
-    """How far a submission came and how long each stage took, in a file: a process that dies says no more than this."""
+    """The stage reached and the seconds of each stage, kept in a file so that they survive a crash."""
 
     def __init__(self, path: str, **more):
         super().__init__(stage="start", seconds={}, **more)
@@ -49,7 +49,7 @@ class Progress(dict):
 
 
 def label(images: np.ndarray, path: str, progress: Progress) -> None:
-    """Save what the submission's Model predicts; raises whatever it raises, TypeError where that is no array."""
+    """Save what the submission's Model predicts. Raises what it raises; TypeError if it returns no array of numbers."""
     progress.reach("import model.py", images=len(images))
     from model import Model
 
@@ -75,7 +75,7 @@ def main() -> int:
     submission, missing = os.path.abspath(args.submission), Missing(os.path.abspath(args.submission))
     predictions, notes = (os.path.abspath(os.path.join(args.output, n)) for n in ("predictions.npy", "progress.json"))
     progress = Progress(notes, missing=missing)
-    for path in (predictions, notes):  # a submission may have shipped files of these names
+    for path in (predictions, notes):  # the submission may contain files with these names
         if os.path.lexists(path):
             os.remove(path)
     images = np.load(os.path.join(args.input, "images.npy"))

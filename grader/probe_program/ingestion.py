@@ -1,11 +1,11 @@
-"""Probe program: asks a submission for labels in the ways in which graders differ. Not part of the competition.
+"""Probe program: asks a submission for labels in several ways that graders may use. Not part of the competition.
 
     python3 ingestion.py [--profile an2dl|strict] INPUT SUBMISSION OUTPUT        as the ingestion program is called
 
 INPUT/images.npy (n, height, width, 3) uint8 -> OUTPUT/<probe>.npy, the labels in the images' own order, and
-OUTPUT/progress.json: the error of each probe that failed, the seconds, and the peak of memory after each. Of the last
-MISTAKES images it asks only what `predict_proba` gives, where the model has it -> OUTPUT/chances.npy.
-It compares nothing: what the answers mean is judged outside, where the submission cannot reach (verdict.py).
+OUTPUT/progress.json: the error of each probe that failed, the seconds, and the peak memory after each. For the last
+MISTAKES images it only saves the output of `predict_proba`, if the model has it -> OUTPUT/chances.npy.
+It does not compare the answers: verdict.py does so outside the sandbox, where the submission cannot interfere.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ import traceback
 
 import numpy as np
 
-SMALL = 4  # images that are asked for one at a time
-MISTAKES = 0  # filled in by whoever runs this
+SMALL = 4  # images that are labelled one at a time
+MISTAKES = 0  # replaced by worker.probe
 
 
 def questions(model, images: np.ndarray) -> list[tuple]:
-    """(name of the probe, what it asks, of which images) of each."""
+    """(name, function to call, images) of each probe."""
     n = len(images)
     order = np.random.default_rng(0).permutation(n)
 
@@ -50,7 +50,7 @@ def questions(model, images: np.ndarray) -> list[tuple]:
 
 
 def ask(progress: dict, output: str, name: str, question, images: np.ndarray) -> None:
-    """One probe: its labels, or its error, and what it took."""
+    """Run one probe: save its labels or note its error, its seconds and the peak memory."""
     given, start = images.copy(), time.monotonic()
     try:
         np.save(os.path.join(output, f"{name}.npy"), np.asarray(question(given)), allow_pickle=False)
@@ -83,7 +83,7 @@ def main(profile: str, input_folder: str, submission: str, output: str) -> int:
 
     model = Model()
     with contextlib.suppress(Exception):  # what fails here fails below, too
-        model.predict(images[:2])  # compiles, allocates: not to be timed
+        model.predict(images[:2])  # a warm-up, not timed: it compiles and allocates
     for name, question, x in questions(model, images):
         reach(name)
         ask(progress, output, name, question, x)

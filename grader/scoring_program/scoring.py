@@ -6,10 +6,10 @@ INPUT/ref/labels.npy (n,) int, INPUT/ref/classes.npy (k,) names and INPUT/res/pr
 OUTPUT/scores.json (accuracy, balanced accuracy, macro precision, recall and F1, each 0-1) and
 OUTPUT/detailed_results.html (a confusion matrix). Predictions that break the contract are refused with one sentence
 and exit status 1. So is a SUBMISSION (the folder where the platform mounts it, since v1.27) that holds a
-predictions.npy: it is copied over INPUT/res. Needs numpy alone.
+predictions.npy, which the platform would copy over INPUT/res. Needs only numpy.
 
-The macro means are taken over the classes found among the true or the predicted labels, and a ratio with nothing
-below the line is 0, as scikit-learn does it; balanced accuracy is the mean recall of the classes that are there.
+As in scikit-learn, macro means are over the classes that occur among the true or the predicted labels, and a ratio
+whose denominator is 0 counts as 0. Balanced accuracy is the mean recall of the classes among the true labels.
 """
 
 import json
@@ -58,7 +58,7 @@ def score(matrix: np.ndarray) -> dict[str, float]:
 
 
 def check(predictions: np.ndarray, n: int, size: int) -> None:
-    """ValueError unless `predictions` is (n,) integers in 0 to size - 1."""
+    """Raise ValueError unless `predictions` is (n,) integers in 0 to size - 1."""
     if not isinstance(predictions, np.ndarray):
         raise ValueError("predictions.npy does not hold one array")
     if predictions.shape == (n, size):
@@ -89,7 +89,7 @@ def class_rows(matrix: np.ndarray, names: list[str]) -> list[tuple[str, ...]]:
 def confusion_table(matrix: np.ndarray, names: list[str]) -> str:
     """The confusion matrix as an HTML table: rows true, columns predicted, coloured by the share of the row.
 
-    What is right is blue, in proportion; mistakes are red by the logarithm, from one in a thousand to all.
+    Right labels are blue, on a linear scale; mistakes are red, on a logarithmic scale from 0.001 to 1.
     """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     logarithmic = np.clip(1 + np.log10(np.maximum(shares, 1e-9)) / 4, 0.25, 1)
@@ -135,7 +135,7 @@ def main(input_folder: str, output: str, submission: str = "/app/ingested_progra
             raise ValueError("there are no predictions: the submission failed before it could return any (see its log)")
         predictions = np.load(path, allow_pickle=False)
         check(predictions, len(labels), len(names))
-    except Exception as error:  # of damaged bytes numpy's reader raises whatever its parts do
+    except Exception as error:  # numpy raises exceptions of many types on damaged files
         print(f"refused: {error}", file=sys.stderr)
         return 1
     matrix = confusion(labels, predictions.astype(np.int64), len(names))
