@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from grader.codes import Finding, finding, refused
 from grader.source import KNOWN, check_sources, module_names
-from grader.weights import ZIP_ERRORS, check_weights, packed_tightly
+from grader.weights import MANIFEST, WEIGHTS, ZIP_ERRORS, check_weights, packed_tightly
 from grader.worker import ERAS, NEWEST
 
 MAX_MB = 15_000  # a user's quota; a zip of 4.4 GB has been accepted
@@ -38,8 +38,7 @@ MAX_UNPACKED = 15 * 10**9  # bytes
 WHOLE_RATIO, WHOLE_SMALL = 20, 100 << 20  # largest compression ratio; unpacked bytes below which any will do
 SECONDS, PACE, MEMORY = 2, 20_000_000, 500_000_000  # CPU seconds, plus 1 for each PACE bytes; memory in bytes
 MOST = 20  # findings of one code at most
-DESCRIBED = "weights/model.weights.h5"  # its SHA-256 is in weights/manifest.json
-READ = ("weights/manifest.json", "metadata", "metadata.yaml")
+READ = (MANIFEST, "metadata", "metadata.yaml")
 SHOWN = 5  # names of leftovers in a finding
 SHORT = 4096  # bytes kept of files that are neither sources nor in READ
 JUNK = re.compile(
@@ -54,7 +53,7 @@ class Entry(NamedTuple):
 
     head: bytes
     size: int
-    sha256: str | None  # only of DESCRIBED
+    sha256: str | None  # only of WEIGHTS
 
 
 def check_within_limits(path: str | Path, *how) -> list[Finding]:
@@ -265,7 +264,7 @@ def odd_name(info: zipfile.ZipInfo) -> str | None:
 
 def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     """Read one file to its end, which checks the CRC, in pieces of 1 MB. Raises BadZipFile if it is too short."""
-    digest, head, size = hashlib.sha256() if info.filename == DESCRIBED else None, b"", 0
+    digest, head, size = hashlib.sha256() if info.filename == WEIGHTS else None, b"", 0
     keep = info.file_size if info.filename.endswith(".py") or info.filename in READ else SHORT
     with file.open(info) as stream:
         while chunk := stream.read(1 << 20):

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from grader import competition, environment, report, sandbox, verdict, worker
 from grader.codes import Finding, clean, refused
+from grader.weights import MANIFEST
 
 PROBED = 128  # images for the probes
-MANIFEST = "weights/manifest.json"
 QUOTA = 15e9  # bytes that a Codabench user may store
 PREFIX = "an2dl-judge-"  # of a rehearsal's folder; the host name and the process id follow
 POSIX = os.name == "posix"  # a rehearsal needs process groups and limits
@@ -48,7 +48,7 @@ def rehearse(zip_path: Path, cells: competition.Cells, args: argparse.Namespace,
         console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
     if args.heldout:
         facts["heldout"] = {**report.describe(args.heldout), "images": n}
-    # from an earlier report on this zip, else from the project's own report, made on two cores
+    # of an earlier report on a zip of this name, else of the one in the source's results/
     seconds = expected_seconds([args.report, args.source / "results/report.json"], facts["zip"]["path"], n)
     limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
                            packages=args.packages)  # fmt: skip

@@ -258,14 +258,14 @@ def check_class(model: ast.ClassDef, source: Source) -> Iterator[Finding]:
 
 def faults(predict: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
     """Phrases on what is wrong with a method predict: its parameters, or what it returns."""
-    returned = [n.value for n in own_nodes(predict.body) if isinstance(n, ast.Return) and n.value]
+    inside = list(own_nodes(predict.body))
+    returned = [n.value for n in inside if isinstance(n, ast.Return) and n.value]
     if returned and all(isinstance(v, NO_LABELS) and ast.Starred not in map(type, ast.walk(v)) for v in returned):
         yield "returns a tuple, dict, set or text, not an array of labels"
     own = [] if "staticmethod" in map(last, predict.decorator_list) else ["self"]
     if how := misfit(predict, *own, "X"):
         yield f"cannot be called with images alone ({how})"
-    yields = any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in own_nodes(predict.body))
-    if yields or isinstance(predict, ast.AsyncFunctionDef):
+    if isinstance(predict, ast.AsyncFunctionDef) or any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in inside):
         yield "is async or yields, which returns no labels when called"
     elif not (returned or gives_up(predict.body)):
         yield "returns nothing"

@@ -37,6 +37,7 @@ MAX_OPCODES = 20_000  # read of one pickle: a module is named early, with its fi
 PROTOCOLS = [bytes((0x80, number)) for number in range(2, 6)]  # first bytes of a pickle
 PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 MODELS = (".keras", ".h5", ".hdf5")
+WEIGHTS, MANIFEST = "weights/model.weights.h5", "weights/manifest.json"  # of this project's own submissions
 # All exceptions that zipfile and zlib are known to raise on damaged zips.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError, struct.error,
               NotImplementedError, RuntimeError, IndexError, lzma.LZMAError)  # fmt: skip
@@ -242,10 +243,10 @@ def check_loads(names: set[str], code: Code) -> Iterator[Finding]:
 def check_manifest(entries: dict) -> Iterator[Finding]:
     """Compare the SHA-256 of weights/model.weights.h5 with the one in weights/manifest.json."""
     try:
-        manifest = json.loads(entries["weights/manifest.json"].head)
+        manifest = json.loads(entries[MANIFEST].head)
         said = [manifest["sha256"], manifest.get("next", manifest)["sha256"]]  # `next`: of a run killed while writing
-        weights = entries["weights/model.weights.h5"]
+        weights = entries[WEIGHTS]
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return
     if weights.sha256 not in said:
-        yield finding("KER06", file="weights/model.weights.h5")
+        yield finding("KER06", file=WEIGHTS)

@@ -1,7 +1,7 @@
 """The local worker against Codabench's, point by point, and against submissions that mean harm.
 
-What a submission sees is told by the submission itself, in its log. It runs shut into namespaces where the machine
-permits it, and as the plain process that other machines fall back to; where both do the same, the latter is slow.
+Submissions print what they see into their log. They run in namespaces where the machine permits it, and as the plain
+process that other machines fall back to; the latter are slow tests where both do the same.
 """
 
 import json
