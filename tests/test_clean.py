@@ -158,8 +158,7 @@ def test_conversions_are_stated(small, folder, capsys):
         (["in.npz", "--output", "clean"], "clean must end in .npz"),
         (["in.npz", "--output", "in.npz"], "in.npz is the input"),
         (["in.npz", "--backbone", "missing.h5"], "missing.h5 is missing"),
-        (["--fetch", "96"], "invalid choice: 96"),
-        ([], "name a file or folder to audit, or --fetch 224"),
+        ([], "required: CELLS"),
     ],
 )
 def test_wrong_options(folder, monkeypatch, capsys, options, message):
@@ -169,15 +168,6 @@ def test_wrong_options(folder, monkeypatch, capsys, options, message):
         clean.main(options)
     assert message in f"{ended.value}{capsys.readouterr().err}"
     assert [path.name for path in folder.iterdir()] == ["in.npz"] and (folder / "in.npz").read_bytes() == before
-
-
-def test_cells_are_fetched_and_audited_only_when_asked(folder, monkeypatch, capsys):
-    asked = []
-    monkeypatch.setattr(data, "fetch_bloodmnist", lambda size, into: asked.append(size) or into / "there.npz")
-    clean.main(["--fetch", "64"])
-    assert asked == [64] and capsys.readouterr().out == "data/there.npz\n"
-    run(folder, "--fetch", "224")
-    assert asked == [64, 224] and re.search(r"left +59\n", capsys.readouterr().out)
 
 
 # --- judging by traces -----------------------------------------------------------------------------------------------

@@ -1,8 +1,4 @@
-"""Cells: read whatever their form, split without tearing copies apart, fetched whole or not at all."""
-
-import hashlib
-import http.server
-import threading
+"""Cells: read whatever their form, split without tearing copies apart."""
 
 import cv2
 import numpy as np
@@ -135,57 +131,3 @@ def test_read_a_folder_per_class(tmp_path):
     (tmp_path / "empty" / "basophil").mkdir(parents=True)
     with pytest.raises(ValueError, match="empty holds no pictures"):
         data.read(tmp_path / "empty")
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT, from the byte that is asked for, but breaks off after `most` bytes."""
-
-    content, most, asked = bytes(range(256)) * 4000, 10**9, []
-
-    def do_GET(self):
-        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
-        self.asked.append(start)
-        rest = self.content[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
-        self.wfile.write(rest[: self.most])
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def url(monkeypatch):
-    monkeypatch.setattr(Server, "asked", [])
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/cells.npz"
-    server.shutdown()
-    server.server_close()
-
-
-def test_fetch_goes_on_where_it_broke_off(url, tmp_path, monkeypatch):
-    md5 = hashlib.md5(Server.content).hexdigest()
-    with monkeypatch.context() as patch:
-        patch.setattr(Server, "most", 300_000)
-        with pytest.raises(OSError, match="connection"):
-            data.fetch(url, tmp_path / "cells.npz", md5)
-    assert not (tmp_path / "cells.npz").exists()
-    data.fetch(url, tmp_path / "cells.npz", md5)
-    assert (tmp_path / "cells.npz").read_bytes() == Server.content
-    assert Server.asked == [0, 300_000] and not (tmp_path / "cells.npz.part").exists()
-    data.fetch(url, tmp_path / "cells.npz", md5)  # there and right: nothing is asked
-    assert len(Server.asked) == 2
-
-
-def test_fetch_refuses_a_wrong_sum(url, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="wrong MD5"):
-        data.fetch(url, tmp_path / "cells.npz", "0" * 32)
-    assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(data, "RECORD", url.rpartition("/")[0])
-    monkeypatch.setattr(data, "FILES", {64: ("small.npz", hashlib.md5(Server.content).hexdigest())})
-    assert data.fetch_bloodmnist(64, tmp_path).read_bytes() == Server.content
-    monkeypatch.setattr(data, "RECORD", "http://127.0.0.1:1")
-    with pytest.raises(OSError, match="small.npz could not be fetched .*run the command again to go on"):
-        data.fetch_bloodmnist(64, tmp_path / "new")

@@ -1,7 +1,6 @@
 """Audit a set of cells: find copies, pictures that are not cells, and doubtful labels.
 
     python -m training.clean data/training_set.npz --output CLEAN.npz --html AUDIT.html
-    python -m training.clean --fetch 224                            BloodMNIST from its public record, into data/
 
 1. Copies are found by comparing pixels (`copies`).
 2. Pictures that are not cells are outliers (`outlier_scores`, `threshold`): in the distance of a pretrained network's
@@ -443,9 +442,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the options; `backbone` becomes a path, imagenet or None. Exits with one line if they are invalid."""
     parser = shell.parser("training.clean", __doc__)
     add = parser.add_argument
-    add("input", type=Path, nargs="?", metavar="CELLS", help="npz (the challenge's, MedMNIST's) or a folder per class")
-    add("--fetch", type=int, choices=data.FILES, metavar="SIZE", help="first fetch BloodMNIST (CC BY 4.0; 28, 64, 128"
-        " or 224 pixels) from its public record into data/; without CELLS, only that")  # fmt: skip
+    add("input", type=Path, metavar="CELLS", help="npz (the challenge's, MedMNIST's) or a folder per class")
     add("--output", type=shell.new_file, metavar="NPZ", help="write what stays here, in the challenge's format")
     add("--json", type=shell.new_file, metavar="FILE", help="write what was removed, and why, as JSON")
     add("--html", type=shell.new_file, metavar="FILE", help="write a page with pictures, for a person to judge")
@@ -453,12 +450,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         f" them; none: only repetition tells what is planted (default: {BACKBONE} if it is there)")  # fmt: skip
     add("--remove-label-errors", action="store_true", help="remove what is reported as a label error")
     options = parser.parse_args(arguments)
-    if options.input is None and options.fetch is None:
-        parser.error("name a file or folder to audit, or --fetch 224 to download cells")
     if options.output is not None and options.output.suffix != ".npz":
         parser.error(f"{options.output} must end in .npz")
     for path in (options.output, options.json, options.html):
-        if None not in (path, options.input) and path.resolve() == options.input.resolve():
+        if path is not None and path.resolve() == options.input.resolve():
             parser.error(f"{path} is the input; write elsewhere")
     backbone = options.backbone or (str(BACKBONE) if BACKBONE.exists() else "none")
     if backbone not in ("none", "imagenet") and not Path(backbone).exists():
@@ -482,10 +477,6 @@ def write(options: argparse.Namespace, cells: Cells, result: Audit) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     with shell.plain_errors():
-        if options.fetch is not None:
-            print(data.fetch_bloodmnist(options.fetch, Path("data")))
-        if options.input is None:
-            return
         with warnings.catch_warnings():  # prints conversions as plain lines
             warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
             cells = data.read(options.input)

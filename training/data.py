@@ -1,4 +1,4 @@
-"""Labelled cells: download, read, split, and hash them.
+"""Labelled cells: read, split, and hash them.
 
 cells = data.read("data/training_set.npz")        # the challenge's file
 cells = data.read("data/bloodmnist_224.npz")      # MedMNIST's, its training part (part="val", part="test")
@@ -8,11 +8,6 @@ cells = data.read("PBC_dataset_normal_DIB")       # a folder per class
 from __future__ import annotations
 
 import hashlib
-import http.client
-import shutil
-import sys
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +15,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.progress import wrap_file
 
 IMAGE_SIZE = 96
 CLASSES = (
@@ -29,15 +23,6 @@ CLASSES = (
 )  # fmt: skip
 FOLDERS = {name: label for label, name in enumerate(CLASSES)} | {"ig": 3}  # as the PBC data set names it
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
-
-# MedMNIST+ (Yang et al. 2024), Zenodo record 10519652; the MD5 sums are those of medmnist/info.py.
-RECORD = "https://zenodo.org/records/10519652/files"
-FILES = {
-    28: ("bloodmnist.npz", "7053d0359d879ad8a5505303e11de1dc"),
-    64: ("bloodmnist_64.npz", "2b94928a2ae4916078ca51e05b6b800b"),
-    128: ("bloodmnist_128.npz", "adace1e0ed228fccda1f39692059dd4c"),
-    224: ("bloodmnist_224.npz", "b718ff6835fcbdb22ba9eacccd7b2601"),
-}
 
 
 @dataclass(frozen=True)
@@ -192,54 +177,3 @@ def digest(cells: Cells) -> str:
         sha.update(repr(array.shape).encode())
         sha.update(np.ascontiguousarray(array, dtype))
     return sha.hexdigest()
-
-
-def fetch_bloodmnist(size: int, folder: Path) -> Path:
-    """Downloads BloodMNIST at one of the sizes in FILES into a folder; returns the file. Raises as `fetch` does."""
-    name, md5 = FILES[size]
-    try:
-        fetch(f"{RECORD}/{name}", folder / name, md5)
-    except OSError as error:
-        why = getattr(error, "reason", error)
-        raise OSError(
-            f"{RECORD}/{name} could not be fetched ({why}): run the command again to go on, or put it into {folder}"
-        ) from error
-    return folder / name
-
-
-def fetch(url: str, path: Path, md5: str) -> None:
-    """Downloads `url` to `path` via `path`.part, resuming an interrupted download, and checks its MD5 sum.
-
-    Raises OSError if the transfer fails (the .part file stays; call again to resume) and ValueError if the sum is
-    wrong (the .part file is removed). An existing file with the right sum is left alone.
-    """
-    if path.exists():
-        if _md5(path) != md5:
-            raise ValueError(f"{path} is there but its MD5 sum is not {md5}; move it away and fetch again")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            whole = answer.status != 206  # the server sends the file from its beginning
-            length = int(answer.headers.get("Content-Length") or 0)
-            bar = wrap_file(answer, length, description=path.name, disable=not sys.stdout.isatty())
-            with open(part, "wb" if whole else "ab") as file, bar as source:
-                shutil.copyfileobj(source, file, 1 << 20)
-        if length and part.stat().st_size != length + (0 if whole else have):
-            raise OSError(f"the connection ended after {part.stat().st_size} bytes")
-    except http.client.HTTPException as error:
-        raise OSError(f"the connection broke: {error}") from error
-    except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: nothing is left to send, the .part file is whole
-            raise
-    if _md5(part) != md5:
-        part.unlink()
-        raise ValueError(f"{url} came with a wrong MD5 sum (expected {md5}); it was thrown away, fetch it again")
-    part.replace(path)
-
-
-def _md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
