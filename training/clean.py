@@ -2,11 +2,10 @@
 
     python -m training.clean data/training_set.npz --output CLEAN.npz --html AUDIT.html
 
-1. Copies are found by comparing pixels (`copies`).
-2. Pictures that are not cells are outliers (`outlier_scores`, `threshold`): in the distance of a pretrained network's
-   activations from those of trusted cells (`robust_distances`), or in traces of cutting and pasting (`traces`). Without
-   the network's weights, only pictures that are repeated many times are found.
-3. Label errors are suspected by confident learning, for a person to judge (`label_errors`).
+Copies are found by their pixels (`copies`), and pictures that are not cells as outliers (`outlier_scores`): in the
+distance of a pretrained network's activations from those of trusted cells (`robust_distances`), or in traces of cutting
+and pasting (`traces`). Without the network's weights, only pictures that are repeated many times are found. Label
+errors are suspected by confident learning, for a person to judge (`label_errors`).
 """
 
 from __future__ import annotations
@@ -23,10 +22,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from rich.progress import track
-from scipy.linalg import cho_factor, cho_solve, eigh
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.special import log_softmax
+from scipy.stats import median_abs_deviation
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.neighbors import NearestNeighbors
 
 from training import audit_page, data, files, shell
 from training.data import CLASSES, IMAGE_SIZE, Cells
@@ -49,6 +50,7 @@ NEIGHBOURS = 20
 BOUNDS = (1.5, 1.8, 1.8, 1.8)  # maximum distance of a trusted image, per iteration
 FALSE_SHARE = 0.01  # false discovery rate: the maximum share of real cells among the outliers
 FALSE_RATE = 0.0015  # false positive rate: the maximum share of outliers among the real cells
+LOWEST = np.log(np.finfo(float).tiny)  # the log-probability that stands for 0
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,13 @@ def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: b
 
     backbone: file of EfficientNetV2B0's ImageNet weights without the classifier, or "imagenet" to let Keras download
     them. Without it, or with fewer than SUPPORT images, only a picture that occurs REPEATS times or under three labels
-    is an outlier. activations: output of `features`, if already computed. A record's score is the correlation with `of`
-    for copies (1: identical), and that of `outlier_scores` for outliers (below 0 for nearly all cells).
+    is an outlier. activations: output of `features`, if already computed.
+
+    A record's score depends on its reason: for an outlier that of `outlier_scores` (below 0 for nearly all cells; 0
+    without the backbone), for a label error that of `label_errors`, else the correlation with `of` (1: identical).
     """
     match, suspects = copies(cells.images), []
-    scores, signs, limit = np.zeros(len(cells)), np.zeros(len(cells), int), np.inf
+    scores, signs, limit = np.zeros(len(cells)), np.zeros(len(cells), int), 0.0
     if len(cells) < SUPPORT:
         activations = None
     elif activations is None and backbone is not None:
@@ -97,27 +101,28 @@ def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: b
             limit = threshold(scores)
     groups = [np.flatnonzero(match.copy == group) for group in np.unique(match.copy)]
     removed = [record for group in groups for record in _judge(group, cells.labels, match, scores, signs, limit)]
+    kept = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
     if activations is not None:
-        stay = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
-        found = label_errors(activations[stay], cells.labels[stay], match.cell[stay])
-        suspects = [record | {"index": int(stay[record["index"]])} for record in found]
+        found = label_errors(activations[kept], cells.labels[kept], match.cell[kept])
+        suspects = [record | {"index": int(kept[record["index"]])} for record in found]
     if drop_label_errors:
         removed += [{"index": s["index"], "reason": "label_error", "of": None, "score": s["score"]} for s in suspects]
-    removed.sort(key=lambda record: record["index"])
-    kept = np.setdiff1d(np.arange(len(cells)), [record["index"] for record in removed])
-    return Audit(kept, match.cell, removed, suspects)
+        kept = np.setdiff1d(kept, [suspect["index"] for suspect in suspects])
+    return Audit(kept, match.cell, sorted(removed, key=lambda record: record["index"]), suspects)
 
 
 def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, scores: np.ndarray, signs: np.ndarray,
            limit: float) -> list[dict]:  # fmt: skip
-    """Records of the images to remove from a group of copies (sorted indices). labels, scores, signs: (n,), of all."""
+    """Records of the images to remove from a group of copies (sorted indices). labels, scores, signs: (n,), of all.
+
+    limit: score beyond which an image is an outlier; 0 if there are no scores.
+    """
     names, middle = np.unique(labels[group]), np.median(scores[group])
     repeated = len(group) >= REPEATS or len(names) > 2
-    if middle > limit or (repeated and not (np.isfinite(limit) and middle < limit / 2)):
+    if middle > limit or (repeated and middle >= limit / 2):
         why = f"one picture {len(group)} times, under {len(names)} labels"
-        score = scores if np.isfinite(limit) else match.score
         return [
-            _record(i, "outlier", group[group != i], score) | {"why": SIGNS[signs[i]] if middle > limit else why}
+            _record(i, "outlier", group[group != i], scores) | {"why": SIGNS[signs[i]] if middle > limit else why}
             for i in group
         ]
     if len(names) > 1:
@@ -156,37 +161,36 @@ def copies(images: np.ndarray) -> Copies:
     quarter turns). A candidate is confirmed if the details of the two pictures (difference of Gaussians, sigma 1 and 3
     pixels) correlate at SAME or more at some shift of a few pixels.
     """
-    seen: dict[bytes, int] = {}
-    digests = (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
-    identical = np.array([seen.setdefault(digest, i) for i, digest in enumerate(digests)], int)
-    unique = np.unique(identical)
+    digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+    _, first, same = np.unique(digests, return_index=True, return_inverse=True)
+    identical, unique = first[same], np.sort(first)
     looks = [_look(images[i]) for i in _track(unique, "looking at details")]
     details, thumbs = (np.stack(parts) for parts in zip(*looks, strict=True))
-    pairs, score, margin = {"copy": [], "cell": []}, np.ones(len(images)), 2 * SHIFT
+    copy, cell = list(enumerate(identical)), list(enumerate(identical))  # pairs of indices
+    score, margin = np.ones(len(images)), 2 * SHIFT
     for a, b, turn in _track(_candidates(thumbs), "comparing pixels"):
-        one = np.ascontiguousarray(_turned(details[a], turn)[margin:-margin, margin:-margin])
+        one = _turned(details[a], turn)[margin:-margin, margin:-margin]
         if min(one.std(), details[b].std()) < 0.1:
             continue  # a blank image has no details
         _, best, _, place = cv2.minMaxLoc(cv2.matchTemplate(details[b], one, cv2.TM_CCOEFF_NORMED))
         if best >= SAME:
-            pairs["cell"].append((unique[a], unique[b]))
+            cell.append((unique[a], unique[b]))
             if np.abs(np.subtract(place, margin)).max() <= SHIFT:
-                pairs["copy"].append((unique[a], unique[b]))
+                copy.append((unique[a], unique[b]))
                 score[identical == unique[a]] = min(best, 1)
-    return Copies(identical, _joined(identical, pairs["copy"]), _joined(identical, pairs["cell"]), score)
+    return Copies(identical, _joined(copy, len(images)), _joined(cell, len(images)), score)
 
 
-def _joined(identical: np.ndarray, pairs: list[tuple[int, int]]) -> np.ndarray:
-    """Group ids (n,) of images that are identical or linked by pairs of indices: the first index of each group."""
-    n = len(identical)
-    start, end = np.concatenate([np.stack([np.arange(n), identical], 1), np.array(pairs, int).reshape(-1, 2)]).T
-    group = connected_components(coo_matrix((np.ones(len(start)), (start, end)), (n, n)), directed=False)[1]
+def _joined(pairs: list[tuple[int, int]], n: int) -> np.ndarray:
+    """Group ids (n,) of images 0..n-1 that are linked by pairs of indices: the first index of each group."""
+    links = coo_matrix((np.ones(len(pairs)), np.transpose(pairs)), (n, n))
+    group = connected_components(links, directed=False)[1]
     return np.unique(group, return_index=True)[1][group]
 
 
 def _look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(details (92, 92), thumbnail (16, 16) of local contrast, of norm 1) of an image, float32."""
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     grey = grey[SHIFT:-SHIFT, SHIFT:-SHIFT]  # the border of a shifted copy is filled in
     thumb = cv2.resize(cv2.GaussianBlur(grey, (0, 0), 2), (16, 16), interpolation=cv2.INTER_AREA)
     thumb -= cv2.GaussianBlur(thumb, (0, 0), 3)
@@ -234,9 +238,8 @@ def features(images: np.ndarray, backbone: str | Path) -> np.ndarray:
 def _rings(size: int) -> list[np.ndarray]:
     """Three (size, size) masks: the central third, the ring around it, the border, a sixth wide."""
     away = np.abs(np.arange(size) - (size - 1) / 2)
-    away = np.maximum(away[:, None], away)
-    centre, border = away < size / 6, away > size / 3
-    return [centre, ~centre & ~border, border]
+    ring = np.digitize(np.maximum(away[:, None], away), (size / 6, size / 3))
+    return [ring == place for place in range(3)]
 
 
 def robust_distances(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -270,17 +273,14 @@ def robust_distances(activations: np.ndarray, labels: np.ndarray) -> tuple[np.nd
 
 
 def _standardised(activations: np.ndarray) -> np.ndarray:
-    """Activations (n, d) minus the median, over the median absolute deviation, and log-compressed; float32."""
-    scaled = activations - np.median(activations, 0)
-    spread = 1.4826 * np.median(np.abs(scaled), 0)
-    scaled = (scaled / (spread + 1e-6 * spread.max() + 1e-30)).astype(np.float32)
+    """Activations (n, d) minus the median, over the median absolute deviation, and log-compressed."""
+    spread = median_abs_deviation(activations, scale="normal")
+    scaled = (activations - np.median(activations, 0)) / (spread + 1e-6 * spread.max() + 1e-30)
     return np.sign(scaled) * np.log1p(np.abs(scaled))
 
 
 def _neighbourhood(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Indices (n, NEIGHBOURS + 1) of each row's nearest rows; (n,) whether these lie too close together for cells."""
-    from sklearn.neighbors import NearestNeighbors
-
     search = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, algorithm="brute").fit(scaled)
     far, near = search.kneighbors(scaled)
     crowded = far[:, REPEATS] <= 0.75 * np.median(far[:, REPEATS])
@@ -299,24 +299,21 @@ def _central(distance: np.ndarray, labels: np.ndarray, crowded: np.ndarray) -> n
 
 def _subspace_distance(rows: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Squared distances (n,) of rows (n, d) to a sample: within its principal subspace (whitened), and from it."""
-    mean, d = sample.mean(0), sample.shape[1]
-    k = min(COMPONENTS, len(sample) // 5, d // 2)
-    values, vectors = eigh(np.cov(sample.T).astype(np.float64), subset_by_index=(d - k, d - 1))
-    rows = rows - mean
-    scores = rows @ vectors.astype(np.float32)
-    return (scores**2 / values).mean(1), (rows**2).sum(1) - (scores**2).sum(1)
+    components = min(COMPONENTS, len(sample) // 5, sample.shape[1] // 2)
+    pca = PCA(components, whiten=True, svd_solver="covariance_eigh").fit(sample)
+    within = pca.transform(rows)
+    return (within**2).mean(1), ((rows - pca.inverse_transform(within)) ** 2).sum(1)
 
 
-def _classify(rows: np.ndarray, sample: np.ndarray, labels: np.ndarray, shrinkage: float = 0.1) -> np.ndarray:
-    """(n, 8) log-probabilities by linear discriminant analysis (Fisher 1936), its covariance shrunk to the identity."""
-    counts = np.bincount(labels, minlength=len(CLASSES))
-    means = np.stack([sample[labels == c].mean(0) if n else np.zeros(sample.shape[1]) for c, n in enumerate(counts)])
-    within = np.cov((sample - means[labels]).T)
-    within = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(within) * np.eye(len(within))
-    weights = cho_solve(cho_factor(within), means.T)
-    with np.errstate(divide="ignore"):  # a class without a cell has probability 0
-        scores = rows @ weights - (means.T * weights).sum(0) / 2 + np.log(counts / counts.sum())
-    return log_softmax(scores, 1)
+def _classify(rows: np.ndarray, sample: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(n, 8) log-probabilities, LOWEST or more, by linear discriminant analysis (Fisher 1936) of a sample (m, d).
+
+    Its covariance is shrunk to the identity by a tenth. A class without a cell in the sample has LOWEST.
+    """
+    logs, names = np.full((len(rows), len(CLASSES)), LOWEST), np.unique(labels)
+    analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
+    logs[:, names] = analysis.fit(sample, labels).predict_log_proba(rows) if len(sample) > len(names) > 1 else 0
+    return np.maximum(logs, LOWEST)
 
 
 def traces(images: np.ndarray) -> np.ndarray:
@@ -328,14 +325,13 @@ def traces(images: np.ndarray) -> np.ndarray:
     - mirror: how similar the ten lines on both sides of an axis are, relative to neighbouring lines there.
     - blur: how little fine detail there is at the 90th percentile of the pixels (noise mask of Immerkaer 1996).
     """
-    mask = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
-    rows = np.empty((len(images), 4), np.float32)
-    for row, image in zip(rows, _track(images, "looking for seams"), strict=True):
+    mask, rows = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]), []
+    for image in _track(images, "looking for seams"):
         image = image.astype(np.float32)
         detail = np.abs(cv2.filter2D(image, -1, mask)).mean(2)
         lines = np.max([_line_traces(image), _line_traces(image.transpose(1, 0, 2))], 0)
-        row[:] = *lines, -np.log(np.quantile(detail, 0.9) + 0.2)
-    return rows
+        rows.append([*lines, -np.log(np.quantile(detail, 0.9) + 0.2)])
+    return np.array(rows, np.float32)
 
 
 def _line_traces(lines: np.ndarray, reach: int = 10) -> tuple[float, float, float]:
@@ -408,25 +404,22 @@ def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray
 
     Probabilities are out of fold; copies share a fold. A class is likely for an image if its probability is at least
     the mean over the images with that label. If the most probable of these classes is not the label, the label is
-    doubtful (Northcutt, Jiang and Chuang 2021). score: log10 of the ratio of the two probabilities, at most 300.
+    doubtful (Northcutt, Jiang and Chuang 2021). score: log10 of the ratio of the two probabilities, at most 308.
     """
-    scaled = ((activations - activations.mean(0)) / (activations.std(0) + 1e-6)).astype(np.float32)
+    scaled = (activations - activations.mean(0)) / (activations.std(0) + 1e-6)
     folds = np.random.default_rng(0).integers(0, 5, len(labels))[np.unique(groups, return_inverse=True)[1]]
     logs = np.zeros((len(labels), len(CLASSES)))
-    for fold in range(5):
+    for fold in np.unique(folds):
         rows = folds == fold
-        if rows.any() and not rows.all():
-            logs[rows] = _classify(scaled[rows], scaled[~rows], labels[~rows])
-    given, every = np.exp(logs), np.arange(len(labels))
-    own = given[every, labels]
-    usual = np.array([own[labels == c].mean() if (labels == c).any() else np.inf for c in range(len(CLASSES))])
-    likely = np.where(given >= usual, given, 0)
-    suggested = likely.argmax(1)
-    score = np.minimum((logs[every, suggested] - logs[every, labels]) / np.log(10), 300)
-    doubtful = np.flatnonzero((likely.max(1) > 0) & (suggested != labels) & (score > 0))
+        logs[rows] = _classify(scaled[rows], scaled[~rows], labels[~rows])
+    own = logs[np.arange(len(labels)), labels]
+    count = np.bincount(labels, minlength=len(CLASSES))
+    usual = np.bincount(labels, np.exp(own), len(CLASSES)) / np.maximum(count, 1)
+    likely = np.where(np.exp(logs) >= usual, logs, LOWEST)
+    suggested, score = likely.argmax(1), (likely.max(1) - own) / np.log(10)
     return [
         {"index": int(i), "label": int(labels[i]), "suggested": int(suggested[i]), "score": round(float(score[i]), 2)}
-        for i in doubtful[np.argsort(-score[doubtful], kind="stable")]
+        for i in np.argsort(-score, kind="stable")[: (score > 0).sum()]
     ]
 
 
@@ -439,53 +432,48 @@ def _track(items: Iterable, text: str) -> Iterable:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the options; `backbone` becomes a path, imagenet or None. Exits with one line if they are invalid."""
+    """The options. Exits with one line if they are invalid."""
     parser = shell.parser("training.clean", __doc__)
     add = parser.add_argument
     add("input", type=Path, metavar="CELLS", help="npz (the challenge's, MedMNIST's) or a folder per class")
     add("--output", type=shell.new_file, metavar="NPZ", help="write what stays here, in the challenge's format")
     add("--json", type=shell.new_file, metavar="FILE", help="write what was removed, and why, as JSON")
     add("--html", type=shell.new_file, metavar="FILE", help="write a page with pictures, for a person to judge")
-    add("--backbone", metavar="FILE", help="EfficientNetV2B0's weights without the classifier; imagenet: Keras fetches"
-        f" them; none: only repetition tells what is planted (default: {BACKBONE} if it is there)")  # fmt: skip
+    add("--backbone", metavar="FILE", default=str(BACKBONE) if BACKBONE.exists() else "none",
+        help="EfficientNetV2B0's weights without the classifier; imagenet: Keras fetches them; none: only repetition"
+        f" tells what is planted (default: {BACKBONE} if it is there)")  # fmt: skip
     add("--remove-label-errors", action="store_true", help="remove what is reported as a label error")
     options = parser.parse_args(arguments)
-    if options.output is not None and options.output.suffix != ".npz":
+    if options.output and options.output.suffix != ".npz":
         parser.error(f"{options.output} must end in .npz")
-    for path in (options.output, options.json, options.html):
-        if path is not None and path.resolve() == options.input.resolve():
+    for path in filter(None, (options.output, options.json, options.html)):
+        if path.resolve() == options.input.resolve():
             parser.error(f"{path} is the input; write elsewhere")
-    backbone = options.backbone or (str(BACKBONE) if BACKBONE.exists() else "none")
-    if backbone not in ("none", "imagenet") and not Path(backbone).exists():
-        parser.error(f"{backbone} is missing; docs/DATA.md says how to get the backbone's weights")
-    options.backbone = None if backbone == "none" else backbone
+    if options.backbone not in ("none", "imagenet") and not Path(options.backbone).exists():
+        parser.error(f"{options.backbone} is missing; docs/DATA.md says how to get the backbone's weights")
     return options
-
-
-def write(options: argparse.Namespace, cells: Cells, result: Audit) -> None:
-    """Write the requested files, each atomically."""
-    if options.output:
-        stay = cells.take(result.kept)
-        arrays = {"images": stay.images, "labels": stay.labels.astype(np.uint8)[:, None]}
-        files.write_atomically(options.output, lambda path: np.savez(path, **arrays))
-    if options.json:
-        files.write_json(options.json, result.report())
-    if options.html:
-        files.write_text(options.html, audit_page.page(cells, result, options.input.name))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
+    backbone = None if options.backbone == "none" else options.backbone
     with shell.plain_errors():
         with warnings.catch_warnings():  # prints conversions as plain lines
             warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
             cells = data.read(options.input)
-        if options.backbone is None:
+        if backbone is None:
             print("no backbone: of the planted pictures only those that are repeated will be found", file=sys.stderr)
         elif len(cells) < SUPPORT:
             print(f"fewer than {SUPPORT} images: only repetition will tell what is planted", file=sys.stderr)
-        result = audit(cells, options.backbone, options.remove_label_errors)
-        write(options, cells, result)
+        result = audit(cells, backbone, options.remove_label_errors)
+        if options.output:
+            stay = cells.take(result.kept)
+            arrays = {"images": stay.images, "labels": stay.labels.astype(np.uint8)[:, None]}
+            files.write_atomically(options.output, lambda path: np.savez(path, **arrays))
+        if options.json:
+            files.write_json(options.json, result.report())
+        if options.html:
+            files.write_text(options.html, audit_page.page(cells, result, options.input.name))
     for key, number in result.counts().items():
         print(f"{key.replace('_', ' '):18}{number:7,}")
     fate = "removed" if options.remove_label_errors else "they stay; --html FILE shows them"
