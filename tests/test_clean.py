@@ -99,7 +99,7 @@ def test_page_escapes_the_name(small):
     assert "<script>" not in text and "&lt;script&gt;.npz" in text
 
 
-def test_page_shows_doubtful_labels_most_suspicious_first(small):
+def test_page_shows_doubtful_labels_most_suspicious_first(small, monkeypatch):
     suspects = [
         {"index": 9, "label": 1, "suggested": 2, "score": 12.34},
         {"index": 4, "label": 0, "suggested": 3, "score": 0.2},
@@ -108,7 +108,8 @@ def test_page_shows_doubtful_labels_most_suspicious_first(small):
     text = audit_page.page(small, clean.Audit(kept, kept, [], suspects), "a")
     first = text.index("row 9<br>labelled <b>eosinophil</b>, rather <b>erythroblast</b>?<br>doubt 12.3")
     assert first < text.index("row 4<br>labelled <b>basophil</b>, rather <b>immature granulocyte</b>?<br>doubt 0.2")
-    text = audit_page.page(small, clean.Audit(kept, kept, [], suspects), "a", most=1)
+    monkeypatch.setattr(audit_page, "MOST", 1)
+    text = audit_page.page(small, clean.Audit(kept, kept, [], suspects), "a")
     assert "row 4<" not in text and "and 1 more, in the JSON" in text
 
 

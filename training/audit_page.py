@@ -10,18 +10,14 @@ import numpy as np
 
 from training.data import CLASSES, Cells
 
-SECTIONS = {  # reason: (title, text below it, whether each picture is shown beside the one it is a copy of)
-    "outlier": ("Outliers", "No cells, or not as they should be; the strangest first.", False),
-    "conflicting_label": ("Conflicting labels", "One picture under several labels. None of them stays.", True),
-    "near_duplicate": (
-        "Near duplicates",
-        "The same picture, shifted, turned, brightened or recompressed: left what goes, right what it is a copy of, "
-        "with the correlation of the two. Sure copies first.",
-        True,
-    ),
-    "duplicate": ("Duplicates", "The same pixels: left what goes, right what it is a copy of.", True),
-    "label_error": ("Label errors", "Removed as asked; the most doubtful first.", False),
-}
+MOST = 200  # pictures per section
+SECTIONS = {  # reason: (title, text below it)
+    "outlier": ("Outliers", "No cells, or not as they should be; the strangest first."),
+    "conflicting_label": ("Conflicting labels", "One picture under several labels. None of them stays."),
+    "near_duplicate": ("Near duplicates", "The same picture, shifted, turned, brightened or recompressed: left what "
+                       "goes, right what it is a copy of, with the correlation of the two. Sure copies first."),
+    "duplicate": ("Duplicates", "The same pixels: left what goes, right what it is a copy of."),
+}  # fmt: skip
 DOUBT = (
     "For a person to judge; none is removed unless asked, the most doubtful come first. The doubt is the decimal "
     "logarithm of how much likelier the other class is, by a discriminant analysis of the other cells: 2 means a "
@@ -39,25 +35,32 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 """
 
 
-def page(cells: Cells, result, name: str, most: int = 200) -> str:
-    """The page as HTML. result: a `clean.Audit` of the cells. name: their file's. most: pictures per section."""
+def page(cells: Cells, result, name: str) -> str:
+    """The page as HTML. result: a `clean.Audit` of the cells. name: their file's."""
     from model import STYLE
 
-    counts = [[key.replace("_", " "), f"{number:,}"] for key, number in result.counts().items()]
+    counts = [(key.replace("_", " "), f"{number:,}") for key, number in result.counts().items()]
+    sets = cells.labels, cells.labels[result.kept]
+    before, after = (np.bincount(labels, minlength=len(CLASSES)) for labels in sets)
+    classes = [
+        (label, f"{old:,}", f"{old / before.sum():.1%}", f"{new:,}", f"{new / max(after.sum(), 1):.1%}")
+        for label, old, new in zip(CLASSES, before, after, strict=True)
+    ]
     parts = [table(("", "pictures"), counts), "<h2>Classes</h2>"]
-    shares = [[name, *share(cells.labels == c), *share(cells.labels[result.kept] == c)]
-              for c, name in enumerate(CLASSES)]  # fmt: skip
-    parts.append(table(("class", "before", "", "after", ""), shares))
-    for reason in SECTIONS:
-        if records := [record for record in result.removed if record["reason"] == reason]:
-            parts += section(cells, result.groups, reason, records, most)
+    parts.append(table(("class", "before", "", "after", ""), classes))
+    for reason, (title, said) in SECTIONS.items():
+        records = [record for record in result.removed if record["reason"] == reason]
+        groups: dict[int, list[dict]] = {}
+        for record in sorted(records, key=lambda record: -record["score"]):
+            groups.setdefault(result.groups[record["index"]], []).append(record)
+        figures = [judged(cells, found) for found in groups.values()]
+        parts.append(section(title, len(records), said, figures, "" if reason == "outlier" else " pairs"))
     figures = [
         figure((cells.images[s["index"]], f"row {s['index']}", f"labelled <b>{CLASSES[s['label']]}</b>, rather "
                 f"<b>{CLASSES[s['suggested']]}</b>?", f"doubt {s['score']:.1f}"))
-        for s in result.suspects[:most]
+        for s in result.suspects
     ]  # fmt: skip
-    if figures:
-        parts += titled("Suspected label errors", len(result.suspects), DOUBT, figures, len(result.suspects) - most)
+    parts.append(section("Suspected label errors", len(figures), DOUBT, figures))
     return PAGE % (escape(name), STYLE, escape(name), "\n".join(parts))
 
 
@@ -67,37 +70,26 @@ def table(head, rows) -> str:
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def share(these: np.ndarray) -> tuple[str, str]:
-    """How many of (n,) bool are true, and their share."""
-    return f"{these.sum():,}", f"{these.sum() / max(len(these), 1):.1%}"
-
-
-def titled(title: str, number: int, said: str, figures: list[str], left_out: int, look: str = "") -> list[str]:
-    """A section: heading with a number, text, figures, and the number left out. look: further CSS classes."""
-    more = f"<p>and {left_out:,} more, in the JSON</p>" if left_out > 0 else ""
+def section(title: str, number: int, said: str, figures: list[str], look: str = "") -> str:
+    """A heading with a number, text, and the first MOST figures; nothing without figures. look: further CSS classes."""
+    if not figures:
+        return ""
+    more = f"<p>and {len(figures) - MOST:,} more, in the JSON</p>" if len(figures) > MOST else ""
     head = f'<h2>{title} ({number:,})</h2><p class=soft>{said}</p><div class="cells{look}">'
-    return [head, *figures, "</div>", more]
+    return "\n".join([head, *figures[:MOST], "</div>", more])
 
 
-def section(cells: Cells, groups: np.ndarray, reason: str, records: list[dict], most: int) -> list[str]:
-    """The section for one reason. Of each group of copies, only the picture with the highest score is shown."""
-    title, said, pairs = SECTIONS[reason]
-    same: dict[int, list[dict]] = {}
-    for record in sorted(records, key=lambda record: -record["score"]):
-        same.setdefault(groups[record["index"]], []).append(record)
-    figures = []
-    for found in list(same.values())[:most]:
-        index, other = found[0]["index"], found[0]["of"]
-        rows = f"row {index}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
-        labels = np.unique(cells.labels[[r["index"] for r in found]])
-        names = ", ".join(f"<b>{CLASSES[c]}</b>" for c in labels) if len(labels) < 4 else f"<b>{len(labels)} ways</b>"
-        if pairs:
-            alike = f"correlation {found[0]['score']:.2f}" if reason == "near_duplicate" else ""
-            beside = (cells.images[other], f"row {other}", f"<b>{CLASSES[cells.labels[other]]}</b>")
-            figures.append(figure((cells.images[index], rows, names, alike), beside))
-        else:
-            figures.append(figure((cells.images[index], rows, f"labelled {names}", found[0].get("why", ""))))
-    return titled(title, len(records), said, figures, len(same) - most, " pairs" * pairs)
+def judged(cells: Cells, found: list[dict]) -> str:
+    """The figure for a group's records: the picture of the first; unless an outlier, what it is a copy of beside it."""
+    reason, index, other, score = (found[0][key] for key in ("reason", "index", "of", "score"))
+    rows = f"row {index}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+    labels = np.unique(cells.labels[[record["index"] for record in found]])
+    names = ", ".join(f"<b>{CLASSES[c]}</b>" for c in labels) if len(labels) < 4 else f"<b>{len(labels)} ways</b>"
+    if reason == "outlier":
+        return figure((cells.images[index], rows, f"labelled {names}", found[0]["why"]))
+    alike = f"correlation {score:.2f}" if reason == "near_duplicate" else ""
+    beside = (cells.images[other], f"row {other}", f"<b>{CLASSES[cells.labels[other]]}</b>")
+    return figure((cells.images[index], rows, names, alike), beside)
 
 
 def figure(*pictures: tuple) -> str:
