@@ -122,7 +122,7 @@ def test_read_a_folder_per_class(tmp_path):
     (tmp_path / "Immature_Granulocyte" / "._a.png").touch()  # hidden: what some systems leave beside a picture
     assert len(data.read(tmp_path)) == 2
     (tmp_path / "Immature_Granulocyte" / "a.png").write_bytes(b"torn")
-    for picture in (None, model.read_picture):
+    for picture in (data.central, model.read_picture):
         with pytest.raises(ValueError, match=r"a\.png: no picture that can be read; remove it"):
             data.read(tmp_path, picture=picture)
     (tmp_path / "dogs").mkdir()

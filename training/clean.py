@@ -83,10 +83,9 @@ def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: b
 
     backbone: file of EfficientNetV2B0's ImageNet weights without the classifier, or "imagenet" to let Keras download
     them. Without it, or with fewer than SUPPORT images, only a picture that occurs REPEATS times or under three labels
-    is an outlier. activations: output of `features`, if already computed.
-
-    A record's score depends on its reason: for an outlier that of `outlier_scores` (below 0 for nearly all cells; 0
-    without the backbone), for a label error that of `label_errors`, else the correlation with `of` (1: identical).
+    is an outlier. activations: output of `features`, if already computed. A record's score follows from its reason: an
+    outlier has that of `outlier_scores` (below 0 for nearly all cells; 0 without backbone), a label error that of
+    `label_errors`, and a copy its correlation with `of` (1: identical).
     """
     match, suspects = copies(cells.images), []
     scores, signs, limit = np.zeros(len(cells)), np.zeros(len(cells), int), 0.0
@@ -113,28 +112,23 @@ def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: b
 
 def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, scores: np.ndarray, signs: np.ndarray,
            limit: float) -> list[dict]:  # fmt: skip
-    """Records of the images to remove from a group of copies (sorted indices). labels, scores, signs: (n,), of all.
+    """Records of the images to remove from a group of copies (sorted indices). labels, scores, signs: (n,), of all
+    images. limit: the score beyond which an image is an outlier; 0 if there are no scores."""
 
-    limit: score beyond which an image is an outlier; 0 if there are no scores.
-    """
+    def record(index: int, reason: str, others: np.ndarray, score: np.ndarray) -> dict:
+        of = int(others[0]) if len(others) else None
+        return {"index": int(index), "reason": reason, "of": of, "score": round(float(score[index]), 4)}
+
     names, middle = np.unique(labels[group]), np.median(scores[group])
-    repeated = len(group) >= REPEATS or len(names) > 2
-    if middle > limit or (repeated and middle >= limit / 2):
+    strange, repeated = middle > limit, len(group) >= REPEATS or len(names) > 2
+    if strange or (repeated and middle >= limit / 2):
         why = f"one picture {len(group)} times, under {len(names)} labels"
-        return [
-            _record(i, "outlier", group[group != i], scores) | {"why": SIGNS[signs[i]] if middle > limit else why}
-            for i in group
-        ]
+        found = [record(i, "outlier", group[group != i], scores) for i in group]
+        return [entry | {"why": SIGNS[signs[entry["index"]]] if strange else why} for entry in found]
     if len(names) > 1:
-        return [_record(i, "conflicting_label", group[labels[group] != labels[i]], match.score) for i in group]
+        return [record(i, "conflicting_label", group[labels[group] != labels[i]], match.score) for i in group]
     same = match.identical == match.identical[group[0]]
-    return [_record(i, "duplicate" if same[i] else "near_duplicate", group, match.score) for i in group[1:]]
-
-
-def _record(index: int, reason: str, others: np.ndarray, score: np.ndarray) -> dict:
-    """The record of a removed image; `of` is the first of `others`."""
-    of = int(others[0]) if len(others) else None
-    return {"index": int(index), "reason": reason, "of": of, "score": round(float(score[index]), 4)}
+    return [record(i, "duplicate" if same[i] else "near_duplicate", group, match.score) for i in group[1:]]
 
 
 # --- copies
@@ -168,7 +162,7 @@ def copies(images: np.ndarray) -> Copies:
     details, thumbs = (np.stack(parts) for parts in zip(*looks, strict=True))
     copy, cell = list(enumerate(identical)), list(enumerate(identical))  # pairs of indices
     score, margin = np.ones(len(images)), 2 * SHIFT
-    for a, b, turn in _track(_candidates(thumbs), "comparing pixels"):
+    for a, b, turn in _candidates(thumbs):
         one = _turned(details[a], turn)[margin:-margin, margin:-margin]
         if min(one.std(), details[b].std()) < 0.1:
             continue  # a blank image has no details
@@ -204,20 +198,17 @@ def _turned(pictures: np.ndarray, turn: int) -> np.ndarray:
     return pictures[..., ::-1] if turn >= 4 else pictures
 
 
-def _candidates(thumbs: np.ndarray, similar: float = 0.7, most: int = 3, block: int = 128) -> list:
-    """[(a, b < a, turn of a)]: for each thumbnail a, the `most` most similar ones before it."""
-    flat, found = thumbs.reshape(len(thumbs), -1), []
-    for start in _track(range(0, len(thumbs), block), "comparing thumbnails"):
-        rows, before = thumbs[start : start + block], flat[: start + block]
-        turned = np.stack([_turned(rows, turn) for turn in range(8)], 1).reshape(-1, flat.shape[1])
-        for a, likeness in enumerate((turned @ before.T).reshape(len(rows), 8, -1), start):
-            turns, others = np.nonzero(likeness[:, :a] > similar)
-            best = np.argsort(-likeness[turns, others], kind="stable")[:most]
-            found += [(a, int(others[k]), int(turns[k])) for k in best]
-    return found
+def _candidates(thumbs: np.ndarray, similar: float = 0.7, most: int = 3) -> Iterable[tuple[int, int, int]]:
+    """Yields (a, b < a, turn of a): for each thumbnail a, the `most` most similar ones before it."""
+    flat = thumbs.reshape(len(thumbs), -1)
+    for a in _track(range(len(thumbs)), "comparing pictures"):
+        likeness = np.stack([_turned(thumbs[a], turn).ravel() for turn in range(8)]) @ flat[:a].T
+        turns, others = np.nonzero(likeness > similar)
+        for best in np.argsort(-likeness[turns, others], kind="stable")[:most]:
+            yield a, others[best], turns[best]
 
 
-# --- outliers
+# --- outliers and label errors
 
 
 def features(images: np.ndarray, backbone: str | Path) -> np.ndarray:
@@ -252,7 +243,9 @@ def robust_distances(activations: np.ndarray, labels: np.ndarray) -> tuple[np.nd
     trusted cells of the other half. If too few images can be trusted, none is, and all distances are 1.
     """
     n = len(activations)
-    scaled = _standardised(activations)
+    spread = median_abs_deviation(activations, scale="normal")
+    scaled = (activations - np.median(activations, 0)) / (spread + 1e-6 * spread.max() + 1e-30)
+    scaled = np.sign(scaled) * np.log1p(np.abs(scaled))
     near, crowded = _neighbourhood(scaled)
     half = np.random.default_rng(0).permutation(n) % 2
     trusted = _central(np.sqrt((scaled**2).mean(1)), labels, crowded)
@@ -270,13 +263,6 @@ def robust_distances(activations: np.ndarray, labels: np.ndarray) -> tuple[np.nd
             agrees &= ~crowded
             trusted = agrees & (agrees[near].mean(1) > 0.5) & (distance <= bound)
     return distance, trusted
-
-
-def _standardised(activations: np.ndarray) -> np.ndarray:
-    """Activations (n, d) minus the median, over the median absolute deviation, and log-compressed."""
-    spread = median_abs_deviation(activations, scale="normal")
-    scaled = (activations - np.median(activations, 0)) / (spread + 1e-6 * spread.max() + 1e-30)
-    return np.sign(scaled) * np.log1p(np.abs(scaled))
 
 
 def _neighbourhood(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -306,10 +292,7 @@ def _subspace_distance(rows: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray
 
 
 def _classify(rows: np.ndarray, sample: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(n, 8) log-probabilities, LOWEST or more, by linear discriminant analysis (Fisher 1936) of a sample (m, d).
-
-    Its covariance is shrunk to the identity by a tenth. A class without a cell in the sample has LOWEST.
-    """
+    """(n, 8) log-probabilities, at least LOWEST, by linear discriminant analysis (Fisher 1936) with shrinkage."""
     logs, names = np.full((len(rows), len(CLASSES)), LOWEST), np.unique(labels)
     analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
     logs[:, names] = analysis.fit(sample, labels).predict_log_proba(rows) if len(sample) > len(names) > 1 else 0
@@ -394,9 +377,6 @@ def threshold(scores: np.ndarray) -> float:
     good = expected <= np.maximum(0.25, FALSE_SHARE * np.arange(1, len(outermost) + 1))
     limit = np.nextafter(outermost[good][-1], 0) if good.any() else scores.max()
     return float(max(limit, np.log(0.02 / FALSE_RATE)))
-
-
-# --- labels
 
 
 def label_errors(activations: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> list[dict]:

@@ -40,24 +40,44 @@ class Cells:
         return Cells(self.images[indices], self.labels[indices])
 
 
-def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.ndarray] | None = None) -> Cells:
+def resize(image: np.ndarray) -> np.ndarray:
+    """(height, width, 3) uint8 -> (96, 96, 3) uint8: area averaging where it shrinks, bicubic where it grows."""
+    way = cv2.INTER_AREA if min(image.shape[:2]) >= IMAGE_SIZE else cv2.INTER_CUBIC
+    return cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=way)
+
+
+def central(file: Path) -> np.ndarray:
+    """A picture as (96, 96, 3) uint8 RGB. If both sides are 200 pixels or more, its central 200x200, as in BloodMNIST.
+
+    Raises ValueError if the file is not a readable picture.
+    """
+    pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.stat().st_size else None
+    if pixels is None:
+        raise ValueError("no picture that can be read")
+    y, x = ((side - 200) // 2 for side in pixels.shape[:2])
+    if x >= 0 and y >= 0:
+        pixels = pixels[y : y + 200, x : x + 200]
+    return resize(pixels[..., ::-1])
+
+
+def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.ndarray] = central) -> Cells:
     """Reads a labelled set of cells. Raises ValueError, saying what is wrong, if it cannot be used.
 
     path: the challenge's npz (`images`, `labels`), MedMNIST's `bloodmnist*.npz` at any of its sizes (`part` is train,
-    val or test), or a folder with one subfolder of pictures per class (PBC's names), read by `picture` (default:
-    `central`). One-hot labels and float images, in 0-255 or [0, 1], are converted with a warning. Other sizes are
-    resized to 96x96 as in the challenge's file: area averaging down, bicubic up.
+    val or test), or a folder with one subfolder of pictures per class (PBC's names), read by `picture`. One-hot labels
+    and float images, in 0-255 or [0, 1], are converted with a warning. Other sizes are resized to 96x96 as in the
+    challenge's file: area averaging down, bicubic up.
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path, picture or central)
+        return _read_folder(path, picture)
     if not path.exists():
         raise ValueError(f"{path} does not exist: docs/DATA.md says where cells come from")
     try:
         with np.load(path) as file:
             names = file.files
             keys = ("images", "labels") if "images" in names else (f"{part}_images", f"{part}_labels")
-            images, labels = (file[key] if key in names else None for key in keys)
+            images, labels = map(file.get, keys)
     except Exception as error:  # a truncated file raises many types
         raise ValueError(f"{path} is no npz file, or is cut short: {error}") from error
     if missing := [key for key in keys if key not in names]:
@@ -102,32 +122,11 @@ def _as_images(images: np.ndarray, path: Path) -> np.ndarray:
     return images
 
 
-def resize(image: np.ndarray) -> np.ndarray:
-    """(height, width, 3) uint8 -> (96, 96, 3) uint8: area averaging where it shrinks, bicubic where it grows."""
-    way = cv2.INTER_AREA if min(image.shape[:2]) >= IMAGE_SIZE else cv2.INTER_CUBIC
-    return cv2.resize(np.ascontiguousarray(image), (IMAGE_SIZE, IMAGE_SIZE), interpolation=way)
-
-
-def central(file: Path) -> np.ndarray:
-    """A picture as (96, 96, 3) uint8 RGB. If both sides are 200 pixels or more, its central 200x200, as in BloodMNIST.
-
-    Raises ValueError if the file is not a readable picture.
-    """
-    pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.stat().st_size else None
-    if pixels is None:
-        raise ValueError("no picture that can be read")
-    y, x = ((side - 200) // 2 for side in pixels.shape[:2])
-    if x >= 0 and y >= 0:
-        pixels = pixels[y : y + 200, x : x + 200]
-    return resize(pixels[..., ::-1])
-
-
 def _read_folder(path: Path, picture: Callable[[Path], np.ndarray]) -> Cells:
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and folder.name[0] != ".")
-    names = {folder: folder.name.lower().replace("_", " ") for folder in folders}
-    unknown = [folder.name for folder in folders if names[folder] not in FOLDERS]
-    if unknown or not folders:
-        found = ", ".join(unknown) or "none"
+    classes = {folder: FOLDERS.get(folder.name.lower().replace("_", " ")) for folder in folders}
+    if None in classes.values() or not folders:
+        found = ", ".join(folder.name for folder in folders if classes[folder] is None) or "none"
         raise ValueError(f"{path}: expected one folder per class: {', '.join(CLASSES)} (or ig); found {found}")
     images, labels = [], []
     for folder in folders:
@@ -136,7 +135,7 @@ def _read_folder(path: Path, picture: Callable[[Path], np.ndarray]) -> Cells:
                 images.append(picture(file))
             except (ValueError, OSError) as error:
                 raise ValueError(f"{file}: {error}; remove it or fetch it again") from error
-            labels.append(FOLDERS[names[folder]])
+            labels.append(classes[folder])
     if not images:
         raise ValueError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
     return Cells(np.stack(images), np.array(labels, np.int64))

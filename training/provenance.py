@@ -3,9 +3,11 @@
 import hashlib
 import json
 import platform
+import tempfile
 from pathlib import Path
 
 import cv2
+import h5py
 import keras
 import numpy as np
 
@@ -23,27 +25,24 @@ def save_half(network, path: Path) -> None:
 
     Batch norm's variances can exceed float16's range, kernels do not. Keras casts to float32 on loading.
     """
-    import h5py
 
     def write(temporary: Path) -> None:
-        whole = temporary.with_name(f".whole{temporary.name}")
-        try:
-            network.save_weights(whole)
-            with h5py.File(whole) as old, h5py.File(temporary, "w") as new:
+        with h5py.File(whole) as old, h5py.File(temporary, "w") as new:
 
-                def visit(name, item):
-                    if isinstance(item, h5py.Group):
-                        copy = new.require_group(name)
-                    else:
-                        copy = new.create_dataset(name, data=item[()].astype("f2" if item.ndim > 1 else item.dtype))
-                    copy.attrs.update(item.attrs)
+            def visit(name, item):
+                if isinstance(item, h5py.Group):
+                    copy = new.require_group(name)
+                else:
+                    copy = new.create_dataset(name, data=item[()].astype("f2" if item.ndim > 1 else item.dtype))
+                copy.attrs.update(item.attrs)
 
-                new.attrs.update(old.attrs)
-                old.visititems(visit)
-        finally:
-            whole.unlink(missing_ok=True)
+            new.attrs.update(old.attrs)
+            old.visititems(visit)
 
-    files.write_atomically(path, write)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole.weights.h5"
+        network.save_weights(whole)
+        files.write_atomically(path, write)
 
 
 def sources() -> str:
@@ -53,8 +52,7 @@ def sources() -> str:
 
 def provenance(cells: data.Cells, audit: dict) -> dict:
     """The manifest's record of code, data and versions, taken at the start of a run."""
-    removed = np.array([entry["index"] for entry in audit["removed"]], int)
-    kept = np.setdiff1d(np.arange(len(cells)), removed).astype("<i8")
+    kept = np.setdiff1d(np.arange(len(cells)), [entry["index"] for entry in audit["removed"]]).astype("<i8")
     return {
         **files.revision(),
         "sources": sources(),
@@ -62,13 +60,10 @@ def provenance(cells: data.Cells, audit: dict) -> dict:
         "kept": len(kept),
         "kept_sha256": hashlib.sha256(kept.tobytes()).hexdigest(),
         "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
+            "python": platform.python_version(), "keras": keras.__version__, "backend": keras.backend.backend(),
+            "numpy": np.__version__, "opencv": cv2.__version__,
         },
-    }
+    }  # fmt: skip
 
 
 def find_checkpoint(out: Path, settings: dict, resume: bool) -> Path | None:

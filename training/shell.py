@@ -44,18 +44,13 @@ positive = partial(count, least=1)
 
 @contextmanager
 def plain_errors(stopped: str = "stopped"):
-    """Exits with status 1 and one line on Ctrl-C, or on errors of input, disk or a missing package.
-
-    stopped: the line printed after Ctrl-C.
-    """
+    """Exits with status 1 and one line: `stopped` on Ctrl-C, or an error of input, disk or a missing package."""
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
-        said = str(error)
-        if isinstance(error, OSError) and error.filename:
-            said = f"{error.filename}: {error.strerror}"
-            if isinstance(error, FileNotFoundError):
-                said = f"{error.filename} is not there: check the path"
-        sys.exit(f"error: {said}")
+    except OSError as error:
+        why = " is not there: check the path" if isinstance(error, FileNotFoundError) else f": {error.strerror}"
+        sys.exit(f"error: {error.filename}{why}" if error.filename else f"error: {error}")
+    except (ValueError, ImportError) as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(stopped)
