@@ -6,7 +6,6 @@ CELLS is a folder with one subfolder of pictures per class, or an .npz with imag
 or more classes. Only the last layer changes, a multinomial logistic regression on the network's features. It is
 refitted with a penalty on its distance from the old layer; cross-validation chooses the strength of the penalty. The
 fit includes the mean features of some old cells per class, so that classes missing in the new cells are not forgotten.
-`python model.py PATHS --weights runs/mine` uses the result.
 """
 
 import warnings
@@ -103,19 +102,17 @@ def cross_validate(features, labels, groups, head: Head, kept, temperature, view
 
     views: number of views for unsure cells. groups: (n,) ids; cells of one group, copies of one picture, share a fold.
     """
-    losses, right = np.zeros((2, len(STRENGTHS), len(labels)))
+    found = np.empty((len(STRENGTHS), len(labels), model.NUM_CLASSES))
     parts = StratifiedGroupKFold(PARTS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class may have fewer cells than folds
         parts = list(parts.split(labels, labels, groups))
     for rest, part in parts:
         for place, fitted in enumerate(fit(features[rest], labels[rest], head, kept, temperature)):
-            found = chances(features[part], fitted, views)
-            logs = log_softmax(np.log(found + 1e-30) / temperature, axis=1)
-            losses[place, part] = -logs[np.arange(len(part)), labels[part]]
-            right[place, part] = found.argmax(1) == labels[part]
-    best = int(losses.sum(1).argmin())
-    return best, right[best] == 1
+            found[place, part] = chances(features[part], fitted, views)
+    logs = log_softmax(np.log(found + 1e-30) / temperature, axis=2)
+    best = int(logs[:, np.arange(len(labels)), labels].sum(1).argmax())
+    return best, found[best].argmax(1) == labels
 
 
 def adapt(predictor: model.Model, cells: data.Cells, keep: data.Cells | None) -> tuple[Head, np.ndarray, np.ndarray]:
@@ -140,10 +137,8 @@ def adapt(predictor: model.Model, cells: data.Cells, keep: data.Cells | None) ->
 
 def write_run(predictor: model.Model, head: Head, cells: data.Cells, out: Path) -> None:
     """Write folder `out` atomically: model.weights.h5 with that head, and manifest.json. Modifies `predictor`."""
-    manifest = {key: value for key, value in predictor.manifest.items() if key != "note"} | {
-        "adapted_from": predictor.manifest["sha256"], "adapted_to": data.digest(cells), "cells": len(cells),
-        **revision(),
-    }  # fmt: skip
+    origin = {"adapted_from": predictor.manifest["sha256"], "adapted_to": data.digest(cells), "cells": len(cells)}
+    manifest = predictor.manifest | origin | revision()
     predictor.network.get_layer("head").set_weights(list(head))
     with new_folder(out) as folder:
         save_half(predictor.network, folder / "model.weights.h5")

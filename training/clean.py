@@ -30,7 +30,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestNeighbors
 
 from training import audit_page, data, files, shell
-from training.data import CLASSES, IMAGE_SIZE, Cells
+from training.data import CLASSES, Cells
 
 BACKBONE = Path("data/pretrained/efficientnetv2b0_notop.weights.h5")
 SIGNS = (  # reasons for an outlier: the distance, then the four traces
@@ -216,9 +216,8 @@ def features(images: np.ndarray, backbone: str | Path) -> np.ndarray:
     blocks, averaged over the centre, the border and the ring between them."""
     import keras
 
-    shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
-    network = keras.applications.EfficientNetV2B0(include_top=False, weights=str(backbone), input_shape=shape)
-    network = keras.Model(network.input, [network.get_layer(name).output for name in LAYERS])
+    whole = keras.applications.EfficientNetV2B0(include_top=False, weights=str(backbone), input_shape=images.shape[1:])
+    network = keras.Model(whole.input, [whole.get_layer(name).output for name in LAYERS])
     rows = []
     for start in _track(range(0, len(images), 64), "computing features"):
         maps = network.predict_on_batch(images[start : start + 64].astype(np.float32))
