@@ -67,6 +67,7 @@ def test_command_writes_what_it_found(small, folder, capsys):
     expected = {7: ("conflicting_label", 62), 60: ("duplicate", 3), 61: ("near_duplicate", 5)}
     assert {i: removed[i] for i in removed if i < 63} == expected | {62: ("conflicting_label", 7)}
     assert all(removed[i][0] == "outlier" for i in range(63, 75))
+    assert {record["score"] for record in found["removed"] if record["reason"] == "outlier"} == {0}  # not judged
     assert found["kept"] == 75 - 16 and found["label_errors"] == []
     kept = np.setdiff1d(np.arange(75), list(removed))
     with np.load(outputs[0]) as file:
@@ -284,6 +285,15 @@ def test_nothing_is_judged_where_nothing_can_be_trusted():
     for points in (np.zeros((600, 24), np.float32), np.random.default_rng(3).normal(size=(600, 24))):
         distance, trusted = clean.robust_distances(points, np.random.default_rng(4).integers(0, 8, 600))
         assert (distance == 1).all() and not trusted.any()
+
+
+def test_one_class_alone_and_a_class_of_one_cell_are_judged(recwarn):
+    points = np.random.default_rng(7).normal(size=(600, 60)).astype(np.float32)
+    for labels in (np.zeros(600, int), np.arange(600) // 599):
+        distance, trusted = clean.robust_distances(points, labels)
+        assert trusted.mean() > 0.5 and called(distance, trusted).mean() <= 0.003
+        clean.label_errors(points, labels, np.arange(600))
+    assert not recwarn.list
 
 
 def test_wrong_labels_are_found_reported_and_removed_only_when_asked(monkeypatch):

@@ -294,7 +294,9 @@ def _classify(rows: np.ndarray, sample: np.ndarray, labels: np.ndarray) -> np.nd
     """(n, 8) log-probabilities, at least LOWEST, by linear discriminant analysis (Fisher 1936) with shrinkage."""
     logs, names = np.full((len(rows), len(CLASSES)), LOWEST), np.unique(labels)
     analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
-    logs[:, names] = analysis.fit(sample, labels).predict_log_proba(rows) if len(sample) > len(names) > 1 else 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class may have a single cell
+        logs[:, names] = analysis.fit(sample, labels).predict_log_proba(rows) if len(sample) > len(names) > 1 else 0
     return np.maximum(logs, LOWEST)
 
 
