@@ -7,7 +7,7 @@ python -m evaluation tables --check    exit status 1 if that would change anythi
 import argparse
 import re
 
-from evaluation import benchmark, calibrate, card, cards, compare, laboratory, ledger, markdown, setup, unforeseen
+from evaluation import calibrate, card, cards, compare, laboratory, markdown, setup, unforeseen
 from evaluation.calibrate import with_interval
 from evaluation.markdown import percent
 from training.files import ROOT, write_text
@@ -35,15 +35,15 @@ def report(found: dict) -> str:
     return "```text\n" + "\n".join(shown) + "\n```"
 
 
-def headline(found: dict, cost: dict) -> str:
+def headline(found: dict, report: dict, cores: int) -> str:
     """The main results in one line."""
     clean, corrupted = (percent(found[part]["accuracy"]) for part in ("clean", "corrupted"))
     predicted = found["predicted_hidden"]
     beyond = ", extrapolated" if predicted["extrapolated"] else ""
     return (
         f"**{clean}% of clean held-out cells, {corrupted}% under {len(found['corruptions'])} corruptions; predicted "
-        f"hidden score {with_interval(predicted)}{beyond}.** A zip of {cost['zip_mb']:.0f} MB; "
-        f"{cost['images']:,} pictures in {cost['seconds']['total']:.0f} s on {cost['cores']} cores."
+        f"hidden score {with_interval(predicted)}{beyond}.** A zip of {report['zip']['bytes'] / 1e6:.0f} MB; "
+        f"{report['forecast']['images']:,} pictures in about {report['forecast']['seconds']:.0f} s on {cores} cores."
     )
 
 
@@ -73,7 +73,7 @@ BLOCKS = {
     "setup": lambda: setup.commands(load("setup")),
     "trial": lambda: setup.trial(load("setup")),
     "report": lambda: report(load("report")),
-    "headline": lambda: headline(load("card")["summary"], load("benchmark")),
+    "headline": lambda: headline(load("card")["summary"], load("report"), load("setup")["cores"]),
     "summary": lambda: card.short(load("card")["summary"]),
     "card": lambda: card.text(load("card")),
     "classes": lambda: card.classes(load("card")),
@@ -84,8 +84,6 @@ BLOCKS = {
     "unforeseen": lambda: unforeseen.text(load("unforeseen")),
     "laboratory": lambda: laboratory.sentence(load("laboratory")),
     "laboratory_classes": lambda: laboratory.table(load("laboratory")),
-    "ledger": lambda: ledger.text(load("ledger")["trials"]),
-    "benchmark": lambda: benchmark.text(load("benchmark")),
     "audit": lambda: audit(load("audit_benchmark")),
     "systems": lambda: compare.text(load("systems")["rows"]),
 }
