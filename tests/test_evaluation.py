@@ -52,7 +52,7 @@ def test_help_names_what_can_be_run_and_shows_defaults(capsys, name):
         (["compare", "gone"], "gone/run.json is missing"),
         (["compare", ".", "--cards", "gone"], "gone is no folder of cards"),
         (["compare", ".", "--json", "."], ". is a folder: name a file in it"),
-        (["unforeseen"], "arguments are required: targets"),
+        (["unforeseen"], "arguments are required: target"),
         (["unforeseen", ".", "--images", "0"], "give a whole number above 0, not 0"),
         (["pictures", "--heldout", "empty.npz"], "empty.npz is no npz file"),
         (["cards"], "there is no such command; choose from card"),
