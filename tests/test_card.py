@@ -172,7 +172,7 @@ def test_the_order_is_stratified_everywhere():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere", "--heldout", "cells.npz"], "nowhere is missing"),
+        (["nowhere", "--heldout", "cells.npz"], "nowhere is not there"),
         (["submission", "--heldout", "nowhere.npz"], "nowhere.npz does not exist"),
         (["submission", "--heldout", "labels.npz"], "labels must be integers in 0-7"),
         (["submission", "--heldout", "cells.npz", "--baseline", "broken.json"], "cannot be read as a card"),
