@@ -59,20 +59,6 @@ def measure(model: object, cells: data.Cells, condition: Condition) -> dict:
     }
 
 
-def finished(path: Path, key: dict) -> dict[Condition, dict]:
-    """Read an interrupted run's finished conditions: a file of JSON lines, the first of which is the run's key.
-    Conditions of another key and an incomplete last line are dropped; the file is written again without them."""
-    done = {}
-    try:
-        first, *lines = path.read_text(encoding="utf-8").splitlines()
-        for entry in map(json.loads, lines if json.loads(first) == key else ()):
-            done[tuple(entry[part] for part in CONDITION)] = entry
-    except (FileNotFoundError, ValueError):  # no file, an empty one, or an incomplete last line
-        pass
-    write_text(path, "".join(json.dumps(line) + "\n" for line in (key, *done.values())))
-    return done
-
-
 def provenance(hashes: dict, cells: data.Cells) -> dict:
     """Return the commit, hashes of model, weights, cells and corruptions, and the versions of the libraries."""
     libraries = ("numpy", "cv2", "keras", "tensorflow", "torch", "jax")
@@ -87,23 +73,23 @@ def provenance(hashes: dict, cells: data.Cells) -> dict:
 
 
 def evaluate(model: object, hashes: dict, cells: data.Cells, plan: list[Condition], partial: Path) -> dict:
-    """Measure the conditions in `plan` and return the card. Appends each finished condition to `partial`."""
+    """Measure the conditions in `plan` and return the card. `partial` holds those that are finished: an interrupted run
+    of the same plan, model, cells and libraries goes on from there."""
     submissions.check_agreement(model, cells.images[:64])
-    origin = provenance(hashes, cells)
-    done = finished(partial, {"schema": cards.SCHEMA, **{k: v for k, v in origin.items() if k != "commit"}})
-    order = data.stratified_order(cells.labels)
+    origin, order = provenance(hashes, cells), data.stratified_order(cells.labels)
+    key = json.dumps([plan, cards.SCHEMA, {**origin, "commit": None}])
+    begun = cards.read_json(partial, "begun card", ("key", "conditions")) if partial.exists() else {"key": None}
+    done = begun["conditions"] if begun["key"] == key else []
     ordered = cells.take(order)
-    with partial.open("a", encoding="utf-8") as file:
-        for condition in track(plan, "conditions", console=Console(stderr=True)):
-            if condition not in done:
-                done[condition] = measure(model, ordered, condition)
-                print(json.dumps(done[condition]), file=file, flush=True)
+    for condition in track(plan[len(done) :], "conditions", console=Console(stderr=True)):
+        done.append(measure(model, ordered, condition))
+        write_text(partial, json.dumps({"key": key, "conditions": done}))
     labels = "".join(map(str, cells.labels))
     return summarised({
         "schema": cards.SCHEMA,
         "provenance": origin,
         "cells": {"count": len(cells), "classes": list(data.CLASSES), "labels": labels, "order": order.tolist()},
-        "conditions": [done[condition] for condition in plan],
+        "conditions": done,
     })  # fmt: skip
 
 
