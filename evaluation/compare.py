@@ -67,8 +67,8 @@ def read_scores(folder: Path, run: dict, beside: Path | None) -> tuple[dict, lis
 
 
 def changed(run: dict) -> dict:
-    """Return the settings in which a run differs from its recipe; {} if the recipe no longer exists."""
-    own = dataclasses.asdict(RECIPES[run["recipe"]]) if run["recipe"] in RECIPES else {}
+    """Return the settings in which a run differs from its recipe."""
+    own = dataclasses.asdict(RECIPES[run["recipe"]])
     theirs = {knob: as_tuple(run["settings"].get(knob, value)) for knob, value in own.items()}
     return {knob: value for knob, value in theirs.items() if value != own[knob]}
 
@@ -81,8 +81,8 @@ def as_tuple(value):
 def notes(run: dict) -> list[str]:
     """List how a run differs from its recipe: precision, a limit, missing epochs, changed settings."""
     settings, history = run["settings"], run["history"]
-    recipe = RECIPES.get(run["recipe"], Recipe(epochs=settings["epochs"]))
-    done, planned, patience = len(history), settings["head_epochs"] + recipe.epochs, settings["patience"]
+    done, planned = len(history), settings["head_epochs"] + RECIPES[run["recipe"]].epochs
+    patience = settings["patience"]
     stopped = patience is not None and done - 1 - history.index(shipped(run)) >= patience
     precision = run.get("precision", "float32")
     found = [f"in {precision}"] if precision != "float32" else []
@@ -94,10 +94,8 @@ def notes(run: dict) -> list[str]:
     return found + ([f"other {', '.join(other)}"] if other else [])
 
 
-def command(run: dict, out: str) -> str | None:
-    """Return the command that repeats a run; None if the recipe no longer exists."""
-    if run["recipe"] not in RECIPES:
-        return None
+def command(run: dict, out: str) -> str:
+    """Return the command that repeats a run."""
     words = ["python", "-m", "training.train", "--recipe", run["recipe"]]
     for knob, value in changed(run).items():
         words += ["--weights", value] if knob == "weights" else ["--set", f"{knob}={value}"]
@@ -118,6 +116,8 @@ def speed(folder: Path) -> dict:
 def make_row(folder: Path, beside: Path | None = None) -> dict:
     """Return one run's row of the table. Scores are in 0-1; unknown values are None."""
     run = read_run(folder)
+    if run["recipe"] not in RECIPES:
+        raise ValueError(f"{folder} is of the recipe {run['recipe']}, which is gone: leave this run out")
     try:
         now = shipped(run)
         scores, problems = read_scores(folder, run, beside)
@@ -154,8 +154,7 @@ def compare(
         rows.append({**empty, "notes": ["not trained here"], "command": again})
     for row in rows:
         row["reported"] = {key: getattr(REPORTED.get(row["recipe"]), key, None) for key in ("local", "hidden")}
-    order = [*RECIPES, *(row["recipe"] for row in rows)]  # recipes that are gone come last
-    return sorted(rows, key=lambda row: order.index(row["recipe"]))
+    return sorted(rows, key=lambda row: list(RECIPES).index(row["recipe"]))
 
 
 def part(row: dict, key: str, score: str) -> float | None:
@@ -187,7 +186,7 @@ COLUMNS = {  # heading -> function from a row to its text
     "reported local": lambda row: row["reported"]["local"] or "-",
     "reported hidden": lambda row: row["reported"]["hidden"] or "-",
     "what was done": lambda row: "; ".join(row["notes"]) or "as its recipe says",
-    "command": lambda row: f"`{row['command']}`" if row["command"] else "none: its recipe is gone",
+    "command": lambda row: f"`{row['command']}`",
 }
 SHORT = ("system", "epochs", "images/s", "validation", "held-out", "composite", "predicted hidden", "what was done")
 
