@@ -49,18 +49,9 @@ def curve(card: dict) -> tuple[np.ndarray, int]:
     return logit(np.clip(accuracies, 0.5 / cells, 1 - 0.5 / cells)), cells
 
 
-def composite_at(card: dict, strength: float) -> tuple[float, int]:
-    """Return the composite's accuracy, above 0 and below 1, at a strength in 1-5, and the number of cells.
-    Interpolates linearly on the logit scale."""
-    logits, cells = curve(card)
-    return float(expit(np.interp(strength, SEVERITIES, logits))), cells
-
-
-def find_strength(systems: list[dict], hidden: np.ndarray, weights: np.ndarray) -> float:
-    """Return the strength (to 0.01) whose accuracies differ least from the hidden scores, in weighted squares."""
-    grid = np.round(np.arange(1, 5.005, 0.01), 2)
-    accuracies = np.array([expit(np.interp(grid, SEVERITIES, curve(card)[0])) for card in systems])
-    return float(grid[np.argmin(weights @ (accuracies - hidden[:, None]) ** 2)])
+def composite_at(card: dict, strength: float) -> float:
+    """Return the composite's accuracy, above 0 and below 1, at a strength in 1-5: linear on the logit scale."""
+    return float(expit(np.interp(strength, SEVERITIES, curve(card)[0])))
 
 
 def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray, known: np.ndarray) -> dict:
@@ -83,8 +74,9 @@ def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray, known: np.ndarra
     }  # fmt: skip
 
 
-def interval(fit: dict, accuracy: float, cells: int) -> dict[str, float]:
-    """Return score, low and high (0-1, a 95% interval) for a new system with this composite accuracy on `cells`."""
+def interval(fit: dict, card: dict, strength: float) -> dict[str, float]:
+    """Return score, low and high (0-1, a 95% interval) for a new system, from its composite accuracy at a strength."""
+    accuracy, cells = composite_at(card, strength), curve(card)[1]
     x = np.array([1.0, logit(accuracy)])
     middle = fit["a"] + fit["b"] * x[1]
     scatter = fit["residual_error"] ** 2 + x @ np.array(fit["covariance_scatter"]) @ x
@@ -97,20 +89,17 @@ def interval(fit: dict, accuracy: float, cells: int) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in ends.items()}
 
 
-def solve(systems: list[dict], hidden: np.ndarray, deviation: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, dict]:
-    """Return strength, weights (n,) of mean 1, accuracies (n,) and line."""
+def solve(logits: np.ndarray, hidden: np.ndarray, deviation: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, dict]:
+    """Return strength, weights (n,) of mean 1, accuracies (n,) at that strength, and line. logits: (n, 5), of `curve`.
+    The strength (to 0.01) is the one whose accuracies differ least from the hidden scores, in weighted squares."""
     weights = (hidden / deviation) ** 2
     weights /= weights.mean()
-    strength = find_strength(systems, hidden, weights)
-    x = np.array([composite_at(card, strength)[0] for card in systems])
-    return strength, weights, x, fit_line(logit(x), logit(hidden), weights, deviation / (hidden * (1 - hidden)))
-
-
-def left_out(i: int, systems: list[dict], hidden: np.ndarray, deviation: np.ndarray) -> dict[str, float]:
-    """Predict score, low and high (0-1) of system i from the others alone."""
-    rest = [k for k in range(len(systems)) if k != i]
-    strength, _, _, line = solve([systems[k] for k in rest], hidden[rest], deviation[rest])
-    return interval(line, *composite_at(systems[i], strength))
+    grid = np.round(np.arange(1, 5.005, 0.01), 2)
+    accuracies = expit([np.interp(grid, SEVERITIES, row) for row in logits])
+    best = np.argmin(weights @ (accuracies - hidden[:, None]) ** 2)
+    x = accuracies[:, best]
+    line = fit_line(logit(x), logit(hidden), weights, deviation / (hidden * (1 - hidden)))
+    return float(grid[best]), weights, x, line
 
 
 def calibrate(found: dict[str, dict]) -> dict:
@@ -121,31 +110,34 @@ def calibrate(found: dict[str, dict]) -> dict:
     if len(found) < 5:
         raise ValueError(f"{len(found)} systems with known hidden scores are too few to calibrate; 5 are the least")
     names = sorted(found, key=lambda name: (sum(KNOWN[name][:2]), name))
-    systems = [found[name] for name in names]
     for key in SAME:
-        if len({card["provenance"][key] for card in systems}) > 1:
+        if len({card["provenance"][key] for card in found.values()}) > 1:
             raise ValueError(f"the cards differ in {key}: evaluate all systems with one version on the same cells")
     low, high = np.array([KNOWN[name][:2] for name in names]).T
     hidden = (low + high) / 2
     deviation = np.sqrt(PHASE**2 + (high - low) ** 2 / 12)  # uniform over the range
-    strength, weights, x, fit = solve(systems, hidden, deviation)
+    logits = np.array([curve(found[name])[0] for name in names])
+    strength, weights, x, fit = solve(logits, hidden, deviation)
     fitted = expit(fit["a"] + fit["b"] * logit(x))
-    points = [
-        {"system": name, "hidden": round(float(hidden[i]), 4), "hidden_range": KNOWN[name][:2],
-         "weight": round(float(weights[i]), 4),
-         "composite": {str(s): round(composite_at(systems[i], s)[0], 6) for s in SEVERITIES},
-         "composite_at_strength": round(float(x[i]), 6), "fitted": round(float(fitted[i]), 6),
-         "left_out": left_out(i, systems, hidden, deviation), "source": KNOWN[name][2],
-         "weights_sha256": systems[i]["provenance"]["weights_sha256"]}
-        for i, name in enumerate(names)
-    ]  # fmt: skip
+    points = []
+    for i, name in enumerate(names):
+        card, rest = found[name], np.arange(len(names)) != i
+        other_strength, _, _, other_fit = solve(logits[rest], hidden[rest], deviation[rest])
+        points.append({
+            "system": name, "hidden": round(float(hidden[i]), 4), "hidden_range": KNOWN[name][:2],
+            "weight": round(float(weights[i]), 4),
+            "composite": {str(s): round(composite_at(card, s), 6) for s in SEVERITIES},
+            "composite_at_strength": round(float(x[i]), 6), "fitted": round(float(fitted[i]), 6),
+            "left_out": interval(other_fit, card, other_strength), "source": KNOWN[name][2],
+            "weights_sha256": card["provenance"]["weights_sha256"],
+        })  # fmt: skip
     gaps = {"composite_itself": 100 * (x - hidden), "line": 100 * (fitted - hidden)}
     return {
         "strength": strength,
         "points": points,
         "fit": fit,
         "misfit_points": {name: round(float(np.sqrt(weights @ gap**2 / len(gap))), 2) for name, gap in gaps.items()},
-        "provenance": {"commit": cards.commit(), **{key: systems[0]["provenance"][key] for key in SAME}},
+        "provenance": {"commit": cards.commit(), **{key: found[names[0]]["provenance"][key] for key in SAME}},
     }
 
 
@@ -158,12 +150,12 @@ def predict(calibration: dict, card: dict) -> dict:
     cells_differ, pictures_differ = (calibration["provenance"][k] != card["provenance"][k] for k in SAME)
     if pictures_differ:
         raise ValueError("calibration and card are of other corrupted pictures: make both anew with one version")
-    accuracy, cells = composite_at(card, calibration["strength"])
+    accuracy = composite_at(card, calibration["strength"])
     points = calibration["points"]
     known = f"{percent(points[0]['hidden'])} to {percent(points[-1]['hidden'])}"
     other = ", measured on other held-out cells than this card" if cells_differ else ""
     return {
-        **interval(calibration["fit"], accuracy, cells),
+        **interval(calibration["fit"], card, calibration["strength"]),
         "composite": round(accuracy, 6),
         "strength": calibration["strength"],
         "extrapolated": accuracy > max(point["composite_at_strength"] for point in points),

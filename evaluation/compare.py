@@ -60,7 +60,7 @@ def read_scores(folder: Path, run: dict, beside: Path | None) -> tuple[dict, lis
     scores = {"heldout": card["summary"]["clean"]}
     with contextlib.suppress(ValueError):  # no calibration, one of other corruptions, or a quick card of one strength
         calibration = calibrate.read(calibrate.PATH)
-        scores["composite"] = calibrate.composite_at(card, calibration["strength"])[0]
+        scores["composite"] = calibrate.composite_at(card, calibration["strength"])
         if run["recipe"] not in {point["system"] for point in calibration["points"]}:
             scores["predicted_hidden"] = calibrate.predict(calibration, card)
     return scores, []

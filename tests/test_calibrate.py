@@ -69,8 +69,9 @@ def test_the_upper_end_decides_the_strength():
     """The two ends want different strengths: the best system's wins, as it does not unweighted."""
     cards = ladder(strength=2.0, names=SYSTEMS[:3]) | ladder(strength=4.0, names=SYSTEMS[3:])
     hidden = np.array([KNOWN[name][0] for name in cards])
+    logits = np.array([calibrate.curve(found)[0] for found in cards.values()])
     weighted = calibrate.calibrate(cards)["strength"]
-    assert weighted > calibrate.find_strength(list(cards.values()), hidden, np.ones(len(hidden))) + 0.1
+    assert weighted > calibrate.solve(logits, hidden, hidden)[0] + 0.1  # all weights are 1
     assert weighted > 3.5
 
 
@@ -84,13 +85,13 @@ def test_a_range_counts_less_than_a_score():
 def test_between_two_strengths_lies_between_their_scores():
     scores = [0.99, 0.95, 0.95, 0.4, 0.45]
     grid = np.linspace(1, 5, 81)
-    values = np.array([calibrate.composite_at(card(scores), s)[0] for s in grid])
+    values = np.array([calibrate.composite_at(card(scores), s) for s in grid])
     for k in range(4):
         part, ends = values[20 * k : 20 * k + 21], scores[k : k + 2]
         assert part[0] == pytest.approx(ends[0]) and part[-1] == pytest.approx(ends[1])
         assert min(ends) - 1e-12 <= part.min() and part.max() <= max(ends) + 1e-12
         assert (np.diff(part) * np.sign(ends[1] - ends[0]) >= -1e-12).all()
-    assert calibrate.composite_at(card([1.0] * 5, cells=50), 2.5)[0] == pytest.approx(0.99)  # half a cell of 50
+    assert calibrate.composite_at(card([1.0] * 5, cells=50), 2.5) == pytest.approx(0.99)  # half a cell of 50
 
 
 # --- interval ---------------------------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ def test_the_interval_covers_new_systems(count):
             continue
         new = expit(0.2 + 1.1 * 2.3 + rng.normal(0, 0.25)) + rng.normal(0, calibrate.PHASE)
         measured = np.clip(rng.binomial(1712, expit(2.3)) / 1712, 0.001, 0.999)
-        found = calibrate.interval(fit, measured, 1712)
+        found = calibrate.interval(fit, card([measured] * 5), 3)
         covered += found["low"] <= min(new, 1) <= found["high"]
     assert 0.92 <= covered / rounds <= 1
 
