@@ -233,14 +233,11 @@ def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: str, rng: n
     modes = {"reflected": cv2.BORDER_REFLECT_101, "wrapped": cv2.BORDER_WRAP}
     colour = rng.integers(0, 256, 3).tolist() if border == "coloured" else (0, 0, 0)
     wide = cv2.copyMakeBorder(image, *4 * [SIZE], modes.get(border, cv2.BORDER_CONSTANT), value=colour)
-    width = 3 * SIZE
-    x = np.clip(x + SIZE + (SIZE - 1) / 2, 0, width - 2)
-    y = np.clip(y + SIZE + (SIZE - 1) / 2, 0, width - 2)
+    x, y = (np.clip(values + SIZE + (SIZE - 1) / 2, 0, 3 * SIZE - 2) for values in (x, y))
     column, row = x.astype(int), y.astype(int)
     right, down = (x - column).astype(np.float32)[..., None], (y - row).astype(np.float32)[..., None]
-    pixels, at = wide.reshape(-1, 3), row * width + column
-    top = (1 - right) * pixels.take(at, axis=0) + right * pixels.take(at + 1, axis=0)
-    bottom = (1 - right) * pixels.take(at + width, axis=0) + right * pixels.take(at + width + 1, axis=0)
+    top = (1 - right) * wide[row, column] + right * wide[row, column + 1]
+    bottom = (1 - right) * wide[row + 1, column] + right * wide[row + 1, column + 1]
     return to_uint8((1 - down) * top + down * bottom)
 
 

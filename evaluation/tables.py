@@ -35,15 +35,15 @@ def report(found: dict) -> str:
     return "```text\n" + "\n".join(shown) + "\n```"
 
 
-def headline(found: dict, report: dict, cores: int) -> str:
+def headline(found: dict, built: dict, cores: int) -> str:
     """The main results in one line."""
     clean, corrupted = (percent(found[part]["accuracy"]) for part in ("clean", "corrupted"))
     predicted = found["predicted_hidden"]
     beyond = ", extrapolated" if predicted["extrapolated"] else ""
     return (
         f"**{clean}% of clean held-out cells, {corrupted}% under {len(found['corruptions'])} corruptions; predicted "
-        f"hidden score {with_interval(predicted)}{beyond}.** A zip of {report['zip']['bytes'] / 1e6:.0f} MB; "
-        f"{report['forecast']['images']:,} pictures in about {report['forecast']['seconds']:.0f} s on {cores} cores."
+        f"hidden score {with_interval(predicted)}{beyond}.** A zip of {built['zip']['bytes'] / 1e6:.0f} MB; "
+        f"{built['forecast']['images']:,} pictures in about {built['forecast']['seconds']:.0f} s on {cores} cores."
     )
 
 
