@@ -4,10 +4,10 @@ import contextlib
 import hashlib
 import importlib.util
 import io
+import shutil
 import sys
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,27 +22,20 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
     """Yield the `Model()` of a submission zip, a folder with a model.py, a run or an ensemble, and its hashes.
 
     A zip is unpacked into a temporary folder, which is deleted when the context ends. What the model imports stays
-    imported: open one in a process. Raises ValueError if there is no model, or its import or construction fails.
+    imported: open one in a process. Raises ValueError if there is no model, or its import or construction fails, and
+    FileNotFoundError if there is no `target`.
     """
-    target = target.resolve()
+    target = target.resolve(strict=True)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = target if target.is_dir() else unpack(target, Path(temporary))
+        folder = target if target.is_dir() else Path(temporary)
+        if folder != target:
+            ask(shutil.unpack_archive, target, folder, "zip")
         source, hashes = identify(folder)
         sys.path.insert(0, str(source.parent))
         try:
             yield construct(source, folder), hashes
         finally:
             sys.path.remove(str(source.parent))
-
-
-def unpack(path: Path, folder: Path) -> Path:
-    """Unpack the zip `path` into `folder` and return it. Raises ValueError if it cannot be unpacked."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            archive.extractall(folder)
-    except (zipfile.BadZipFile, RuntimeError, EOFError) as error:  # RuntimeError: encrypted, or of an unknown method
-        raise ValueError(f"{path} is no zip file that can be unpacked: {error}") from error
-    return folder
 
 
 def identify(folder: Path) -> tuple[Path, dict]:
@@ -80,7 +73,7 @@ def inference(folder: Path) -> dict:
 
 
 def ask(function: Callable, *arguments):
-    """Call a submission's function; hide what it prints and its warnings. Raises ValueError if it fails."""
+    """Call a function on a submission; hide what it prints and its warnings. Raises ValueError if it fails."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")

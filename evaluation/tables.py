@@ -7,9 +7,12 @@ python -m evaluation tables --check    exit status 1 if that would change anythi
 import argparse
 import re
 
+from rich.console import Console
+
 from evaluation import calibrate, card, cards, compare, laboratory, markdown, setup, unforeseen
 from evaluation.calibrate import with_interval
 from evaluation.markdown import percent
+from grader.report import terminal
 from training.files import ROOT, write_text
 
 RESULTS = ROOT / "results"
@@ -23,10 +26,6 @@ def load(name: str) -> dict:
 
 def report(found: dict) -> str:
     """The lines of build_submission.py's terminal report that start as in REPORTED, and the verdict, its last line."""
-    from rich.console import Console
-
-    from grader.report import terminal
-
     console = Console(width=110, highlight=False, force_terminal=False)
     with console.capture() as capture:
         terminal(found, console)

@@ -113,7 +113,7 @@ def test_what_is_no_model_is_named(tmp_path, files, message):
 
 def test_what_is_no_zip_is_named(tmp_path):
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(ValueError, match="no zip file"), submissions.open_model(tmp_path / "broken.zip"):
+    with pytest.raises(ValueError, match="not a zip file"), submissions.open_model(tmp_path / "broken.zip"):
         pass
 
 
