@@ -3,9 +3,7 @@
     python -m evaluation NAME ...            run one command; NAME --help lists its options
     python -m evaluation all                 measure everything again from weights/ and data/: 30 minutes on two cores
 
-`all` runs these commands and prints each before it starts: build_submission.py, benchmark, calibrate, card, unforeseen,
-laboratory, pictures, tests.dirty, tables. It leaves out what needs training runs (results/ladder/, compare, ledger) and
-setup, which needs internet.
+`all` leaves out compare, which needs training runs, and setup, which needs internet. It runs
 """
 
 import ast
@@ -17,24 +15,22 @@ from pathlib import Path
 
 from training import shell
 
-NAMES = ("card", "calibrate", "unforeseen", "laboratory", "benchmark", "compare", "ledger", "pictures", "setup",
-         "tables")  # fmt: skip
+NAMES = ("card", "calibrate", "unforeseen", "laboratory", "compare", "pictures", "setup", "tables")
 ALL = """build_submission.py --report results/report.json
--m evaluation benchmark submission.zip --json results/benchmark.json
 -m evaluation calibrate results/ladder/*.json
 -m evaluation card weights --json results/card.json --plots results/card
 -m evaluation unforeseen weights --json results/unforeseen.json
 -m evaluation laboratory data/jtsc.npz --json results/laboratory.json
 -m evaluation pictures
 -m tests.dirty --json results/audit_benchmark.json
--m evaluation tables"""  # the card needs the calibration, the benchmark needs submission.zip
+-m evaluation tables"""  # the card needs the calibration
 
 
 def listing() -> str:
     """Return the help text: each command with the first line of its module's docstring. Imports no module."""
     sources = {name: Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in NAMES}
-    lines = [f"  {name:12}{ast.get_docstring(ast.parse(text)).splitlines()[0]}" for name, text in sources.items()]
-    return "\n".join([__doc__, "NAME is one of", *lines])
+    names = [f"  {name:12}{ast.get_docstring(ast.parse(text)).splitlines()[0]}" for name, text in sources.items()]
+    return "\n".join([__doc__, *(f"    python {line}" for line in ALL.splitlines()), "\nNAME is one of", *names])
 
 
 def make_all() -> None:
@@ -60,15 +56,13 @@ def main(words: list[str] | None = None) -> None:
     name, *rest = (sys.argv[1:] if words is None else words) or ["--help"]
     if name in ("-h", "--help"):
         return print(listing())
-    parser = shell.parser(f"evaluation {name}")
-    if name == "all":
-        parser.description = __doc__
-        parser.parse_args(rest)
-        with shell.plain_errors():
-            return make_all()
-    if name not in NAMES:
+    parser = shell.parser(f"evaluation {name}", listing())
+    if name not in (*NAMES, "all"):
         parser.error(f"there is no such command; choose from {', '.join(NAMES)} or all")
     with shell.plain_errors():
+        if name == "all":
+            parser.parse_args(rest)
+            return make_all()
         module = importlib.import_module(f"evaluation.{name}")
         parser.description = module.__doc__
         module.options(parser)

@@ -8,7 +8,6 @@ docs/RESULTS.md explains the method.
 """
 
 import argparse
-import math
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from scipy.stats import t
 from evaluation import cards, markdown
 from evaluation.corruptions import SEVERITIES
 from evaluation.markdown import percent
+from training import shell
 from training.files import ROOT, write_json
 from training.recipes import REPORTED
 
@@ -34,33 +34,24 @@ KNOWN: dict[str, tuple[float, float, str]] = {
 }
 
 
-def curve(card: dict) -> tuple[list[int], np.ndarray, int]:
-    """Return the composite's measured strengths, the logits of its accuracies there, and the number of cells.
-    Accuracies are kept half a cell away from 0 and 1, so that logits are finite."""
-    measured = {e["severity"]: e for e in card["conditions"] if e["corruption"] == "composite"}
-    strengths = sorted(measured)
-    cells = min((measured[s]["cells"] for s in strengths), default=0)
-    half = 0.5 / max(cells, 1)
-    return strengths, logit(np.clip([measured[s]["accuracy"] for s in strengths], half, 1 - half)), cells
+def curve(card: dict) -> tuple[np.ndarray, int]:
+    """Return the logits (5,) of the composite's accuracies at strengths 1-5, and the number of cells.
 
-
-def composite_at(card: dict, strength: float) -> tuple[float, int]:
-    """Return the composite's accuracy, above 0 and below 1, at a strength in 1-5, and the number of cells.
-
-    Interpolates linearly on the logit scale. Raises ValueError if the card did not measure the strengths around it.
+    Accuracies are kept half a cell away from 0 and 1, so that logits are finite. Raises ValueError if a strength is
+    missing.
     """
-    strengths, logits, cells = curve(card)
-    if not {math.floor(strength), math.ceil(strength)} <= set(strengths):
-        there = ", ".join(map(str, strengths)) or "none"
-        raise ValueError(f"composite strength {strength:g} is needed and the card measured {there} of 1-5")
-    return float(expit(np.interp(strength, strengths, logits))), cells
+    measured = {e["severity"]: e for e in card["conditions"] if e["corruption"] == "composite"}
+    if set(measured) != set(SEVERITIES):
+        there = ", ".join(map(str, measured)) or "none"
+        raise ValueError(f"the composite is needed at strengths 1-5 and the card measured {there}")
+    cells = min(e["cells"] for e in measured.values())
+    accuracies = [measured[s]["accuracy"] for s in SEVERITIES]
+    return logit(np.clip(accuracies, 0.5 / cells, 1 - 0.5 / cells)), cells
 
 
-def find_strength(systems: list[dict], hidden: np.ndarray, weights: np.ndarray) -> float:
-    """Return the strength (to 0.01) whose accuracies differ least from the hidden scores, in weighted squares."""
-    grid = np.round(np.arange(1, 5.005, 0.01), 2)
-    accuracies = np.array([expit(np.interp(grid, *curve(card)[:2])) for card in systems])
-    return float(grid[np.argmin(weights @ (accuracies - hidden[:, None]) ** 2)])
+def composite_at(card: dict, strength: float) -> float:
+    """Return the composite's accuracy, above 0 and below 1, at a strength in 1-5: linear on the logit scale."""
+    return float(expit(np.interp(strength, SEVERITIES, curve(card)[0])))
 
 
 def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray, known: np.ndarray) -> dict:
@@ -83,8 +74,9 @@ def fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray, known: np.ndarra
     }  # fmt: skip
 
 
-def interval(fit: dict, accuracy: float, cells: int) -> tuple[float, float, float]:
-    """Return score, low and high (0-1, a 95% interval) for a new system with this composite accuracy on `cells`."""
+def interval(fit: dict, card: dict, strength: float) -> dict[str, float]:
+    """Return score, low and high (0-1, a 95% interval) for a new system, from its composite accuracy at a strength."""
+    accuracy, cells = composite_at(card, strength), curve(card)[1]
     x = np.array([1.0, logit(accuracy)])
     middle = fit["a"] + fit["b"] * x[1]
     scatter = fit["residual_error"] ** 2 + x @ np.array(fit["covariance_scatter"]) @ x
@@ -93,62 +85,59 @@ def interval(fit: dict, accuracy: float, cells: int) -> tuple[float, float, floa
     half = np.sqrt(fit["t"] ** 2 * scatter + 1.96**2 * given)
     score, low, high = expit(np.array([middle, middle - half, middle + half]))
     low, high = score - np.hypot(score - low, PHASE_MARGIN), score + np.hypot(high - score, PHASE_MARGIN)
-    return float(score), float(max(low, 0)), float(min(high, 1))
+    ends = {"score": score, "low": max(low, 0), "high": min(high, 1)}
+    return {name: round(float(value), 4) for name, value in ends.items()}
 
 
-def solve(systems: list[dict], hidden: np.ndarray, deviation: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, dict]:
-    """Return strength, weights (n,) of mean 1, accuracies (n,) and line. Raises ValueError for fewer than four."""
-    if len(systems) < 4:
-        raise ValueError(f"{len(systems)} systems with known hidden scores are too few to calibrate; 4 are the least")
+def solve(logits: np.ndarray, hidden: np.ndarray, deviation: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, dict]:
+    """Return strength, weights (n,) of mean 1, accuracies (n,) at that strength, and line. logits: (n, 5), of `curve`.
+    The strength (to 0.01) is the one whose accuracies differ least from the hidden scores, in weighted squares."""
     weights = (hidden / deviation) ** 2
     weights /= weights.mean()
-    strength = find_strength(systems, hidden, weights)
-    x = np.array([composite_at(card, strength)[0] for card in systems])
-    return strength, weights, x, fit_line(logit(x), logit(hidden), weights, deviation / (hidden * (1 - hidden)))
-
-
-def left_out(i: int, systems: list[dict], hidden: np.ndarray, deviation: np.ndarray) -> dict | None:
-    """Predict score, low and high (0-1) of system i from the others alone; None if these cannot be calibrated."""
-    rest = np.arange(len(systems)) != i
-    try:
-        strength, _, _, line = solve([systems[k] for k in np.flatnonzero(rest)], hidden[rest], deviation[rest])
-        numbers = [round(value, 4) for value in interval(line, *composite_at(systems[i], strength))]
-    except ValueError:
-        return None
-    return dict(zip(("score", "low", "high"), numbers, strict=True))
+    grid = np.round(np.arange(1, 5.005, 0.01), 2)
+    accuracies = expit([np.interp(grid, SEVERITIES, row) for row in logits])
+    best = np.argmin(weights @ (accuracies - hidden[:, None]) ** 2)
+    x = accuracies[:, best]
+    line = fit_line(logit(x), logit(hidden), weights, deviation / (hidden * (1 - hidden)))
+    return float(grid[best]), weights, x, line
 
 
 def calibrate(found: dict[str, dict]) -> dict:
     """Return the calibration, as `--json` writes it. found: recipe in KNOWN -> its card, with all five strengths.
 
-    Raises ValueError for fewer than four cards, for cards of different cells or corruptions, or a slope not above 0.
+    Raises ValueError for fewer than five cards, for cards of different cells or corruptions, or a slope not above 0.
     """
+    if len(found) < 5:
+        raise ValueError(f"{len(found)} systems with known hidden scores are too few to calibrate; 5 are the least")
     names = sorted(found, key=lambda name: (sum(KNOWN[name][:2]), name))
-    systems = [found[name] for name in names]
     for key in SAME:
-        if len({card["provenance"][key] for card in systems}) > 1:
+        if len({card["provenance"][key] for card in found.values()}) > 1:
             raise ValueError(f"the cards differ in {key}: evaluate all systems with one version on the same cells")
-    low, high = np.array([KNOWN[name][:2] for name in names]).reshape(-1, 2).T
+    low, high = np.array([KNOWN[name][:2] for name in names]).T
     hidden = (low + high) / 2
     deviation = np.sqrt(PHASE**2 + (high - low) ** 2 / 12)  # uniform over the range
-    strength, weights, x, fit = solve(systems, hidden, deviation)
+    logits = np.array([curve(found[name])[0] for name in names])
+    strength, weights, x, fit = solve(logits, hidden, deviation)
     fitted = expit(fit["a"] + fit["b"] * logit(x))
-    points = [
-        {"system": name, "hidden": round(float(hidden[i]), 4), "hidden_range": KNOWN[name][:2],
-         "weight": round(float(weights[i]), 4),
-         "composite": {str(s): round(composite_at(systems[i], s)[0], 6) for s in SEVERITIES},
-         "composite_at_strength": round(float(x[i]), 6), "fitted": round(float(fitted[i]), 6),
-         "left_out": left_out(i, systems, hidden, deviation), "source": KNOWN[name][2],
-         "weights_sha256": systems[i]["provenance"]["weights_sha256"]}
-        for i, name in enumerate(names)
-    ]  # fmt: skip
+    points = []
+    for i, name in enumerate(names):
+        card, rest = found[name], np.arange(len(names)) != i
+        other_strength, _, _, other_fit = solve(logits[rest], hidden[rest], deviation[rest])
+        points.append({
+            "system": name, "hidden": round(float(hidden[i]), 4), "hidden_range": KNOWN[name][:2],
+            "weight": round(float(weights[i]), 4),
+            "composite": {str(s): round(composite_at(card, s), 6) for s in SEVERITIES},
+            "composite_at_strength": round(float(x[i]), 6), "fitted": round(float(fitted[i]), 6),
+            "left_out": interval(other_fit, card, other_strength), "source": KNOWN[name][2],
+            "weights_sha256": card["provenance"]["weights_sha256"],
+        })  # fmt: skip
     gaps = {"composite_itself": 100 * (x - hidden), "line": 100 * (fitted - hidden)}
     return {
         "strength": strength,
         "points": points,
         "fit": fit,
         "misfit_points": {name: round(float(np.sqrt(weights @ gap**2 / len(gap))), 2) for name, gap in gaps.items()},
-        "provenance": {"commit": cards.commit(), **{key: systems[0]["provenance"][key] for key in SAME}},
+        "provenance": {"commit": cards.commit(), **{key: found[names[0]]["provenance"][key] for key in SAME}},
     }
 
 
@@ -156,18 +145,17 @@ def predict(calibration: dict, card: dict) -> dict:
     """Predict the hidden score: score, low, high (0-1, a 95% interval), composite (accuracy at the strength),
     strength, extrapolated (the composite is above that of every calibrated system) and rests_on (text).
 
-    Raises ValueError if the card has other corruptions or did not measure the strength (`--quick`).
+    Raises ValueError if the card has other corruptions or too few strengths (`--quick`).
     """
     cells_differ, pictures_differ = (calibration["provenance"][k] != card["provenance"][k] for k in SAME)
     if pictures_differ:
         raise ValueError("calibration and card are of other corrupted pictures: make both anew with one version")
-    accuracy, cells = composite_at(card, calibration["strength"])
-    scores = (round(value, 4) for value in interval(calibration["fit"], accuracy, cells))
+    accuracy = composite_at(card, calibration["strength"])
     points = calibration["points"]
     known = f"{percent(points[0]['hidden'])} to {percent(points[-1]['hidden'])}"
     other = ", measured on other held-out cells than this card" if cells_differ else ""
     return {
-        **dict(zip(("score", "low", "high"), scores, strict=True)),
+        **interval(calibration["fit"], card, calibration["strength"]),
         "composite": round(accuracy, 6),
         "strength": calibration["strength"],
         "extrapolated": accuracy > max(point["composite_at_strength"] for point in points),
@@ -176,14 +164,13 @@ def predict(calibration: dict, card: dict) -> dict:
 
 
 def read(path: Path) -> dict:
-    """Read a calibration written by `--json`. Raises ValueError if the file is not one."""
+    """Read a calibration. Raises ValueError if the file is not one."""
     return cards.read_json(path, "calibration", ("strength", "points", "fit", "provenance"))
 
 
-def with_interval(p: dict, digits: int = 2) -> str:
+def with_interval(p: dict) -> str:
     """Format a score and its interval, in %."""
-    score, low, high = (percent(p[key], digits) for key in ("score", "low", "high"))
-    return f"{score} (95% interval {low} to {high})"
+    return f"{percent(p['score'])} (95% interval {percent(p['low'])} to {percent(p['high'])})"
 
 
 def sentence(p: dict) -> str:
@@ -201,9 +188,9 @@ def text(calibration: dict) -> str:
     """Table of the calibrated systems, each with its score fitted and predicted from the others."""
     rows = []
     for point in calibration["points"]:
-        left = point["left_out"] and [percent(point["left_out"][key]) for key in ("score", "low", "high")]
+        score, low, high = map(percent, point["left_out"].values())
         numbers = [percent(point[key]) for key in ("hidden", "composite_at_strength", "fitted")]
-        rows.append([f"`{point['system']}`", *numbers, "{} ({} to {})".format(*left) if left else "-"])
+        rows.append([f"`{point['system']}`", *numbers, f"{score} ({low} to {high})"])
     header = ["re-trained system", "hidden score", f"composite at {calibration['strength']:g}", "fitted"]
     return markdown.table([*header, "predicted from the others"], rows)
 
@@ -211,20 +198,17 @@ def text(calibration: dict) -> str:
 def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("cards", type=Path, nargs="+", help="cards of re-trained systems, RECIPE.json")
-    add("--json", type=Path, default=PATH, metavar="OUT", help="file to write (default: results/calibration.json)")
+    add("--json", type=shell.new_file, default=PATH, metavar="OUT", help="default: results/calibration.json")
 
 
 def run(args: argparse.Namespace) -> None:
-    found = {}
+    names = [path.stem for path in args.cards]
+    if len(set(names)) < len(names):
+        raise ValueError("two cards are of one system; give one of each")
     for path in args.cards:
-        if path.stem in found:
-            raise ValueError("two cards are of one system; give one of each")
-        if path.stem in KNOWN:
-            found[path.stem] = cards.read_card(path)
-        else:
+        if path.stem not in KNOWN:
             print(f"{path} left out: no hidden score is known of '{path.stem}'")
-    calibration = calibrate(found)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
+    calibration = calibrate({path.stem: cards.read_card(path) for path in args.cards if path.stem in KNOWN})
     write_json(args.json, calibration)
     markdown.show(text(calibration))
     print(f"calibration: {args.json}")

@@ -14,6 +14,7 @@ import argparse
 import json
 import platform
 import sys
+from operator import itemgetter
 from pathlib import Path
 
 from rich.console import Console
@@ -27,8 +28,8 @@ from training.files import write_text
 
 IMAGES = 400  # cells per corruption and severity
 QUICK = 200, 100, (3,)  # cells, cells per corruption, severities
-COMPOSITE = "several corruptions at once (composite)"
-HEADING = ("held-out cells", "accuracy %", "balanced %")
+HEADING = ("held-out cells", "accuracy %", "balanced %", "ROC AUC", "ECE")
+COLUMNS = {"accuracy": (100, 2), "balanced_accuracy": (100, 2), "roc_auc": (1, 4), "ece": (1, 3)}  # scale, digits
 CONDITION = ("corruption", "family", "severity", "cells")
 Condition = tuple[str, str, int, int]  # values of CONDITION
 
@@ -58,20 +59,6 @@ def measure(model: object, cells: data.Cells, condition: Condition) -> dict:
     }
 
 
-def finished(path: Path, key: dict) -> dict[Condition, dict]:
-    """Read an interrupted run's finished conditions: a file of JSON lines, the first of which is the run's key.
-    Conditions of another key and an incomplete last line are dropped; the file is written again without them."""
-    done = {}
-    try:
-        first, *lines = path.read_text(encoding="utf-8").splitlines()
-        for entry in map(json.loads, lines if json.loads(first) == key else ()):
-            done[tuple(entry[part] for part in CONDITION)] = entry
-    except (FileNotFoundError, ValueError):  # no file, an empty one, or an incomplete last line
-        pass
-    write_text(path, "".join(json.dumps(line) + "\n" for line in (key, *done.values())))
-    return done
-
-
 def provenance(hashes: dict, cells: data.Cells) -> dict:
     """Return the commit, hashes of model, weights, cells and corruptions, and the versions of the libraries."""
     libraries = ("numpy", "cv2", "keras", "tensorflow", "torch", "jax")
@@ -86,23 +73,23 @@ def provenance(hashes: dict, cells: data.Cells) -> dict:
 
 
 def evaluate(model: object, hashes: dict, cells: data.Cells, plan: list[Condition], partial: Path) -> dict:
-    """Measure the conditions in `plan` and return the card. Appends each finished condition to `partial`."""
+    """Measure the conditions in `plan` and return the card. `partial` holds those that are finished: an interrupted run
+    of the same plan, model, cells and libraries goes on from there."""
     submissions.check_agreement(model, cells.images[:64])
-    origin = provenance(hashes, cells)
-    done = finished(partial, {"schema": cards.SCHEMA, **{k: v for k, v in origin.items() if k != "commit"}})
-    order = data.stratified_order(cells.labels)
+    origin, order = provenance(hashes, cells), data.stratified_order(cells.labels)
+    key = json.dumps([plan, cards.SCHEMA, {**origin, "commit": None}])
+    begun = cards.read_json(partial, "begun card", ("key", "conditions")) if partial.exists() else {"key": None}
+    done = begun["conditions"] if begun["key"] == key else []
     ordered = cells.take(order)
-    with partial.open("a", encoding="utf-8") as file:
-        for condition in track(plan, "conditions", console=Console(stderr=True)):
-            if condition not in done:
-                done[condition] = measure(model, ordered, condition)
-                print(json.dumps(done[condition]), file=file, flush=True)
+    for condition in track(plan[len(done) :], "conditions", console=Console(stderr=True)):
+        done.append(measure(model, ordered, condition))
+        write_text(partial, json.dumps({"key": key, "conditions": done}))
     labels = "".join(map(str, cells.labels))
     return summarised({
         "schema": cards.SCHEMA,
         "provenance": origin,
         "cells": {"count": len(cells), "classes": list(data.CLASSES), "labels": labels, "order": order.tolist()},
-        "conditions": [done[condition] for condition in plan],
+        "conditions": done,
     })  # fmt: skip
 
 
@@ -120,35 +107,31 @@ def predicted_hidden(card: dict) -> tuple[dict | None, str]:
     return predicted, calibrate.sentence(predicted)
 
 
-def rows_of(summary: dict) -> dict[str, dict]:
-    """Rows of the card's table: name -> scores."""
-    rows = {"clean cells": summary["clean"]}
-    rows |= {f"{COMPOSITE}, strength {s} of 5": scores for s, scores in summary["composite"].items()}
-    rows |= {f"family {name}": scores for name, scores in summary["families"].items()}
-    return rows | ({"mean of the five families of corruptions": summary["corrupted"]} if summary["corrupted"] else {})
-
-
-def row(name: str, scores: dict) -> list[str]:
-    """One table row, with the columns of HEADING."""
-    return [name, percent(scores["accuracy"]), percent(scores["balanced_accuracy"])]
+def rows_of(summary: dict) -> list[list[str]]:
+    """Rows of the card's table, with the columns of HEADING: clean, composite, families, and their mean."""
+    found = {"clean cells": summary["clean"]}
+    for severity, scores in summary["composite"].items():
+        found[f"several corruptions at once (composite), strength {severity} of 5"] = scores
+    found |= {f"family {name}": scores for name, scores in summary["families"].items()}
+    if summary["corrupted"]:
+        found["mean of the five families of corruptions"] = summary["corrupted"]
+    return [[name, *(number(s[score], *form) for score, form in COLUMNS.items())] for name, s in found.items()]
 
 
 def text(card: dict) -> str:
     """The summary as a table, the numbers of cells, and the hardest corruptions."""
-    summary, cells = card["summary"], card["conditions"][-1]["cells"]
-    rows = [[*row(name, s), number(s["roc_auc"], 1, 4), number(s["ece"], 1, 3)] for name, s in rows_of(summary).items()]
-    table = markdown.table([*HEADING, "ROC AUC", "ECE"], rows)
-    worst = sorted(summary["corruptions"].items(), key=lambda item: item[1])[:6]
+    worst = sorted(card["summary"]["corruptions"].items(), key=itemgetter(1))[:6]
     named = ", ".join(f"{name.replace('_', ' ')} {percent(value)}" for name, value in worst)
-    each = f"; each corruption on {cells}. Hardest, mean over the severities: {named}" if worst else ""
-    return f"{table}\n\nClean and composite over {card['conditions'][0]['cells']} held-out cells{each}."
+    whole, each = (card["conditions"][k]["cells"] for k in (0, -1))
+    hardest = f"; each corruption on {each}. Hardest, mean over the severities: {named}" if worst else ""
+    table = markdown.table(HEADING, rows_of(card["summary"]))
+    return f"{table}\n\nClean and composite over {whole} held-out cells{hardest}."
 
 
 def short(summary: dict) -> str:
-    """Table of five rows of the card."""
-    rows, names = rows_of(summary), ("clean", "mean", *(f"{COMPOSITE}, strength {s}" for s in "345"))
-    chosen = [row(name, s) for start in names for name, s in rows.items() if name.startswith(start)]
-    return markdown.table(HEADING, chosen)
+    """Table of five rows of a full card: clean, the mean, and the composite's strengths 3 to 5."""
+    rows = rows_of(summary)
+    return markdown.table(HEADING[:3], [row[:3] for row in (rows[0], rows[-1], *rows[3:6])])
 
 
 def classes(card: dict) -> str:
@@ -176,9 +159,9 @@ def gained(card: dict, baseline: dict) -> str:
     """Table of gains in points of accuracy: the groups, and the corruptions whose interval excludes zero."""
     rows = []
     for name, gain in cards.gains(card, baseline).items():
-        found = cards.interval(gain)
-        if name not in corruptions.CORRUPTIONS or found["low"] > 0 or found["high"] < 0:
-            rows.append([name.replace("_", " "), str(len(gain)), markdown.points(found)])
+        mean, low, high = (100 * value for value in cards.interval(gain))
+        if name not in corruptions.CORRUPTIONS or low > 0 or high < 0:
+            rows.append([name.replace("_", " "), str(len(gain)), f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"])
     return markdown.table(["points of accuracy", "cells", "difference (95% interval)"], rows)
 
 
@@ -186,7 +169,6 @@ def made(args: argparse.Namespace, out: Path) -> dict:
     """Measure a model's card and write it to `out`."""
     cells = data.read(args.heldout, part="val")
     plan = conditions_of(len(cells), args.quick, args.composite)
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial").resolve()
     with submissions.open_model(args.target) as (model, hashes):
         with shell.plain_errors("stopped; the same command goes on with the next condition"):
@@ -200,7 +182,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("target", type=Path, help="submission zip, folder with model.py, training run, ensemble, or card (.json)")
     add("--heldout", type=Path, default=Path("data/heldout.npz"), help="NPZ of cells (default: %(default)s)")
-    add("--json", type=Path, metavar="OUT", help="where the card goes (default: card.json; of a card nowhere)")
+    add("--json", type=shell.new_file, metavar="OUT", help="card to write (default: card.json; of a card none)")
     add("--plots", type=Path, metavar="FOLDER", help="draw the card's pictures there")
     add("--baseline", type=Path, metavar="CARD", help="another card, to be compared with cell by cell")
     shorter = parser.add_mutually_exclusive_group()

@@ -8,12 +8,14 @@ libraries write the same file.
 
 import base64
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import bootstrap
 
 from evaluation.scoring import METRICS, confusion
 from training import data, files
@@ -45,7 +47,6 @@ def read_card(path: Path) -> dict:
 
 def write_card(card: dict, path: Path) -> None:
     """Write a card with one line per condition, so that diff can compare two cards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"{json.dumps(key)}: {json.dumps(card[key], indent=1)}" for key in ("schema", "provenance", "summary")]
     lines.append(f'"cells": {json.dumps(card["cells"])}')
     lines.append('"conditions": [\n' + ",\n".join(json.dumps(entry) for entry in card["conditions"]) + "\n]")
@@ -112,11 +113,11 @@ def summarise(card: dict) -> dict:
     }
 
 
-def worst_pairs(card: dict, entries: list[dict], most: int = 5) -> list[dict]:
-    """The most frequent confusions in these conditions: `true`, `predicted`, `share` (0-1) of the true class."""
+def worst_pairs(card: dict, entries: list[dict]) -> list[dict]:
+    """The five most frequent confusions in these conditions: `true`, `predicted`, `share` (0-1) of the true class."""
     counts = pooled_confusion(card, entries)
     share = counts * (1 - np.eye(len(counts))) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    worst = np.unravel_index(np.argsort(-share, axis=None, kind="stable")[:most], share.shape)
+    worst = np.unravel_index(np.argsort(-share, axis=None, kind="stable")[:5], share.shape)
     return [
         {"true": data.CLASSES[t], "predicted": data.CLASSES[p], "share": round(float(share[t, p]), 6)}
         for t, p in zip(*worst, strict=True)
@@ -134,25 +135,23 @@ def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
         if card["provenance"][key] != baseline["provenance"][key]:
             raise ValueError(f"the two cards are of different {what}: make both anew with the same")
     other = {(entry["corruption"], entry["severity"]): entry for entry in baseline["conditions"]}
-    parts: dict[str, list[np.ndarray]] = {}
+    parts: dict[str, list[np.ndarray]] = defaultdict(list)
     for entry in card["conditions"]:
         name, family, severity = (entry[key] for key in ("corruption", "family", "severity"))
         if (name, severity) in other:
             both = entry, other[name, severity]
             count = min(e["cells"] for e in both)
             ours, theirs = (predictions_of(e)[:count] == labels_of(card, count) for e in both)
-            wider = {"clean": (), "composite": (f"composite {severity}",)}.get(family, (f"family {family}",))
-            for row in (*wider, name):
-                parts.setdefault(row, []).append(ours * 1.0 - theirs)
+            wider = {"clean": "clean", "composite": f"composite {severity}"}.get(family, f"family {family}")
+            for row in dict.fromkeys((wider, name)):
+                parts[row].append(ours * 1.0 - theirs)
     means = {name: np.mean(part, axis=0) for name, part in parts.items()}
     families = [gain for name, gain in means.items() if name.startswith("family ")]
     return means | ({"corrupted": np.mean(families, axis=0)} if families else {})
 
 
-def interval(gain: np.ndarray) -> dict[str, float]:
-    """Return the mean `difference` of (n,) paired gains with its 95% percentile interval, `low` to `high`, from 2000
+def interval(gain: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of (n,) paired gains, and the low and the high end of its 95% percentile interval, from 2000
     bootstrap resamples of the cells. The variation between training runs is not included."""
-    rng = np.random.default_rng(0)
-    resampled = gain[rng.integers(0, len(gain), (2000, len(gain)))].mean(axis=1)
-    found = zip(("difference", "low", "high"), (gain.mean(), *np.percentile(resampled, (2.5, 97.5))), strict=True)
-    return {name: round(float(value), 5) for name, value in found}
+    found = bootstrap((gain,), np.mean, n_resamples=2000, method="percentile", random_state=0).confidence_interval
+    return float(gain.mean()), float(found.low), float(found.high)

@@ -9,6 +9,7 @@ folder --cards. A recipe without a run gets a row marked "not trained here"; a s
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -44,9 +45,7 @@ def shipped(run: dict) -> dict:
 
 def read_scores(folder: Path, run: dict, beside: Path | None) -> tuple[dict, list[str]]:
     """Return heldout, composite and predicted_hidden of the run's report card ({} without a valid card), and problems.
-
-    No hidden score is predicted for a system that the calibration was fitted on: that would be circular.
-    """
+    No hidden score is predicted for a system that the calibration was fitted on: that would be circular."""
     path = folder / "card.json"
     if beside and not path.is_file():
         path = beside / f"{run['recipe']}.json"
@@ -58,20 +57,18 @@ def read_scores(folder: Path, run: dict, beside: Path | None) -> tuple[dict, lis
     now = submissions.inference(folder)
     if card["provenance"].get("inference", now) != now:  # cards in results/ladder/ lack it
         return {}, [f"{path.name} is of other inference settings"]
-    composite = predicted = None
-    try:
+    scores = {"heldout": card["summary"]["clean"]}
+    with contextlib.suppress(ValueError):  # no calibration, one of other corruptions, or a quick card of one strength
         calibration = calibrate.read(calibrate.PATH)
-        composite = calibrate.composite_at(card, calibration["strength"])[0]
+        scores["composite"] = calibrate.composite_at(card, calibration["strength"])
         if run["recipe"] not in {point["system"] for point in calibration["points"]}:
-            predicted = calibrate.predict(calibration, card)
-    except ValueError:  # no calibration, one of other corruptions, or a quick card of one strength
-        pass
-    return {"heldout": card["summary"]["clean"], "composite": composite, "predicted_hidden": predicted}, []
+            scores["predicted_hidden"] = calibrate.predict(calibration, card)
+    return scores, []
 
 
 def changed(run: dict) -> dict:
-    """Return the settings in which a run differs from its recipe; {} if the recipe no longer exists."""
-    own = dataclasses.asdict(RECIPES[run["recipe"]]) if run["recipe"] in RECIPES else {}
+    """Return the settings in which a run differs from its recipe."""
+    own = dataclasses.asdict(RECIPES[run["recipe"]])
     theirs = {knob: as_tuple(run["settings"].get(knob, value)) for knob, value in own.items()}
     return {knob: value for knob, value in theirs.items() if value != own[knob]}
 
@@ -83,30 +80,28 @@ def as_tuple(value):
 
 def notes(run: dict) -> list[str]:
     """List how a run differs from its recipe: precision, a limit, missing epochs, changed settings."""
-    settings, history, other = run["settings"], run["history"], list(changed(run))
-    recipe = RECIPES.get(run["recipe"], Recipe(epochs=settings["epochs"]))
-    done, planned, patience = len(history), settings["head_epochs"] + recipe.epochs, settings["patience"]
+    settings, history = run["settings"], run["history"]
+    done, planned = len(history), settings["head_epochs"] + RECIPES[run["recipe"]].epochs
+    patience = settings["patience"]
     stopped = patience is not None and done - 1 - history.index(shipped(run)) >= patience
     precision = run.get("precision", "float32")
-    found = [f"in {precision}"] * (precision != "float32")
+    found = [f"in {precision}"] if precision != "float32" else []
     if settings["limit"] is not None:
         found.append(f"trial: {done} of {planned} epochs, at most {settings['limit']} cells")
     elif done < planned:
         found.append(f"{'stopped early' if stopped else 'trial'}: {done} of {planned} epochs")
-    other = [knob for knob in other if done >= planned or knob not in ("epochs", "head_epochs")]  # already noted
-    return found + [f"other {', '.join(other)}"] * bool(other)
+    other = [knob for knob in changed(run) if done >= planned or knob not in ("epochs", "head_epochs")]  # already noted
+    return found + ([f"other {', '.join(other)}"] if other else [])
 
 
-def command(name: str, run: dict | None = None, out: str | None = None) -> str | None:
-    """Return the command that trains a recipe, or repeats a run; None if the recipe no longer exists."""
-    if name not in RECIPES:
-        return None
-    words, run = ["python", "-m", "training.train", "--recipe", name], run or {"recipe": name, "settings": {}}
+def command(run: dict, out: str) -> str:
+    """Return the command that repeats a run."""
+    words = ["python", "-m", "training.train", "--recipe", run["recipe"]]
     for knob, value in changed(run).items():
         words += ["--weights", value] if knob == "weights" else ["--set", f"{knob}={value}"]
     for option, value in (("--limit", run["settings"].get("limit")), ("--precision", run.get("precision"))):
         words += [option, str(value)] if value not in (None, "float32") else []
-    return shlex.join([*words, "--out", f"runs/{out or name}"])
+    return shlex.join([*words, "--out", f"runs/{out}"])
 
 
 def speed(folder: Path) -> dict:
@@ -121,6 +116,8 @@ def speed(folder: Path) -> dict:
 def make_row(folder: Path, beside: Path | None = None) -> dict:
     """Return one run's row of the table. Scores are in 0-1; unknown values are None."""
     run = read_run(folder)
+    if run["recipe"] not in RECIPES:
+        raise ValueError(f"{folder} is of the recipe {run['recipe']}, which is gone: leave this run out")
     try:
         now = shipped(run)
         scores, problems = read_scores(folder, run, beside)
@@ -129,7 +126,7 @@ def make_row(folder: Path, beside: Path | None = None) -> dict:
             "run": folder.name,
             "epochs": len(run["history"]),
             "notes": notes(run) + problems,
-            "command": command(run["recipe"], run, folder.name),
+            "command": command(run, folder.name),
             **{part: now[part]["accuracy"] for part in ("train", "validation", "augmented_validation")},
             **{key: scores.get(key) for key in ("heldout", "composite", "predicted_hidden")},
         }
@@ -153,20 +150,20 @@ def compare(
     rows = [row for row in known if row["recipe"] in RECIPES and row["run"] not in named] + rows
     for name in RECIPES.keys() - {row["recipe"] for row in rows}:
         empty = {"recipe": name, "run": None, "network": RECIPES[name].network, "weights": None}
-        rows.append({**empty, "notes": ["not trained here"], "command": command(name)})
+        again = command({"recipe": name, "settings": {}}, name)
+        rows.append({**empty, "notes": ["not trained here"], "command": again})
     for row in rows:
         row["reported"] = {key: getattr(REPORTED.get(row["recipe"]), key, None) for key in ("local", "hidden")}
-    order = {name: place for place, name in enumerate(RECIPES)}
-    return sorted(rows, key=lambda row: order.get(row["recipe"], len(order)))
+    return sorted(rows, key=lambda row: list(RECIPES).index(row["recipe"]))
 
 
-def of_heldout(row: dict, metric: str) -> float | None:
-    return (row.get("heldout") or {}).get(metric)
+def part(row: dict, key: str, score: str) -> float | None:
+    return (row.get(key) or {}).get(score)
 
 
 def predicted(row: dict) -> str:
-    hidden = row.get("predicted_hidden")
-    return "{} ({}-{})".format(*(percent(hidden[key], 1) for key in ("score", "low", "high"))) if hidden else "-"
+    score, low, high = (percent(part(row, "predicted_hidden", end), 1) for end in ("score", "low", "high"))
+    return score if score == "-" else f"{score} ({low}-{high})"
 
 
 COLUMNS = {  # heading -> function from a row to its text
@@ -177,19 +174,19 @@ COLUMNS = {  # heading -> function from a row to its text
     "parameters, M": lambda row: number(row.get("parameters"), 1e-6, 2),
     "GFLOPs": lambda row: number(row.get("flops"), 1e-9, 2),
     "file, MB": lambda row: number(row.get("file_mb"), 1, 1),
-    "images/s": lambda row: number((row.get("speed") or {}).get("images_per_second")),
+    "images/s": lambda row: number(part(row, "speed", "images_per_second")),
     "train": lambda row: percent(row.get("train")),
     "validation": lambda row: percent(row.get("validation")),
-    "held-out": lambda row: percent(of_heldout(row, "accuracy")),
-    "precision": lambda row: percent(of_heldout(row, "macro_precision")),
-    "recall": lambda row: percent(of_heldout(row, "macro_recall")),
-    "ROC AUC": lambda row: number(of_heldout(row, "roc_auc"), 1, 4),
+    "held-out": lambda row: percent(part(row, "heldout", "accuracy")),
+    "precision": lambda row: percent(part(row, "heldout", "macro_precision")),
+    "recall": lambda row: percent(part(row, "heldout", "macro_recall")),
+    "ROC AUC": lambda row: number(part(row, "heldout", "roc_auc"), 1, 4),
     "composite": lambda row: percent(row.get("composite")),
     "predicted hidden": predicted,
     "reported local": lambda row: row["reported"]["local"] or "-",
     "reported hidden": lambda row: row["reported"]["hidden"] or "-",
     "what was done": lambda row: "; ".join(row["notes"]) or "as its recipe says",
-    "command": lambda row: f"`{row['command']}`" if row["command"] else "none: its recipe is gone",
+    "command": lambda row: f"`{row['command']}`",
 }
 SHORT = ("system", "epochs", "images/s", "validation", "held-out", "composite", "predicted hidden", "what was done")
 
@@ -223,10 +220,8 @@ def run(args: argparse.Namespace) -> None:
 
         pictures.save(pictures.curves({path.name: read_run(path) for path in runs}), args.curves, dpi=110)
         return
-    known = []
-    if args.json and args.json.exists():
-        known = cards.read_json(args.json, "table of compare", ["rows"])["rows"]
-    rows = compare(runs, args.cards, known, args.speed)
+    old = args.json and args.json.exists() and cards.read_json(args.json, "table of compare", ["rows"])
+    rows = compare(runs, args.cards, old["rows"] if old else (), args.speed)
     if args.json:
         write_json(args.json, {"rows": rows})
     names = {path.name for path in runs}

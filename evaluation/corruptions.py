@@ -2,7 +2,7 @@
 
 Every corruption is a pure function `(image, strength, rng) -> image`: image uint8 RGB (96, 96, 3), strength a float in
 0-1, rng a `numpy.random.Generator`. Strength 0 is the identity; severity s (1-5) is strength s/5. Each function lists a
-parameter's values at strength 0 and at severities 1, 2, 3, 4, 5; in between it is linear.
+parameter's values at strength 0 and at severities 1, 2, 3, 4, 5; in between it is linear. FAMILIES lists them all.
 
 They are never used in training. Warps, blends and drawings use NumPy, so that they do not change with OpenCV's version;
 OpenCV does the JPEG coding, the convolutions (in float64) and the padding.
@@ -47,9 +47,6 @@ def _level(strength: float, *levels: float) -> float:
 def _blend(image: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
     """Blend images: `1 - share` of the image plus `share` of `other`."""
     return to_uint8((1 - share) * image + share * other)
-
-
-# --- medmnist_c
 
 
 def pixelate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -143,9 +140,6 @@ def bubble(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
     return to_uint8(image + opacity[..., None] * (255.0 - image))
 
 
-# --- noise
-
-
 def gaussian_noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Add normal noise; its standard deviation is a share of 255."""
     sigma = _level(strength, 0, 0.04, 0.08, 0.12, 0.18, 0.26)
@@ -172,9 +166,6 @@ def speckle_noise(image: np.ndarray, strength: float, rng: np.random.Generator) 
     """Add normal noise in proportion to each value."""
     sigma = _level(strength, 0, 0.05, 0.15, 0.2, 0.35, 0.45)
     return to_uint8(image * (1 + sigma * rng.standard_normal(image.shape)))
-
-
-# --- colour
 
 
 def hue(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -237,22 +228,16 @@ def uneven_light(image: np.ndarray, strength: float, rng: np.random.Generator) -
     return to_uint8(image * gain[..., None])
 
 
-# --- geometry
-
-
 def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: str, rng: np.random.Generator) -> np.ndarray:
     """Sample bilinearly at (x, y), each (96, 96) in pixels from the centre. border: of BORDERS, for pixels outside."""
     modes = {"reflected": cv2.BORDER_REFLECT_101, "wrapped": cv2.BORDER_WRAP}
     colour = rng.integers(0, 256, 3).tolist() if border == "coloured" else (0, 0, 0)
     wide = cv2.copyMakeBorder(image, *4 * [SIZE], modes.get(border, cv2.BORDER_CONSTANT), value=colour)
-    width = 3 * SIZE
-    x = np.clip(x + SIZE + (SIZE - 1) / 2, 0, width - 2)
-    y = np.clip(y + SIZE + (SIZE - 1) / 2, 0, width - 2)
+    x, y = (np.clip(values + SIZE + (SIZE - 1) / 2, 0, 3 * SIZE - 2) for values in (x, y))
     column, row = x.astype(int), y.astype(int)
     right, down = (x - column).astype(np.float32)[..., None], (y - row).astype(np.float32)[..., None]
-    pixels, at = wide.reshape(-1, 3), row * width + column
-    top = (1 - right) * pixels.take(at, axis=0) + right * pixels.take(at + 1, axis=0)
-    bottom = (1 - right) * pixels.take(at + width, axis=0) + right * pixels.take(at + width + 1, axis=0)
+    top = (1 - right) * wide[row, column] + right * wide[row, column + 1]
+    bottom = (1 - right) * wide[row + 1, column] + right * wide[row + 1, column + 1]
     return to_uint8((1 - down) * top + down * bottom)
 
 
@@ -289,9 +274,6 @@ def elastic(image: np.ndarray, strength: float, rng: np.random.Generator, border
     smooth = cv2.GaussianBlur(noise, (0, 0), 8, borderType=cv2.BORDER_REFLECT_101)
     move = _level(strength, 0, 2.5, 4, 6, 8, 10) * smooth / np.hypot(smooth[..., 0], smooth[..., 1]).max()
     return _sample(image, X + move[..., 0], Y + move[..., 1], border, rng)
-
-
-# --- occlusion
 
 
 def cutout(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -344,11 +326,9 @@ LAYERS = (("geometry", 0.8), ("geometry", 0.5), ("colour", 0.8), ("colour", 0.4)
 
 
 def composite(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Apply several corruptions in turn, as teams describe the hidden test ("multiple layers of augmentation").
-
-    Each of `LAYERS` is applied with its probability: a random corruption of its family, at a random strength of 0.4-1
-    times the composite's. Of 60 cells at strength 4, 55 can be recognised by eye.
-    """
+    """Apply several corruptions in turn, as teams describe the hidden test ("multiple layers of augmentation"): each of
+    `LAYERS` with its probability, a random corruption of its family, at a random strength of 0.4-1 times the
+    composite's. Of 60 cells at strength 4, 55 can be recognised by eye."""
     for family, odds in LAYERS:
         if rng.random() < odds:
             layer = list(FAMILIES[family].values())[rng.integers(len(FAMILIES[family]))]
@@ -362,15 +342,14 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: str = "") -> np.n
     The random draws are seeded by name, severity, `seed` and the image's bytes: the result is the same on every call,
     in any batch. Raises ValueError for an unknown name, a severity outside 1-5, or another shape or dtype.
     """
-    if name != "composite" and name not in CORRUPTIONS:
-        raise ValueError(f"there is no corruption '{name}'; choose composite or one of {', '.join(CORRUPTIONS)}")
-    if severity not in SEVERITIES:
-        raise ValueError(f"severity is one of 1, 2, 3, 4, 5, not {severity}")
+    functions = {"composite": composite, **CORRUPTIONS}
+    if name not in functions or severity not in SEVERITIES:
+        raise ValueError(f"there is no '{name}' of severity {severity}; choose from {', '.join(functions)}, and 1 to 5")
     if image.shape != (SIZE, SIZE, 3) or image.dtype != np.uint8:
         raise ValueError(f"an image is uint8 ({SIZE}, {SIZE}, 3), not {image.dtype} {image.shape}")
     digest = hashlib.sha256(f"{name} {severity} {seed}".encode() + image.tobytes()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
-    return (composite if name == "composite" else CORRUPTIONS[name])(image, severity / 5, rng)
+    return functions[name](image, severity / 5, rng)
 
 
 def corrupt_batch(images: np.ndarray, name: str, severity: int) -> np.ndarray:

@@ -15,11 +15,6 @@ def number(value: float | None, scale: float = 1, digits: int = 0) -> str:
     return "-" if value is None else f"{scale * value:.{digits}f}"
 
 
-def points(gain: dict) -> str:
-    """Format a gain and its interval, as `cards.interval` returns them, in points of accuracy."""
-    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * gain[key] for key in ("difference", "low", "high")))
-
-
 def table(header: list[str], rows: Iterable[list[str]]) -> str:
     head, *body = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (header, *rows))
     return "\n".join([head, "|---" * len(header) + "|", *body])

@@ -8,7 +8,6 @@ The command card draws a report card's pictures with `plot`; compare draws train
 
 import argparse
 import io
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +58,8 @@ def heatmap(groups: Groups) -> Figure:
     low = np.floor(10 * np.nanmin(values)) / 10
     shown = axes.imshow(values, aspect="auto", cmap="viridis", vmin=low, vmax=1)
     for (row, column), value in np.ndenumerate(values):
-        dark = value < (low + 1) / 2
-        axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", size=8, color="w" if dark else "k")
+        colour = "w" if value < (low + 1) / 2 else "k"
+        axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", size=8, color=colour)
     axes.set_xticks(range(len(severities)), severities)
     axes.set_yticks(range(len(names)), names, size=8)
     axes.set(xlabel="severity", title=f"accuracy, % (clean {100 * groups['clean'][0]['accuracy']:.1f})")
@@ -126,16 +125,16 @@ def curves(runs: dict[str, dict]) -> Figure:
     return figure
 
 
-def sheet(images: np.ndarray, columns: int = 3) -> Figure:
+def sheet(images: np.ndarray) -> Figure:
     """All corruptions, one per row and each with another cell, at every severity. images: uint8 (n, 96, 96, 3)."""
     names = [*corruptions.CORRUPTIONS, "composite"]
     figure = Figure(figsize=(14, 10), layout="constrained")
-    for axes, part in zip(figure.subplots(1, columns), np.array_split(range(len(names)), columns), strict=True):
+    for axes, part in zip(figure.subplots(1, 3), np.array_split(range(len(names)), 3), strict=True):
         rows = []
         for k in part:
             cell = images[k % len(images)]
-            rows.append([cell, *(corruptions.corrupt(cell, names[k], s) for s in corruptions.SEVERITIES)])
-        axes.imshow(np.vstack([np.hstack(row) for row in rows]))
+            rows.append(np.hstack([cell, *(corruptions.corrupt(cell, names[k], s) for s in corruptions.SEVERITIES)]))
+        axes.imshow(np.vstack(rows))
         axes.set_yticks(96 * np.arange(len(part)) + 48, [names[k] for k in part], size=8)
         axes.set_xticks(96 * np.arange(6) + 48, ["clean", *corruptions.SEVERITIES], size=8)
         axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
@@ -178,6 +177,5 @@ def run(args: argparse.Namespace) -> None:
     write_atomically(args.out / "corruptions.png", lambda temporary: small.save(temporary, optimize=True))
     if args.sample:
         values, digest = corruptions.drawn()
-        write = partial(np.savez_compressed, values=values, sha256=digest)
-        write_atomically(corruptions.SAMPLE, write)
+        np.savez_compressed(corruptions.SAMPLE, values=values, sha256=digest)
     print(f"{args.out}: strip.png, of a cell of class {data.CLASSES[cells.labels[0]]}, and corruptions.png")

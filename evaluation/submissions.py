@@ -4,11 +4,10 @@ import contextlib
 import hashlib
 import importlib.util
 import io
-import os
+import shutil
 import sys
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,35 +21,21 @@ from training.files import ROOT
 def open_model(target: Path) -> Iterator[tuple[object, dict]]:
     """Yield the `Model()` of a submission zip, a folder with a model.py, a run or an ensemble, and its hashes.
 
-    A zip is unpacked into a temporary folder, which is deleted when the context ends. Raises ValueError if there is no
-    model, or if its import or construction fails.
+    A zip is unpacked into a temporary folder, which is deleted when the context ends. What the model imports stays
+    imported: open one in a process. Raises ValueError if there is no model, or its import or construction fails, and
+    FileNotFoundError if there is no `target`.
     """
-    target = target.resolve()
+    target = target.resolve(strict=True)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = target if target.is_dir() else unpack(target, Path(temporary))
+        folder = target if target.is_dir() else Path(temporary)
+        if folder != target:
+            ask(shutil.unpack_archive, target, folder, "zip")
         source, hashes = identify(folder)
-        before = set(sys.modules)
         sys.path.insert(0, str(source.parent))
         try:
             yield construct(source, folder), hashes
         finally:
             sys.path.remove(str(source.parent))
-            sys.modules.pop("graded_model", None)
-            for name in set(sys.modules) - before if folder != ROOT else ():  # the next model may use these names
-                if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}{os.sep}"):
-                    del sys.modules[name]
-
-
-def unpack(path: Path, folder: Path) -> Path:
-    """Unpack the zip `path` into `folder` and return it. Raises ValueError if it is missing or cannot be unpacked."""
-    if not path.exists():
-        raise ValueError(f"{path} is missing: check the path")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            archive.extractall(folder)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is no zip file that can be unpacked: {error}") from error
-    return folder
 
 
 def identify(folder: Path) -> tuple[Path, dict]:
@@ -64,7 +49,7 @@ def identify(folder: Path) -> tuple[Path, dict]:
         raise ValueError(f"{folder} holds neither a model.py nor a run: name the folder that does")
     files = [weights / "model.weights.h5"]
     if not files[0].is_file():  # an ensemble, or a submission with other file names
-        files = sorted(path for path in folder.rglob("*") if path.suffix in (".h5", ".keras"))
+        files = sorted([*folder.rglob("*.h5"), *folder.rglob("*.keras")])
     return source, {
         "model_py_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "weights_sha256": hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest(),
@@ -88,7 +73,7 @@ def inference(folder: Path) -> dict:
 
 
 def ask(function: Callable, *arguments):
-    """Call a submission's function; hide what it prints and its warnings. Raises ValueError if it fails."""
+    """Call a function on a submission; hide what it prints and its warnings. Raises ValueError if it fails."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -7,9 +7,12 @@ python -m evaluation tables --check    exit status 1 if that would change anythi
 import argparse
 import re
 
-from evaluation import benchmark, calibrate, card, cards, compare, laboratory, ledger, markdown, setup, unforeseen
+from rich.console import Console
+
+from evaluation import calibrate, card, cards, compare, laboratory, markdown, setup, unforeseen
 from evaluation.calibrate import with_interval
 from evaluation.markdown import percent
+from grader.report import terminal
 from training.files import ROOT, write_text
 
 RESULTS = ROOT / "results"
@@ -23,10 +26,6 @@ def load(name: str) -> dict:
 
 def report(found: dict) -> str:
     """The lines of build_submission.py's terminal report that start as in REPORTED, and the verdict, its last line."""
-    from rich.console import Console
-
-    from grader.report import terminal
-
     console = Console(width=110, highlight=False, force_terminal=False)
     with console.capture() as capture:
         terminal(found, console)
@@ -35,15 +34,15 @@ def report(found: dict) -> str:
     return "```text\n" + "\n".join(shown) + "\n```"
 
 
-def headline(found: dict, cost: dict) -> str:
+def headline(found: dict, built: dict, cores: int) -> str:
     """The main results in one line."""
     clean, corrupted = (percent(found[part]["accuracy"]) for part in ("clean", "corrupted"))
     predicted = found["predicted_hidden"]
     beyond = ", extrapolated" if predicted["extrapolated"] else ""
     return (
         f"**{clean}% of clean held-out cells, {corrupted}% under {len(found['corruptions'])} corruptions; predicted "
-        f"hidden score {with_interval(predicted)}{beyond}.** A zip of {cost['zip_mb']:.0f} MB; "
-        f"{cost['images']:,} pictures in {cost['seconds']['total']:.0f} s on {cost['cores']} cores."
+        f"hidden score {with_interval(predicted)}{beyond}.** A zip of {built['zip']['bytes'] / 1e6:.0f} MB; "
+        f"{built['forecast']['images']:,} pictures in about {built['forecast']['seconds']:.0f} s on {cores} cores."
     )
 
 
@@ -73,7 +72,7 @@ BLOCKS = {
     "setup": lambda: setup.commands(load("setup")),
     "trial": lambda: setup.trial(load("setup")),
     "report": lambda: report(load("report")),
-    "headline": lambda: headline(load("card")["summary"], load("benchmark")),
+    "headline": lambda: headline(load("card")["summary"], load("report"), load("setup")["cores"]),
     "summary": lambda: card.short(load("card")["summary"]),
     "card": lambda: card.text(load("card")),
     "classes": lambda: card.classes(load("card")),
@@ -84,8 +83,6 @@ BLOCKS = {
     "unforeseen": lambda: unforeseen.text(load("unforeseen")),
     "laboratory": lambda: laboratory.sentence(load("laboratory")),
     "laboratory_classes": lambda: laboratory.table(load("laboratory")),
-    "ledger": lambda: ledger.text(load("ledger")["trials"]),
-    "benchmark": lambda: benchmark.text(load("benchmark")),
     "audit": lambda: audit(load("audit_benchmark")),
     "systems": lambda: compare.text(load("systems")["rows"]),
 }

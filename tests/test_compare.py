@@ -254,9 +254,13 @@ def test_broken_run_is_named(tmp_path, content, message):
         compare.compare([folder])
 
 
-def test_run_without_an_epoch_is_named(tmp_path):
+def test_a_run_without_an_epoch_or_of_a_gone_recipe_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"run\.json holds no epoch"):
         compare.compare([make_run(tmp_path / "new", done=0)])
+    folder = make_run(tmp_path / "old", "vit")
+    monkeypatch.delitem(RECIPES, "vit")
+    with pytest.raises(ValueError, match="old is of the recipe vit, which is gone"):
+        compare.compare([folder])
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

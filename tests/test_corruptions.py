@@ -125,7 +125,7 @@ def test_empty_batch():
 @pytest.mark.parametrize(
     ("image", "name", "severity", "message"),
     [
-        (flat(9), "snow", 1, "no corruption 'snow'"),
+        (flat(9), "snow", 1, "there is no 'snow' of severity 1"),
         (flat(9), "jpeg", 0, "severity"),
         (flat(9), "jpeg", 6, "severity"),
         (flat(9).astype(np.float32), "jpeg", 1, "float32"),
