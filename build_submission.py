@@ -42,8 +42,8 @@ JUDGED = {"packages", "profile", "era"}  # options that affect the check of a zi
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
 EFFECTIVE = {  # {mode: the options that have an effect there}
     "building": REHEARSED | {"source", "out", "metadata"},
-    "with --check alone": JUDGED,
-    "with --check --rehearse": REHEARSED | {"rehearse", "without_isolation"},
+    "with --check alone": JUDGED | {"check"},
+    "with --check --rehearse": REHEARSED | {"check", "rehearse", "without_isolation"},
     "with --bundle": {"bundle", "heldout", "final", "corrupt", "seed", "competition"},
 }
 
@@ -207,7 +207,7 @@ def judge(zip_path: Path, run: bool, args: argparse.Namespace, console) -> tuple
 def publish(facts: dict, images, run: bool, args: argparse.Namespace, console) -> int:
     """Print a report; if `run` is set (a rehearsal was asked for), also write it. Returns 1 if refused, else 0."""
     if run:
-        write(args.report, report.as_json(facts).encode())
+        write(args.report, f"{json.dumps(facts, indent=1)}\n".encode())
         write(args.html, report.html(facts, images).encode("utf-8", "backslashreplace"))
     report.terminal(facts, console)
     if run:
@@ -242,8 +242,7 @@ def bundle_competition(args: argparse.Namespace, console) -> int:
 
     given = competition.read(args.competition) if args.competition else {}
     cells = [competition.read_cells(path, given.get("classes")) for path in (args.heldout, args.final) if path]
-    made = competition.complete(given, cells[0].classes)
-    competition.agree(made, cells)
+    made = competition.complete(given, cells)
     for warning in bundle.warnings(made, cells):
         console.print(f"warning: {warning}.", soft_wrap=True)
     if args.corrupt:
@@ -298,7 +297,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the options; `packages` becomes a tuple. Wrong usage prints one line and exits with status 2."""
     parser = options()
     args = parser.parse_args(argv)
-    refuse_idle(parser, argv, args)
+    mode = "with --bundle" if args.bundle else "building"
+    if args.check:
+        mode = "with --check --rehearse" if args.rehearse else "with --check alone"
+    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    if idle := sorted(given - EFFECTIVE[mode]):
+        shown = ", ".join("--" + name.replace("_", "-") for name in idle)
+        if mode == "building":
+            mode = "without --bundle" if set(idle) <= EFFECTIVE["with --bundle"] else "without --check"
+        parser.error(f"{shown} would have no effect {mode}")
     if args.heldout is None and (ROOT / "data/heldout.npz").exists():
         args.heldout = ROOT / "data/heldout.npz"
     if args.bundle and not args.heldout:
@@ -310,7 +317,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for path in (args.check, args.heldout, args.final, args.competition):
         if path and not path.is_file():
             parser.error(f"{path} is not a file")
-    for name in sorted(EFFECTIVE[mode(args)] & {"bundle", "out", "report", "html", "logs"}):
+    for name in sorted(EFFECTIVE[mode] & {"bundle", "out", "report", "html", "logs"}):
         path = getattr(args, name)
         if why := unwritable(path, is_folder=name == "logs"):
             parser.error(f"{path} cannot be written ({why}): choose another path")
@@ -318,26 +325,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--source {args.source} is not a folder: choose one with a model.py, or of a training run")
     args.packages = tuple(filter(None, map(str.strip, args.packages.split(","))))
     return args
-
-
-def mode(args: argparse.Namespace) -> str:
-    """The key of EFFECTIVE that the options select."""
-    if args.check:
-        return "with --check --rehearse" if args.rehearse else "with --check alone"
-    return "with --bundle" if args.bundle else "building"
-
-
-def refuse_idle(parser: Parser, argv: list[str] | None, args: argparse.Namespace) -> None:
-    """Exit with an error if an option is given that has no effect in this mode."""
-    names = set(vars(args)) - {"check", "bundle"}
-    unset = argparse.Namespace(**dict.fromkeys(names))  # argparse sets no defaults for attributes that exist
-    given = {name for name in names if getattr(parser.parse_args(argv, unset), name) is not None}
-    if idle := sorted(given - EFFECTIVE[mode(args)]):
-        shown = ", ".join("--" + name.replace("_", "-") for name in idle)
-        where = mode(args)
-        if where == "building":
-            where = "without --bundle" if set(idle) <= EFFECTIVE["with --bundle"] else "without --check"
-        parser.error(f"{shown} would have no effect {where}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -357,11 +344,9 @@ def main(argv: list[str] | None = None) -> int:
     except Refused as error:
         console.print(f"refused: {error}", soft_wrap=True)
         return 1
-    except ImportError as error:
-        console.print(f"error: {error}. Run: python -m pip install -r requirements.txt", soft_wrap=True)
-        return 2
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        console.print(f"error: {error}", soft_wrap=True)
+    except (ImportError, OSError, ValueError, zipfile.BadZipFile) as error:
+        hint = ". Run: python -m pip install -r requirements.txt" if isinstance(error, ImportError) else ""
+        console.print(f"error: {error}{hint}", soft_wrap=True)
         return 2
 
 

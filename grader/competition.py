@@ -133,9 +133,12 @@ def as_time(value, shown: str) -> datetime.datetime:
         raise ValueError(f'{shown}: write times as "2027-01-31 18:00:00", in UTC, not {value}') from None
 
 
-def complete(given: dict, classes: list[str]) -> dict:
-    """Add missing keys from competition.yaml. Its texts are on blood cells, so other classes need their own."""
-    own = read()
+def complete(given: dict, cells: list[Cells]) -> dict:
+    """Add missing keys from competition.yaml. Its texts are on blood cells, so other classes need their own.
+
+    cells: of each task. Raises ValueError if they and the YAML do not fit together.
+    """
+    own, classes = read(), cells[0].classes
     if classes != own["classes"]:
         if not {"title", "description"} <= set(given):
             raise ValueError(f"the classes are {', '.join(classes)}: give them a title and a description in a file for "
@@ -144,16 +147,12 @@ def complete(given: dict, classes: list[str]) -> dict:
         del own["starting_kit"]
     limits = {key: own["phases"][0][key] for key in LIMITS}
     made = own | {"classes": classes} | given
-    return made | {"phases": [limits | phase for phase in made["phases"]]}
-
-
-def agree(made: dict, cells: list[Cells]) -> None:
-    """Raise ValueError if the cells of the tasks and the YAML do not fit together."""
     for part in cells:
         if part.classes != made["classes"] or part.images.shape[1:] != cells[0].images.shape[1:]:
             raise ValueError("--heldout, --final and --competition need the same classes, and pictures of one size")
     if len(cells) > 1 and len(made["phases"]) == 1:
         raise ValueError("--final gives the last of several phases its cells: add a phase in --competition YAML")
+    return made | {"phases": [limits | phase for phase in made["phases"]]}
 
 
 def read_cells(path: Path, classes: list[str] | None = None) -> Cells:
@@ -183,18 +182,14 @@ def read_cells(path: Path, classes: list[str] | None = None) -> Cells:
 
 def generated_cells(n: int) -> Cells:
     """n generated pictures that resemble stained cells: background, cytoplasm, nucleus. All labels are 0."""
+    import cv2
     import numpy as np
 
-    known = read()
-    side, rng = known["image_size"], np.random.default_rng(0)
-    y, x = np.mgrid[:side, :side] / side
-    images = np.empty((n, side, side, 3))
+    known, rng = read(), np.random.default_rng(0)
+    side = known["image_size"]
+    images = rng.normal((232, 206, 196), 3, (n, side, side, 3))
     for image in images:
-        image[:] = rng.normal((232, 206, 196), 6)
-        centre, radius = rng.uniform(0.42, 0.58, 2), rng.uniform(0.28, 0.4)
+        centre, radius = rng.integers(int(0.45 * side), int(0.55 * side), 2).tolist(), rng.uniform(0.28, 0.4) * side
         for colour, size in (((222, 180, 196), 1), ((125, 75, 140), rng.uniform(0.5, 0.8))):
-            beyond = np.hypot(y - centre[0], x - centre[1]) - size * radius
-            image += np.clip(0.5 - beyond * side / 2, 0, 1)[..., None] * (rng.normal(colour, 6) - image)
-            centre = centre + rng.uniform(-0.06, 0.06, 2)
-    images += rng.normal(0, 1, images.shape)
+            cv2.circle(image, centre, int(size * radius), rng.normal(colour, 6).tolist(), cv2.FILLED)
     return Cells(images.clip(0, 255).astype(np.uint8), np.zeros(n, np.int64), known["classes"])

@@ -80,7 +80,9 @@ def ask_again(zip_path, cells, run: worker.Run, folder, limits, args, facts) -> 
         facts["scores"], facts["confusion"], facts["classes"] = run.scores, matrix.tolist(), classes
         facts["mistakes"] = np.column_stack([wrong, labels[wrong], predicted[wrong]]).tolist()
         facts["confidences"] = verdict.read_confidences(answers / "chances.npy", predicted[shown])
-        found += verdict.judge_accuracy(matrix, classes, read_manifest(zip_path))
+        with zipfile.ZipFile(zip_path) as file:
+            manifest = file.read(MANIFEST) if MANIFEST in file.namelist() else None
+        found += verdict.judge_accuracy(matrix, classes, manifest)
     return found
 
 
@@ -110,11 +112,6 @@ def telling_lines(run: worker.Run) -> list[str]:
     else:
         log = run.probe.stderr if run.probe.notes.get("errors") or run.probe.notes.get("stage") != "done" else ""
     return [clean(line) for line in log.strip().splitlines()[-12:]]
-
-
-def read_manifest(zip_path: Path) -> bytes | None:
-    with zipfile.ZipFile(zip_path) as file:
-        return file.read(MANIFEST) if MANIFEST in file.namelist() else None
 
 
 @contextlib.contextmanager

@@ -8,9 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html as markup
-import json
 import os
-import re
 from datetime import datetime
 from pathlib import Path
 
@@ -23,7 +21,6 @@ HASHED = 4 << 30  # bytes: no SHA-256 is computed of larger files
 COLOURS = {"good": "green", "runs": "yellow", "unknown": "yellow", "refused": "red"}
 EXPLAINED = {
     "ran under": "the versions in this rehearsal",
-    "hidden": "modules that are installed here but that the submission could not import, because the grader lacks them",
     "zip": "the file to upload",
     "sha256": "the zip's checksum: two zips with the same checksum are equal byte for byte",
     "files": "the files in the zip",
@@ -53,32 +50,23 @@ def describe(path: Path) -> dict:
     return {"path": str(shown), "bytes": size, "sha256": digest.hexdigest() if size <= HASHED else None}
 
 
-def as_json(report: dict) -> str:
-    """report.json: indented, with each row of numbers on one line."""
-    text = json.dumps(report, indent=1)
-    return re.sub(r"\[\s+([-\d,\s]+?)\s+\]", lambda row: f"[{' '.join(row[1].split())}]", text) + "\n"
-
-
 def shorten(names) -> str:
     """Names joined by commas: the first 20 and the number of others."""
     names = list(names)
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def ran_under(found: dict) -> list[tuple[str, str]]:
-    """The first lines: the versions that a rehearsal had, and the modules hidden from it."""
+def ran_under(found: dict) -> str:
+    """The versions that a rehearsal had."""
     differs = found["differs"]
     said = f"not the grader's {phrase(GRADER_VERSIONS, differs)}" if differs else "the grader's versions"
-    rows = [("ran under", f"{phrase({name: found[name] for name in GRADER_VERSIONS})}: {said}")]
-    if found["hidden"]:
-        rows.append(("hidden", f"modules that the grader lacks: {shorten(found['hidden'])}"))
-    return rows
+    return f"{phrase({name: found[name] for name in GRADER_VERSIONS})}: {said}"
 
 
 def facts(report: dict) -> list[tuple[str, str]]:
     """The lines at the top of both reports: (name, value)."""
     zip_, rehearsal = report["zip"], report.get("rehearsal")
-    rows = ran_under(report["environment"]) if "environment" in report else []
+    rows = [("ran under", ran_under(report["environment"]))] if "environment" in report else []
     rows += [("zip", f"{zip_['path']}, {zip_['bytes'] / 1e6:.1f} MB"),
              ("sha256", zip_["sha256"] or "not computed: the file is too large")]  # fmt: skip
     if "files" in report:
@@ -125,11 +113,9 @@ def terminal(report: dict, console) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for row in facts(report):
-        grid.add_row(row[0], Text(row[1]))
+    grid = Table.grid(Column(style="bold", no_wrap=True), Column(overflow="fold"), padding=(0, 2))
+    for name, value in facts(report):
+        grid.add_row(name, Text(value))
     console.print(grid)
     if "scores" in report:
         head = [Column(name, justify="right") for name in ("cells", "precision", "recall", "F1")]
@@ -174,14 +160,12 @@ def mistaken(report: dict, images) -> list[str]:
 
 def heading(report: dict) -> str:
     """HTML of the heading: verdict, accuracy, zip, number of cells, date."""
-    text, words = markup.escape, [report["zip"]["path"]]
     accuracy = f" &middot; accuracy {report['scores']['accuracy']:.2%}" if "scores" in report else ""
-    if "heldout" in report:
-        words.append(f"{report['heldout']['images']:,} held-out cells")
-    words.append(f"{datetime.fromisoformat(report['date']):%d %B %Y, %H:%M} UTC")
+    cells = f"{report['heldout']['images']:,} held-out cells &middot; " if "heldout" in report else ""
     return (
-        f'<h1 class="{report["verdict"]}">{text(report["words"])}{accuracy}</h1>'
-        f"<p class=soft>{' &middot; '.join(map(text, words))}</p>"
+        f'<h1 class="{report["verdict"]}">{markup.escape(report["words"])}{accuracy}</h1>'
+        f"<p class=soft>{markup.escape(report['zip']['path'])} &middot; {cells}"
+        f"{datetime.fromisoformat(report['date']):%d %B %Y, %H:%M} UTC</p>"
     )
 
 

@@ -222,19 +222,17 @@ def test_the_example_in_the_docs_is_taken(tmp_path):
     (tmp_path / "data/training_set.npz").touch()
     (tmp_path / "grader").symlink_to(ROOT / "grader")
     (tmp_path / "mine.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
-    made = competition.complete(competition.read(tmp_path / "mine.yaml"), competition.read()["classes"])
+    cells = competition.read_cells(npz(tmp_path / "cells.npz"))
+    made = competition.complete(competition.read(tmp_path / "mine.yaml"), [cells])
     assert [phase["name"] for phase in made["phases"]] == ["Development", "Final"]
-    assert all(
-        "{{" + word + "}}" in page
-        for word in bundle.placeholders(made, competition.read_cells(npz(tmp_path / "cells.npz")), False)
-    )
+    assert all("{{" + word + "}}" in page for word in bundle.placeholders(made, cells, False))
 
 
 @pytest.mark.parametrize("split", bundle.PUBLIC)
 def test_a_public_split_is_warned_of_and_its_near_twin_is_not(split):
     labels = np.random.default_rng(0).permutation(np.arange(8).repeat(bundle.PUBLIC[split]))
-    made = competition.complete({}, competition.read()["classes"])
-    cells = competition.Cells(np.zeros((len(labels), 2, 2, 3), np.uint8), labels, made["classes"])
+    cells = competition.Cells(np.zeros((len(labels), 2, 2, 3), np.uint8), labels, competition.read()["classes"])
+    made = competition.complete({}, [cells])
     whole = bundle.warnings(made, [cells])
     assert [split in warning for warning in whole] == [True] and "public" in whole[0]
     assert bundle.warnings(made, [cells._replace(labels=labels[1:])]) == []
