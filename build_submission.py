@@ -188,31 +188,31 @@ def unwritable(path: Path, is_folder: bool) -> str | None:
     return None if os.access(folder, os.W_OK) else f"{folder} is read-only"
 
 
-def judge(zip_path: Path, run: bool, args: argparse.Namespace, console) -> tuple:
-    """Check one zip; if `run` is set and no error was found, rehearse it. Returns (report, the images or None)."""
+def judge(zip_path: Path, args: argparse.Namespace, console) -> tuple:
+    """Check one zip; with --rehearse, and if no error was found, rehearse it. Returns (report, the images or None)."""
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     facts = {"version": report.VERSION, "date": date, "zip": report.describe(zip_path)}
     found = checks.check_within_limits(zip_path, args.profile, args.packages, args.era)
     images = None
-    if run and POSIX and not refused(found):
+    if args.rehearse and POSIX and not refused(found):
         cells = competition.read_cells(args.heldout) if args.heldout else competition.generated_cells(PROBED)
         if may_run(args, console):
             images = cells.images
             found += rehearse(zip_path, cells, args, facts, console)
     facts["findings"] = [f.as_json() for f in found]
-    facts["verdict"], facts["words"] = verdict.conclude(found, run, "rehearsal" in facts, "scores" in facts)
+    facts["verdict"], facts["words"] = verdict.conclude(found, args.rehearse, "rehearsal" in facts, "scores" in facts)
     return facts, images
 
 
-def publish(facts: dict, images, run: bool, args: argparse.Namespace, console) -> int:
-    """Print a report; if `run` is set (a rehearsal was asked for), also write it. Returns 1 if refused, else 0."""
-    if run:
+def publish(facts: dict, images, args: argparse.Namespace, console) -> int:
+    """Print a report; with --rehearse, also write it. Returns 1 if refused, else 0."""
+    if args.rehearse:
         write(args.report, f"{json.dumps(facts, indent=1)}\n".encode())
         write(args.html, report.html(facts, images).encode("utf-8", "backslashreplace"))
     report.terminal(facts, console)
-    if run:
+    if args.rehearse:
         console.print(f"The full report is in {args.html} and {args.report}.", soft_wrap=True)
-    if run and not POSIX:
+    if args.rehearse and not POSIX:
         console.print("A rehearsal needs Linux or macOS. On Windows, use WSL.")
     return 1 if facts["verdict"] == "refused" else 0
 
@@ -226,12 +226,12 @@ def build(args: argparse.Namespace, console) -> int:
     with workplace() as folder:
         candidate = folder / args.out.name
         candidate.write_bytes(packed)
-        facts, images = judge(candidate, True, args, console)
+        facts, images = judge(candidate, args, console)
     facts["zip"]["path"] = str(args.out)
     facts |= {"files": {name: len(data) for name, data in sorted(contents.items())}, "left_out": left}
     if facts["verdict"] != "refused":
         write(args.out, packed)
-    status = publish(facts, images, True, args, console)
+    status = publish(facts, images, args, console)
     console.print(f"{args.out} was not written." if status else f"{args.out} is written.", soft_wrap=True)
     return status
 
@@ -294,7 +294,10 @@ def options() -> Parser:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse and check the options; `packages` becomes a tuple. Wrong usage prints one line and exits with status 2."""
+    """Parse and check the options. Wrong usage prints one line and exits with status 2.
+
+    `packages` becomes a tuple, and `rehearse` true without --check.
+    """
     parser = options()
     args = parser.parse_args(argv)
     mode = "with --bundle" if args.bundle else "building"
@@ -323,6 +326,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"{path} cannot be written ({why}): choose another path")
     if not args.source.is_dir():
         parser.error(f"--source {args.source} is not a folder: choose one with a model.py, or of a training run")
+    args.rehearse = not args.check or args.rehearse
     args.packages = tuple(filter(None, map(str.strip, args.packages.split(","))))
     return args
 
@@ -334,7 +338,7 @@ def main(argv: list[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # escapes characters that the terminal cannot print
     try:
         if args.check:
-            return publish(*judge(args.check, args.rehearse, args, console), args.rehearse, args, console)
+            return publish(*judge(args.check, args, console), args, console)
         if args.bundle:
             return bundle_competition(args, console)
         return build(args, console)

@@ -3,7 +3,6 @@
 The keys are Codabench's (version 2). These are added, and left out of the bundle's competition.yaml:
 
     classes       names of the classes, in the order of their labels 0, 1, ...
-    image_size    height and width, in pixels, of the pictures that are generated if there are no cells
     data          the page on the data: where it is from, its licence
     starting_kit, public_data    a file or folder that participants get in every phase
 
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TEMPLATE = Path(__file__).resolve().parent / "competition.yaml"
-OURS = {"classes", "image_size", "data", "starting_kit", "public_data"}
+OURS = {"classes", "data", "starting_kit", "public_data"}
 KEYS = OURS | set("""version title description image terms pages phases leaderboards docker_image queue fact_sheet
     reward contact_email registration_auto_approve competition_type forum_enabled auto_run_submissions
     enable_detailed_results show_detailed_results_in_submission_panel show_detailed_results_in_leaderboard
@@ -181,15 +180,14 @@ def read_cells(path: Path, classes: list[str] | None = None) -> Cells:
 
 
 def generated_cells(n: int) -> Cells:
-    """n generated pictures that resemble stained cells: background, cytoplasm, nucleus. All labels are 0."""
+    """n generated pictures, 96x96, that resemble stained cells: background, cytoplasm, nucleus. All labels are 0."""
     import cv2
     import numpy as np
 
-    known, rng = read(), np.random.default_rng(0)
-    side = known["image_size"]
-    images = rng.normal((232, 206, 196), 3, (n, side, side, 3))
+    rng = np.random.default_rng(0)
+    images = rng.normal((232, 206, 196), 3, (n, 96, 96, 3))
     for image in images:
-        centre, radius = rng.integers(int(0.45 * side), int(0.55 * side), 2).tolist(), rng.uniform(0.28, 0.4) * side
-        for colour, size in (((222, 180, 196), 1), ((125, 75, 140), rng.uniform(0.5, 0.8))):
-            cv2.circle(image, centre, int(size * radius), rng.normal(colour, 6).tolist(), cv2.FILLED)
-    return Cells(images.clip(0, 255).astype(np.uint8), np.zeros(n, np.int64), known["classes"])
+        centre, radius = rng.integers(43, 54, 2).tolist(), rng.uniform(27, 38)
+        for colour, size in (((222, 180, 196), radius), ((125, 75, 140), rng.uniform(0.5, 0.8) * radius)):
+            cv2.circle(image, centre, int(size), rng.normal(colour, 6).tolist(), cv2.FILLED)
+    return Cells(images.clip(0, 255).astype(np.uint8), np.zeros(n, np.int64), read()["classes"])

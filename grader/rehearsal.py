@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 from grader import competition, environment, report, sandbox, verdict, worker
-from grader.codes import Finding, clean, refused
+from grader.codes import Finding, clean, finding, refused
 from grader.weights import MANIFEST
 
 PROBED = 128  # images for the probes
@@ -31,9 +31,9 @@ def may_run(args: argparse.Namespace, console) -> bool:
 
 def rehearse(zip_path: Path, cells: competition.Cells, args: argparse.Namespace, facts: dict, console) -> list[Finding]:
     """Run, score and probe a zip that passed the static checks. Returns the findings; adds to `facts`, the report."""
-    versions, n = environment.versions(args.python), len(cells.images)
-    facts["environment"] = versions | {"differs": environment.differing(versions),
-                                       "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
+    n, versions = len(cells.images), environment.versions(args.python)
+    differs = environment.differing(versions)
+    facts["environment"] = versions | {"differs": differs, "hidden": environment.hidden(args.python, args.packages)}
     for name in environment.missing(args.python, args.packages):
         console.print(f"--packages: {name} is not installed here, so the submission cannot import it.")
     if args.heldout:
@@ -53,7 +53,10 @@ def rehearse(zip_path: Path, cells: competition.Cells, args: argparse.Namespace,
     facts["rehearsal"] = describe_run(run, refused(found) or run.status == "Failed", args)
     upload = facts["zip"]["bytes"] + run.output_bytes
     facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
-    return found + verdict.judge_environment(versions)
+    if differs:
+        here, there = (environment.phrase(those, differs) for those in (versions, environment.GRADER_VERSIONS))
+        found.append(finding("ENV01", here=here, there=there))
+    return found
 
 
 def ask_again(zip_path, cells, run: worker.Run, folder, limits, args, facts) -> list[Finding]:

@@ -15,7 +15,6 @@ import stat
 import statistics
 from pathlib import Path
 
-from grader import environment
 from grader.codes import Finding, finding, refused
 from grader.source import ELSEWHERE, GRADER_PACKAGES
 from grader.worker import Job, Limits, Run
@@ -279,13 +278,6 @@ def judge_accuracy(matrix, classes: list[str], manifest: bytes | None) -> list[F
     if accuracy <= (always if always < 1 else 1 / len(classes)):  # with one class, a constant is right
         found.append(finding("PRO08", found=f"{accuracy:.4f}", name=classes[counts.argmax()], always=f"{always:.4f}"))
     return found
-
-
-def judge_environment(found: dict[str, str | None]) -> list[Finding]:
-    """A warning if the versions of a rehearsal (see environment.versions) are not the grader's."""
-    names = environment.differing(found)
-    here, there = (environment.phrase(versions, names) for versions in (found, environment.GRADER_VERSIONS))
-    return [finding("ENV01", here=here, there=there)] if names else []
 
 
 def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tuple[str, str]:
