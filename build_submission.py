@@ -7,11 +7,8 @@
     python build_submission.py --bundle OUT.zip       pack a competition for Codabench: see docs/ORGANISERS.md
 
 Accuracy is measured on data/heldout.npz or --heldout NPZ; without either the zip runs on generated images, unscored.
-The report says how well the sandbox isolated the submission. Each finding has a code, explained in grader/CODES.md.
+Each finding has a code, explained in grader/CODES.md; docs/CHECKING.md explains the report and the verdicts.
 Exit status: 0 not refused, 1 refused or failed, 2 wrong usage.
-
-From your own folder, the zip takes all files except hidden ones, caches, virtual environments, notebooks, datasets
-(an .npz of images and labels, a folder of over 100 pictures), older submissions and the files this command writes.
 """
 
 from __future__ import annotations
@@ -101,29 +98,26 @@ def read_whole(path: Path) -> bytes:
         raise Refused(f"{path} cannot be read ({error.strerror}): train first, or restore it") from None
 
 
-def project_files(project: Path, weights: Path) -> dict[str, bytes]:
-    """{name: contents} of the project's model.py, of the weights in `weights`, and of the modules that these need."""
-    contents, code = {"model.py": read_whole(project / "model.py")}, set()
-    add_weights(weights, "weights", contents, code)
-    return contents | {name: read_whole(project / name) for name in code}
+def project_files(project: Path, weights: Path, name: str = "weights") -> dict[str, bytes]:
+    """{name: contents} of the project's model.py, of weights, and of the modules that model.py imports for these.
 
-
-def add_weights(folder: Path, name: str, contents: dict[str, bytes], code: set[str]) -> None:
-    """Add a weights folder, with ensemble members, to `contents`, and the modules model.py imports for it to `code`."""
-    contents[f"{name}/manifest.json"] = manifest = read_whole(folder / "manifest.json")
+    weights: their folder, which may hold ensemble members. name: of this folder in the zip.
+    """
+    given = read_whole(weights / "manifest.json")
+    contents = {"model.py": read_whole(project / "model.py"), f"{name}/manifest.json": given}
     try:
-        manifest = dict(json.loads(manifest))
+        manifest = dict(json.loads(given))
         members = [Path(str(member)).name for member in manifest.get("members") or ()]
     except (ValueError, TypeError):  # model.py refuses such a manifest, and says why
         manifest, members = {}, []
     for member in members:
-        add_weights(folder / member, f"{name}/{member}", contents, code)
+        contents |= project_files(project, weights / member, f"{name}/{member}")
     if not members:
-        contents[f"{name}/model.weights.h5"] = read_whole(folder / "model.weights.h5")
-    if manifest.get("enhance"):
-        code |= {"training/__init__.py", "training/enhance.py"}
-    if manifest.get("network", "EfficientNetV2B0") != "EfficientNetV2B0":
-        code |= {"training/__init__.py", "training/networks.py"}
+        contents[f"{name}/model.weights.h5"] = read_whole(weights / "model.weights.h5")
+    modules = ["enhance"] * bool(manifest.get("enhance"))
+    modules += ["networks"] * (manifest.get("network", "EfficientNetV2B0") != "EfficientNetV2B0")
+    code = [f"training/{module}.py" for module in ("__init__", *modules) if modules]
+    return contents | {name: read_whole(project / name) for name in code}
 
 
 def gather(folder: Path, written: Collection[Path]) -> Iterator[tuple[Path, str | None]]:
@@ -274,14 +268,14 @@ def options() -> Parser:
     add("--heldout", type=Path, metavar="NPZ", help="cells to score on, or a bundle (data/heldout.npz, if it exists)")
     add("--competition", type=Path, metavar="YAML", help="with --bundle: its settings (grader/competition.yaml)")
     add("--final", type=Path, metavar="NPZ", help="with --bundle: the cells that the last phase is scored on")
-    add("--corrupt", type=int, choices=range(1, 6), metavar="1-5", help="with --bundle: corrupt the cells, so strongly")
+    add("--corrupt", type=int, choices=range(1, 6), metavar="1-5", help="with --bundle: corrupt the cells (5: most)")
     add("--seed", type=int, default=0, metavar="N", help="with --corrupt: any number; keep it secret (%(default)s)")
     add("--out", type=Path, default=Path("submission.zip"), metavar="ZIP", help="where to write the zip (%(default)s)")
     add("--report", type=Path, default=Path("report.json"), metavar="JSON", help="the report as data (%(default)s)")
     add("--html", type=Path, default=Path("report.html"), metavar="HTML", help="the report as a page (%(default)s)")
     add("--logs", type=Path, default=Path("runs/rehearsal"), metavar="DIR", help="folder for the logs (%(default)s)")
-    add("--source", type=Path, default=ROOT, metavar="DIR", help="folder with a model.py, or of a training run (this)")
-    add("--metadata", metavar="TEXT", help="description in the zip; without it, older platforms copied the zip")
+    add("--source", type=Path, default=ROOT, metavar="DIR", help="folder with a model.py, or of a run (this one)")
+    add("--metadata", metavar="TEXT", help="a description for the zip; older platforms copy a zip that has none")
     add("--packages", default="", metavar="A,B", help="modules that the grader has besides those of its image")
     add("--python", default=sys.executable, metavar="PATH", help="interpreter for the rehearsal (this one)")
     add("--profile", choices=worker.PROFILES, default="an2dl",
@@ -316,7 +310,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.seed and not args.corrupt:
         parser.error("--seed would have no effect without --corrupt")
     if args.time_limit <= 0 or args.forecast <= 0 or (args.memory_limit or 1) <= 0:
-        parser.error("--time-limit, --memory-limit and --forecast take positive numbers")
+        parser.error("--time-limit, --memory-limit and --forecast must be positive")
     for path in (args.check, args.heldout, args.final, args.competition):
         if path and not path.is_file():
             parser.error(f"{path} is not a file")
