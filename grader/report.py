@@ -25,8 +25,7 @@ EXPLAINED = {
     "sha256": "the zip's checksum: two zips with the same checksum are equal byte for byte",
     "files": "the files in the zip",
     "left out": "files of the folder that are not in the zip, and why",
-    "rehearsal": "the status that the platform would show. Under the profile an2dl the grader changes into the "
-    "submission's folder, under strict it does not. The rules are those of that version of the platform",
+    "rehearsal": "the status that the platform would show; docs/CHECKING.md explains its profiles and rules",
     "isolation": "how the submission was isolated from this machine while it ran",
     "prediction": "the job that loads the model and labels all images: time, peak memory, exit status (0: no error)",
     "scoring": "the job that compares the labels with the true ones",
@@ -56,17 +55,14 @@ def shorten(names) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def ran_under(found: dict) -> str:
-    """The versions that a rehearsal had."""
-    differs = found["differs"]
-    said = f"not the grader's {phrase(GRADER_VERSIONS, differs)}" if differs else "the grader's versions"
-    return f"{phrase({name: found[name] for name in GRADER_VERSIONS})}: {said}"
-
-
 def facts(report: dict) -> list[tuple[str, str]]:
     """The lines at the top of both reports: (name, value)."""
     zip_, rehearsal = report["zip"], report.get("rehearsal")
-    rows = [("ran under", ran_under(report["environment"]))] if "environment" in report else []
+    rows = []
+    if found := report.get("environment"):
+        theirs = f"not the grader's {phrase(GRADER_VERSIONS, found['differs'])}"
+        said = theirs if found["differs"] else "the grader's versions"
+        rows.append(("ran under", f"{phrase({name: found[name] for name in GRADER_VERSIONS})}: {said}"))
     rows += [("zip", f"{zip_['path']}, {zip_['bytes'] / 1e6:.1f} MB"),
              ("sha256", zip_["sha256"] or "not computed: the file is too large")]  # fmt: skip
     if "files" in report:
