@@ -4,32 +4,28 @@
     python build_submission.py --check ZIP            check any zip without running it; takes about a second
     python build_submission.py --check ZIP --rehearse check any zip, then run and score it
     python build_submission.py --source FOLDER        build from your own folder with a model.py, or from a training run
-    python build_submission.py --verify ZIP           compare a zip, byte for byte, with the one these sources give
     python build_submission.py --bundle OUT.zip       pack a competition for Codabench: see docs/ORGANISERS.md
 
 Accuracy is measured on data/heldout.npz or --heldout NPZ; without either the zip runs on generated images, unscored.
-The report says how well the sandbox isolated the submission. Each finding has a code, explained in grader/CODES.md.
+Each finding has a code, explained in grader/CODES.md; docs/CHECKING.md explains the report and the verdicts.
 Exit status: 0 not refused, 1 refused or failed, 2 wrong usage.
-
-From your own folder, the zip takes all files except hidden ones, caches, virtual environments, notebooks, datasets
-(an .npz of images and labels, a folder of over 100 pictures), older submissions and the files this command writes.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import signal
 import sys
 import zipfile
-import zlib
+from collections.abc import Collection, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from grader import bundle, checks, competition, report, verdict, worker
-from grader.bundle import pack
+from grader import checks, competition, report, verdict, worker
 from grader.codes import refused
 from grader.rehearsal import POSIX, PROBED, may_run, rehearse, workplace
 from grader.weights import ZIP_ERRORS
@@ -43,10 +39,9 @@ JUDGED = {"packages", "profile", "era"}  # options that affect the check of a zi
 REHEARSED = JUDGED | {"heldout", "report", "html", "logs", "python", "time_limit", "memory_limit", "forecast"}
 EFFECTIVE = {  # {mode: the options that have an effect there}
     "building": REHEARSED | {"source", "out", "metadata"},
-    "with --check alone": JUDGED,
-    "with --check --rehearse": REHEARSED | {"rehearse", "without_isolation"},
-    "with --verify": {"source"},
-    "with --bundle": {"heldout", "final", "corrupt", "seed", "competition"},
+    "with --check alone": JUDGED | {"check"},
+    "with --check --rehearse": REHEARSED | {"check", "rehearse", "without_isolation"},
+    "with --bundle": {"bundle", "heldout", "final", "corrupt", "seed", "competition"},
 }
 
 
@@ -59,73 +54,80 @@ def description(metadata: str | None) -> dict[str, bytes]:
     return {} if metadata is None else {"metadata": f"description: {json.dumps(metadata)}\n".encode()}
 
 
-def collect(folder: Path, written: frozenset[Path] = frozenset()) -> tuple[dict[str, bytes], dict[str, str]]:
+def pack(contents: dict[str, bytes]) -> bytes:
+    """A reproducible zip: its bytes depend on names and contents only. Sorted, with fixed time and mode, uncompressed.
+
+    Uncompressed, because the output of Deflate differs between versions of zlib, and weights hardly shrink.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
+        for name in sorted(contents):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system, info.external_attr = 3, 0o100644 << 16  # Unix, a plain file, rw-r--r--
+            file.writestr(info, contents[name])
+    return buffer.getvalue()
+
+
+def collect(folder: Path, written: Collection[Path] = ()) -> tuple[dict[str, bytes], dict[str, str]]:
     """Returns ({name: contents} for the zip, {name: why it is left out}). Raises Refused.
 
     From a copy of this project it takes model.py and weights/; from a training run's folder the weights, together with
-    this project's model.py; from any other folder with a model.py all files that are not `unwanted`. written: paths
-    that this command writes, which are left out.
+    this project's model.py; from any other folder with a model.py all files that are not `unwanted`. written: resolved
+    paths that this command writes, which are left out.
     """
     if (folder / OWN).is_file():
         return project_files(folder, folder / "weights"), {}
-    if not (folder / "model.py").is_file() and (folder / "manifest.json").is_file():
-        return project_files(ROOT, folder), {}
-    left: dict[str, str] = {}
-    return {name: read_whole(folder / name) for name in plain_files(folder, written, left)}, left
+    if not (folder / "model.py").is_file():
+        if (folder / "manifest.json").is_file():
+            return project_files(ROOT, folder), {}
+        raise Refused(f"{folder} has no model.py: choose the folder that has it")
+    found = [(path.relative_to(folder).as_posix(), path, why) for path, why in gather(folder, written)]
+    sizes = {name: path.stat().st_size for name, path, why in found if not why}
+    if sum(sizes.values()) > PACKED:
+        largest = ", ".join(sorted(sizes, key=sizes.get, reverse=True)[:3])
+        raise Refused(f"{folder} has more than {PACKED / 1e6:.0f} MB: remove files that are not needed ({largest})")
+    left = {name + "/" * path.is_dir(): why for name, path, why in found if why}
+    return {name: read_whole(folder / name) for name in sizes}, left
 
 
 def read_whole(path: Path) -> bytes:
     """The contents of a file. Raises Refused if it cannot be read."""
     try:
-        if path.exists() and not path.is_file():  # reading a pipe would never end
-            raise OSError(0, "no regular file")
         return path.read_bytes()
     except OSError as error:
         raise Refused(f"{path} cannot be read ({error.strerror}): train first, or restore it") from None
 
 
-def project_files(project: Path, weights: Path) -> dict[str, bytes]:
-    """{name: contents} of the project's model.py, of the weights in `weights`, and of the modules that these need."""
-    contents, code = {"model.py": read_whole(project / "model.py")}, set()
-    add_weights(weights, "weights", contents, code)
+def project_files(project: Path, weights: Path, name: str = "weights") -> dict[str, bytes]:
+    """{name: contents} of the project's model.py, of weights, and of the modules that model.py imports for these.
+
+    weights: their folder, which may hold ensemble members. name: of this folder in the zip.
+    """
+    given = read_whole(weights / "manifest.json")
+    contents = {"model.py": read_whole(project / "model.py"), f"{name}/manifest.json": given}
+    try:
+        manifest = dict(json.loads(given))
+        members = [Path(str(member)).name for member in manifest.get("members") or ()]
+    except (ValueError, TypeError):  # model.py refuses such a manifest, and says why
+        manifest, members = {}, []
+    for member in members:
+        contents |= project_files(project, weights / member, f"{name}/{member}")
+    if not members:
+        contents[f"{name}/model.weights.h5"] = read_whole(weights / "model.weights.h5")
+    modules = ["enhance"] * bool(manifest.get("enhance"))
+    modules += ["networks"] * (manifest.get("network", "EfficientNetV2B0") != "EfficientNetV2B0")
+    code = [f"training/{module}.py" for module in ("__init__", *modules) if modules]
     return contents | {name: read_whole(project / name) for name in code}
 
 
-def add_weights(folder: Path, name: str, contents: dict[str, bytes], code: set[str]) -> None:
-    """Add a weights folder, with ensemble members, to `contents`, and the modules model.py imports for it to `code`."""
-    contents[f"{name}/manifest.json"] = manifest = read_whole(folder / "manifest.json")
-    try:
-        manifest = dict(json.loads(manifest))
-    except (ValueError, TypeError):  # model.py refuses such a manifest, and says why
-        manifest = {}
-    members = manifest.get("members") or []
-    for member in members if isinstance(members, list) else []:
-        add_weights(folder / Path(str(member)).name, f"{name}/{Path(str(member)).name}", contents, code)
-    if not members:
-        contents[f"{name}/model.weights.h5"] = read_whole(folder / "model.weights.h5")
-    if manifest.get("enhance"):
-        code |= {"training/__init__.py", "training/enhance.py"}
-    if manifest.get("network", "EfficientNetV2B0") != "EfficientNetV2B0":
-        code |= {"training/__init__.py", "training/networks.py"}
-
-
-def plain_files(folder: Path, written: frozenset[Path], left: dict[str, str]) -> list[str]:
-    """Names of all files below a folder that go into the zip. Adds {name: reason} of the others to `left`."""
-    if not (folder / "model.py").is_file():
-        raise Refused(f"{folder} holds no model.py: name the folder that does")
-    sizes = {}
-    for top, folders, files in os.walk(folder):
-        for path in (Path(top, name) for name in sorted([*folders, *files])):
-            shown = path.relative_to(folder).as_posix()
-            if why := "written by this command" if path.resolve() in written else unwanted(path):
-                left[shown + "/" * (path.name in folders)] = why
-                folders[:] = [kept for kept in folders if kept != path.name]
-            elif path.name in files:
-                sizes[shown] = path.stat().st_size
-    if sum(sizes.values()) > PACKED:
-        largest = ", ".join(sorted(sizes, key=sizes.get, reverse=True)[:3])
-        raise Refused(f"{folder} holds more than {PACKED / 1e6:.0f} MB: move what is not needed ({largest})")
-    return list(sizes)
+def gather(folder: Path, written: Collection[Path]) -> Iterator[tuple[Path, str | None]]:
+    """(path, why it is left out, or None) of each file below a folder, and of each folder that is left out."""
+    for path in sorted(folder.iterdir()):
+        why = "written by this command" if path.resolve() in written else unwanted(path)
+        if why or not path.is_dir():
+            yield path, why
+        else:
+            yield from gather(path, written)
 
 
 def unwanted(path: Path) -> str | None:
@@ -145,154 +147,106 @@ def unwanted(path: Path) -> str | None:
         return "not a plain file"
     if path.suffix == ".ipynb":
         return "a notebook"
-    held = set()
     if path.suffix in (".zip", ".npz"):
         with contextlib.suppress(*ZIP_ERRORS), zipfile.ZipFile(path) as file:
-            held = set(file.namelist())
-    if {"images.npy", "labels.npy"} <= held:
-        return "a dataset"
-    return "a submission" if path.suffix == ".zip" and any(Path(name).name == "model.py" for name in held) else None
+            held = {Path(name).name for name in file.namelist()}
+            if {"images.npy", "labels.npy"} <= held:
+                return "a dataset"
+            if path.suffix == ".zip" and "model.py" in held:
+                return "a submission"
+    return None
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file atomically, through a temporary file."""
-    temporary = beside(path)
+    """Write a file atomically, through a temporary file in the same folder."""
+    temporary = path.with_name(f".{os.urandom(8).hex()}.part")
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def beside(path: Path) -> Path:
-    """A random path in the same folder, for a temporary file."""
-    return path.with_name(f".{os.getpid()}-{os.urandom(4).hex()}-{path.name}")
-
-
-def unwritable(path: Path) -> str | None:
-    """Why a file cannot be written or replaced; None if it can."""
+def unwritable(path: Path, is_folder: bool) -> str | None:
+    """Why a file, or a folder and files in it, cannot be written or replaced; None if it can."""
     try:
-        if not path.resolve().parent.is_dir():
-            return f"{path.parent} is no folder: make it first"
-        if path.exists() and not path.is_file():
-            return "it is no regular file"
-        (temporary := beside(path)).touch()
-        temporary.unlink()
-    except OSError as error:
+        if not is_folder and path.exists() and not path.is_file():
+            return "it is not a regular file"
+    except OSError as error:  # such as a name that is too long
         return error.strerror
-    return None
+    folder = path if is_folder else path.parent
+    while is_folder and not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    return None if os.access(folder, os.W_OK) else f"{folder} is read-only"
 
 
-def inside(folder: Path) -> Path:
-    """A path for a test of write access: in `folder`, or in its nearest parent that exists."""
-    return next(there for there in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(there)) / "log"
-
-
-def judge(zip_path: Path, shown_as: Path, run: bool, args: argparse.Namespace, console, **more) -> tuple:
-    """Check one zip; if `run` is set and no error was found, rehearse it. Returns (report, the images or None).
-
-    shown_as: the path that the report shows. more: further entries of the report.
-    """
+def judge(zip_path: Path, args: argparse.Namespace, console) -> tuple:
+    """Check one zip; with --rehearse, and if no error was found, rehearse it. Returns (report, the images or None)."""
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
-    facts = {
-        "version": report.VERSION,
-        "date": date,
-        "zip": {**report.describe(zip_path), "path": str(shown_as)},
-        **more,
-    }
+    facts = {"version": report.VERSION, "date": date, "zip": report.describe(zip_path)}
     found = checks.check_within_limits(zip_path, args.profile, args.packages, args.era)
     images = None
-    if run and POSIX and not refused(found):
+    if args.rehearse and POSIX and not refused(found):
         cells = competition.read_cells(args.heldout) if args.heldout else competition.generated_cells(PROBED)
         if may_run(args, console):
             images = cells.images
             found += rehearse(zip_path, cells, args, facts, console)
     facts["findings"] = [f.as_json() for f in found]
-    facts["verdict"], facts["words"] = verdict.conclude(found, run, "rehearsal" in facts, "scores" in facts)
+    facts["verdict"], facts["words"] = verdict.conclude(found, args.rehearse, "rehearsal" in facts, "scores" in facts)
     return facts, images
 
 
-def publish(facts: dict, images, run: bool, args: argparse.Namespace, console) -> int:
-    """Print a report; if `run` is set (a rehearsal was asked for), write it, too. Returns 1 if refused, else 0."""
-    if run:
-        write(args.report, report.as_json(facts).encode())
+def publish(facts: dict, images, args: argparse.Namespace, console) -> int:
+    """Print a report; with --rehearse, also write it. Returns 1 if refused, else 0."""
+    if args.rehearse:
+        write(args.report, f"{json.dumps(facts, indent=1)}\n".encode())
         write(args.html, report.html(facts, images).encode("utf-8", "backslashreplace"))
     report.terminal(facts, console)
-    if run:
-        console.print(f"The same to look at: {args.html}; to read by a program: {args.report}.", soft_wrap=True)
-    if run and not POSIX:
-        console.print("A rehearsal needs Linux or macOS; on Windows, WSL will do.")
+    if args.rehearse:
+        console.print(f"The full report is in {args.html} and {args.report}.", soft_wrap=True)
+    if args.rehearse and not POSIX:
+        console.print("A rehearsal needs Linux or macOS. On Windows, use WSL.")
     return 1 if facts["verdict"] == "refused" else 0
 
 
 def build(args: argparse.Namespace, console) -> int:
     """Build, check and rehearse the zip, then report. Writes --out only if the zip is not refused."""
+    written = {path.resolve() for path in (args.out, args.report, args.html, args.logs)}
+    contents, left = collect(args.source, written)
+    contents |= description(args.metadata)
+    packed = pack(contents)
     with workplace() as folder:
         candidate = folder / args.out.name
-        contents, left = collect(args.source, written_by(args))
-        contents |= description(args.metadata)
-        candidate.write_bytes(pack(contents))
-        files = {name: len(data) for name, data in sorted(contents.items())}
-        facts, images = judge(candidate, args.out, True, args, console, files=files, left_out=left)
-        if facts["verdict"] != "refused":
-            write(args.out, candidate.read_bytes())
-    status = publish(facts, images, True, args, console)
+        candidate.write_bytes(packed)
+        facts, images = judge(candidate, args, console)
+    facts["zip"]["path"] = str(args.out)
+    facts |= {"files": {name: len(data) for name, data in sorted(contents.items())}, "left_out": left}
+    if facts["verdict"] != "refused":
+        write(args.out, packed)
+    status = publish(facts, images, args, console)
     console.print(f"{args.out} was not written." if status else f"{args.out} is written.", soft_wrap=True)
     return status
 
 
 def bundle_competition(args: argparse.Namespace, console) -> int:
     """Write a bundle of --competition and the cells of --heldout and --final, corrupted with --corrupt."""
+    from grader import bundle  # imported here: building a zip needs the standard library only
+
     given = competition.read(args.competition) if args.competition else {}
     cells = [competition.read_cells(path, given.get("classes")) for path in (args.heldout, args.final) if path]
-    made = competition.complete(given, cells[0].classes)
-    competition.agree(made, cells)
+    made = competition.complete(given, cells)
     for warning in bundle.warnings(made, cells):
-        console.print(f"warning: {warning}.", soft_wrap=True, markup=False)
+        console.print(f"warning: {warning}.", soft_wrap=True)
     if args.corrupt:
         from evaluation.corruptions import hide  # imported here: only --corrupt needs it
 
         with console.status("corrupting the cells"):
             cells = [part._replace(images=hide(part.images, args.corrupt, args.seed)) for part in cells]
-    write(args.bundle, bundle.bundle(made, cells, bool(args.corrupt)))
-    console.print(f"{args.bundle}: upload it under Benchmarks > Management > Upload.", soft_wrap=True, markup=False)
+    write(args.bundle, pack(bundle.bundle(made, cells, bool(args.corrupt))))
+    console.print(f"{args.bundle} is written. Upload it under Benchmarks > Management > Upload.", soft_wrap=True)
     return 0
-
-
-def written_by(args: argparse.Namespace) -> frozenset[Path]:
-    """The paths that this command writes."""
-    return frozenset(path.resolve() for path in (args.out, args.report, args.html, args.logs))
-
-
-def verify(path: Path, args: argparse.Namespace, console) -> int:
-    """Compare a zip with the one built from --source and print the differences. Returns 0 if they are equal, else 1."""
-    digest = report.describe(path)["sha256"]
-    unsafe = [f for f in checks.check_within_limits(path) if f.code.startswith("ZIP") and f.level == "error"]
-    for found in unsafe:
-        console.print(f"{found.code}: {found}", soft_wrap=True)
-    if unsafe:
-        return 1
-    with zipfile.ZipFile(path) as file:
-        held = {info.filename: info.CRC for info in file.infolist()}
-        given, note = file.read("metadata") if "metadata" in held else b"", None
-    with contextlib.suppress(ValueError, RecursionError):
-        note = json.loads(given.removeprefix(b"description: "))
-    contents = collect(args.source, written_by(args))[0] | description(note if isinstance(note, str) else None)
-    console.print(f"sha256 {digest}", soft_wrap=True)
-    if path.read_bytes() == pack(contents):
-        console.print(f"{path} is what {args.source} gives.", soft_wrap=True)
-        return 0
-    lines = [f"{name} is missing" for name in contents.keys() - held.keys()]
-    lines += [f"{name} does not belong there" for name in held.keys() - contents.keys()]
-    lines += [
-        f"{name} has other contents" for name in contents if held.get(name) not in (None, zlib.crc32(contents[name]))
-    ]
-    for line in sorted(lines) or ["the contents agree, but not how they are packed: another tool made this zip"]:
-        console.print(f"differs: {line}", soft_wrap=True)
-    return 1
 
 
 class Parser(argparse.ArgumentParser):
@@ -306,39 +260,49 @@ def options() -> Parser:
     form = argparse.RawDescriptionHelpFormatter
     parser = Parser(prog="python build_submission.py", description=__doc__, formatter_class=form)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", type=Path, metavar="ZIP", help="judge a zip that someone made")
-    what.add_argument("--verify", type=Path, metavar="ZIP", help="compare a zip with the one these sources give")
-    what.add_argument("--bundle", type=Path, metavar="ZIP", help="write the competition, with the held-out cells")
+    what.add_argument("--check", type=Path, metavar="ZIP", help="check this zip")
+    what.add_argument("--bundle", type=Path, metavar="ZIP", help="pack a competition with the held-out cells")
     add = parser.add_argument
-    add("--rehearse", action="store_true", help="with --check: run and score the zip, too")
-    add("--without-isolation", action="store_true", help="... even without isolation: only if you trust it")
-    add("--heldout", type=Path, metavar="NPZ", help="cells to score on, or a bundle (data/heldout.npz, if there)")
-    add("--competition", type=Path, metavar="YAML", help="with --bundle: title, phases, ... (grader/competition.yaml)")
-    add("--final", type=Path, metavar="NPZ", help="with --bundle: other cells, to score the last phase on")
-    add("--corrupt", type=int, choices=range(1, 6), metavar="1-5", help="with --bundle: make the cells harder")
-    add("--seed", type=int, default=0, metavar="N", help="of --corrupt: choose your own and keep it (%(default)s)")
-    add("--out", type=Path, default=Path("submission.zip"), metavar="ZIP", help="where the zip goes (%(default)s)")
-    add("--report", type=Path, default=Path("report.json"), metavar="JSON", help="... the report (%(default)s)")
-    add("--html", type=Path, default=Path("report.html"), metavar="HTML", help="... the same to look at (%(default)s)")
-    add("--logs", type=Path, default=Path("runs/rehearsal"), metavar="DIR", help="... the logs (%(default)s)")
-    add("--source", type=Path, default=ROOT, metavar="DIR", help="a folder with a model.py (this one)")
-    add("--metadata", metavar="TEXT", help="add a description, so that the result holds no copy of the submission")
-    add("--packages", default="", metavar="A,B", help="modules that you know the grader has beyond its image's")
-    add("--python", default=sys.executable, metavar="PATH", help="rehearse with another interpreter (this one)")
+    add("--rehearse", action="store_true", help="with --check: also run and score the zip")
+    add("--without-isolation", action="store_true", help="run it even without isolation: only if you trust the zip")
+    add("--heldout", type=Path, metavar="NPZ", help="cells to score on, or a bundle (data/heldout.npz, if it exists)")
+    add("--competition", type=Path, metavar="YAML", help="with --bundle: its settings (grader/competition.yaml)")
+    add("--final", type=Path, metavar="NPZ", help="with --bundle: the cells that the last phase is scored on")
+    add("--corrupt", type=int, choices=range(1, 6), metavar="1-5", help="with --bundle: corrupt the cells (5: most)")
+    add("--seed", type=int, default=0, metavar="N", help="with --corrupt: any number; keep it secret (%(default)s)")
+    add("--out", type=Path, default=Path("submission.zip"), metavar="ZIP", help="where to write the zip (%(default)s)")
+    add("--report", type=Path, default=Path("report.json"), metavar="JSON", help="the report as data (%(default)s)")
+    add("--html", type=Path, default=Path("report.html"), metavar="HTML", help="the report as a page (%(default)s)")
+    add("--logs", type=Path, default=Path("runs/rehearsal"), metavar="DIR", help="folder for the logs (%(default)s)")
+    add("--source", type=Path, default=ROOT, metavar="DIR", help="folder with a model.py, or of a run (this one)")
+    add("--metadata", metavar="TEXT", help="a description for the zip; older platforms copy a zip that has none")
+    add("--packages", default="", metavar="A,B", help="modules that the grader has besides those of its image")
+    add("--python", default=sys.executable, metavar="PATH", help="interpreter for the rehearsal (this one)")
     add("--profile", choices=worker.PROFILES, default="an2dl",
-        help="does the grader change into the submission's folder (an2dl, the default) or not (strict)")  # fmt: skip
-    add("--era", choices=worker.ERAS, default=worker.NEWEST, help="the platform's rules of that time (%(default)s)")
+        help="the grader changes into the submission's folder (an2dl, the default) or does not (strict)")  # fmt: skip
+    add("--era", choices=worker.ERAS, default=worker.NEWEST, help="the platform's rules at that time (%(default)s)")
     add("--time-limit", type=float, default=600, metavar="S", help="seconds for each job (%(default)s)")
-    add("--memory-limit", type=int, metavar="MB", help="stop the submission above this (a tenth stays free)")
-    add("--forecast", type=int, default=FORECAST, metavar="N", help="images to forecast for (%(default)s)")
+    add("--memory-limit", type=int, metavar="MB", help="memory for each job (nine tenths of what this machine has)")
+    add("--forecast", type=int, default=FORECAST, metavar="N", help="number of images to forecast for (%(default)s)")
     return parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse and check the options; `packages` becomes a tuple. Wrong usage prints one line and exits with status 2."""
+    """Parse and check the options. Wrong usage prints one line and exits with status 2.
+
+    `packages` becomes a tuple, and `rehearse` true without --check.
+    """
     parser = options()
     args = parser.parse_args(argv)
-    refuse_idle(parser, argv, args)
+    mode = "with --bundle" if args.bundle else "building"
+    if args.check:
+        mode = "with --check --rehearse" if args.rehearse else "with --check alone"
+    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    if idle := sorted(given - EFFECTIVE[mode]):
+        shown = ", ".join("--" + name.replace("_", "-") for name in idle)
+        if mode == "building":
+            mode = "without --bundle" if set(idle) <= EFFECTIVE["with --bundle"] else "without --check"
+        parser.error(f"{shown} would have no effect {mode}")
     if args.heldout is None and (ROOT / "data/heldout.npz").exists():
         args.heldout = ROOT / "data/heldout.npz"
     if args.bundle and not args.heldout:
@@ -346,51 +310,29 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.seed and not args.corrupt:
         parser.error("--seed would have no effect without --corrupt")
     if args.time_limit <= 0 or args.forecast <= 0 or (args.memory_limit or 1) <= 0:
-        parser.error("--time-limit, --memory-limit and --forecast take positive numbers")
-    for name in ("bundle", *sorted(EFFECTIVE[mode(args)] & {"out", "report", "html", "logs"})):
+        parser.error("--time-limit, --memory-limit and --forecast must be positive")
+    for path in (args.check, args.heldout, args.final, args.competition):
+        if path and not path.is_file():
+            parser.error(f"{path} is not a file")
+    for name in sorted(EFFECTIVE[mode] & {"bundle", "out", "report", "html", "logs"}):
         path = getattr(args, name)
-        if path and (why := unwritable(inside(path) if name == "logs" else path)):
-            parser.error(f"{path} could not be written, {why}: write elsewhere")
+        if why := unwritable(path, is_folder=name == "logs"):
+            parser.error(f"{path} cannot be written ({why}): choose another path")
     if not args.source.is_dir():
-        parser.error(f"--source {args.source} is no folder: name one with a model.py, or a run's")
+        parser.error(f"--source {args.source} is not a folder: choose one with a model.py, or of a training run")
+    args.rehearse = not args.check or args.rehearse
     args.packages = tuple(filter(None, map(str.strip, args.packages.split(","))))
     return args
-
-
-def mode(args: argparse.Namespace) -> str:
-    """The key of EFFECTIVE that the options select."""
-    if args.check:
-        return "with --check --rehearse" if args.rehearse else "with --check alone"
-    if args.verify:
-        return "with --verify"
-    return "with --bundle" if args.bundle else "building"
-
-
-def refuse_idle(parser: Parser, argv: list[str] | None, args: argparse.Namespace) -> None:
-    """Exit with an error if an option is given that has no effect in this mode."""
-    names = set(vars(args)) - {"check", "verify", "bundle"}
-    unset = argparse.Namespace(**dict.fromkeys(names))  # argparse sets no defaults for attributes that exist
-    given = {name for name in names if getattr(parser.parse_args(argv, unset), name) is not None}
-    if idle := sorted(given - EFFECTIVE[mode(args)]):
-        shown = ", ".join("--" + name.replace("_", "-") for name in idle)
-        where = mode(args)
-        if where == "building":
-            where = "without --bundle" if set(idle) <= EFFECTIVE["with --bundle"] else "without --check"
-        parser.error(f"{shown} would have no effect {where}")
 
 
 def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
 
     args, console = parse(argv), Console(highlight=False, markup=False, emoji=False)
-    if sys.stdout:  # characters that the terminal cannot print are escaped
-        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stdout.reconfigure(errors="backslashreplace")  # escapes characters that the terminal cannot print
     try:
         if args.check:
-            judged = judge(args.check, args.check, args.rehearse, args, console)
-            return publish(*judged, args.rehearse, args, console)
-        if args.verify:
-            return verify(args.verify, args, console)
+            return publish(*judge(args.check, args, console), args, console)
         if args.bundle:
             return bundle_competition(args, console)
         return build(args, console)
@@ -400,13 +342,9 @@ def main(argv: list[str] | None = None) -> int:
     except Refused as error:
         console.print(f"refused: {error}", soft_wrap=True)
         return 1
-    except ImportError as error:
-        console.print(f"error: {error}: python -m pip install -r requirements.txt", soft_wrap=True, markup=False)
-        return 2
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        missing = isinstance(error, FileNotFoundError) and error.filename
-        text = f"{error.filename} is not there: check the path" if missing else str(error)
-        console.print(f"error: {text}", soft_wrap=True, markup=False)
+    except (ImportError, OSError, ValueError, zipfile.BadZipFile) as error:
+        hint = ". Run: python -m pip install -r requirements.txt" if isinstance(error, ImportError) else ""
+        console.print(f"error: {error}{hint}", soft_wrap=True)
         return 2
 
 

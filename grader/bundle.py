@@ -1,11 +1,13 @@
-"""Packs a competition for Codabench: the same programs that the local worker runs, pages, cells to score on."""
+"""Makes a competition for Codabench: the same programs that the local worker runs, pages, cells to score on."""
 
 from __future__ import annotations
 
 import datetime
 import io
-import zipfile
 from pathlib import Path
+
+import numpy as np
+import yaml
 
 from grader import environment
 from grader.competition import OURS, TIME, Cells
@@ -22,49 +24,28 @@ HARDER = """They are harder than the ones you train on: most have several change
 noise at once."""
 
 
-def pack(contents: dict[str, bytes]) -> bytes:
-    """A reproducible zip: its bytes depend on names and contents only. Sorted, with fixed time and mode, uncompressed.
-
-    Uncompressed, because the output of Deflate differs between versions of zlib, and weights hardly shrink.
-    """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
-        for name in sorted(contents):
-            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.create_system, info.external_attr = 3, 0o100644 << 16  # Unix, a plain file, rw-r--r--
-            file.writestr(info, contents[name])
-    return buffer.getvalue()
-
-
-def bundle(competition: dict, cells: list[Cells], harder: bool = False) -> bytes:
-    """The zip for Codabench.
+def bundle(competition: dict, cells: list[Cells], harder: bool) -> dict[str, bytes]:
+    """{name: contents} of the files of a bundle.
 
     competition: as `competition.complete` gives it. cells: of each task; with two, the second is the last phase's.
     harder: whether the images were corrupted, so that the page on the data says so.
     """
-    import yaml
-
     contents = {}
     for program in ("ingestion_program", "scoring_program"):
         add(contents, program, HERE / program)
-    tasks = [add_task(contents, index, part) for index, part in enumerate(cells)]
-    for key in ("starting_kit", "public_data"):
-        if key in competition:
-            add(contents, key, competition[key])
+    shared = {key: f"{key}/" for key in ("starting_kit", "public_data") if key in competition}
+    for key in shared:
+        add(contents, key, competition[key])
     made = {key: value for key, value in competition.items() if key not in OURS}
     words = placeholders(competition, cells[0], harder)
     made["image"] = add(contents, "images", competition["image"])
     made["terms"] = add_page(contents, competition["terms"], words)
     made["pages"] = [page | {"file": add_page(contents, page["file"], words)} for page in competition["pages"]]
-    made["tasks"] = tasks
-    made["phases"] = [
-        phase
-        | {"index": index, "tasks": [len(tasks) - 1 if index and index == len(made["phases"]) - 1 else 0]}
-        | {key: f"{key}/" for key in ("starting_kit", "public_data") if key in competition}
-        for index, phase in enumerate(made["phases"])
-    ]
+    made["tasks"] = [add_task(contents, index, part) for index, part in enumerate(cells)]
+    made["phases"] = [phase | {"index": index, "tasks": [0]} | shared for index, phase in enumerate(made["phases"])]
+    made["phases"][-1]["tasks"] = [len(cells) - 1]
     contents["competition.yaml"] = yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=1000).encode()
-    return pack(contents)
+    return contents
 
 
 def add(contents: dict[str, bytes], folder: str, source: Path) -> str:
@@ -74,7 +55,7 @@ def add(contents: dict[str, bytes], folder: str, source: Path) -> str:
         return f"{folder}/{source.name}"
     for path in sorted(source.rglob("*")):
         parts = path.relative_to(source).parts
-        if path.is_file() and "__pycache__" not in parts and not any(part.startswith(".") for part in parts):
+        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in parts):
             contents["/".join((folder, *parts))] = path.read_bytes()
     return f"{folder}/"
 
@@ -92,8 +73,6 @@ def add_page(contents: dict[str, bytes], source: Path, words: dict[str, str]) ->
 
 def add_task(contents: dict[str, bytes], index: int, cells: Cells) -> dict:
     """Add the cells of a task; returns its entry in competition.yaml."""
-    import numpy as np
-
     name = ("Development", "Final")[index]
     end = f"_{name.lower()}" if index else ""
     arrays = {f"input_data{end}/images": cells.images, f"reference_data{end}/labels": cells.labels,
@@ -109,12 +88,14 @@ def add_task(contents: dict[str, bytes], index: int, cells: Cells) -> dict:
 
 def placeholders(competition: dict, cells: Cells, harder: bool) -> dict[str, str]:
     """{word: text} for the {{words}} in pages."""
+    image, versions = competition["docker_image"], environment.GRADER_VERSIONS
+    known = image == f"tensorflow/tensorflow:{versions['tensorflow']}"
     limits = dict.fromkeys(phase["execution_time_limit"] for phase in competition["phases"])
     return {
         "title": competition["title"],
         "description": competition["description"],
         "data": competition["data"],
-        "docker_image": f"`{competition['docker_image']}`{environment_of(competition['docker_image'])}",
+        "docker_image": f"`{image}` ({environment.phrase(versions)})" if known else f"`{image}`",
         "classes": "\n".join(f"| {label} | {name} |" for label, name in enumerate(cells.classes)),
         "shape": ", ".join(map(str, cells.images.shape[1:])),
         "size": " x ".join(map(str, cells.images.shape[1:3])),
@@ -124,30 +105,22 @@ def placeholders(competition: dict, cells: Cells, harder: bool) -> dict[str, str
     }
 
 
-def environment_of(image: str) -> str:
-    """' (Python ..., TensorFlow ...)' if the versions in this Docker image are known, else ''."""
-    known = environment.GRADER_VERSIONS
-    return f" ({environment.phrase(known)})" if image == f"tensorflow/tensorflow:{known['tensorflow']}" else ""
-
-
 def warnings(competition: dict, cells: list[Cells]) -> list[str]:
     """Reasons why a competition is unfair or closed. cells: of each task, not corrupted."""
-    import numpy as np
-
     found = []
     groups = {"--heldout": cells[:1], "--final": cells[1:], "--heldout and --final": cells if len(cells) > 1 else []}
     for name, group in groups.items():
         counts = sum(np.bincount(part.labels, minlength=len(part.classes)) for part in group)
-        found += [f"{name}: as many cells of each class as {split}, whose labels are public: whoever finds the "
-                  "pictures again knows the answers. Use cells that were never published"
+        found += [f"{name} has as many cells of each class as {split}, whose labels are public. Anyone who finds these "
+                  "images knows the answers: use cells that were never published"
                   for split, public in PUBLIC.items() if np.array_equal(counts, public)]  # fmt: skip
     hidden = [pictures(part.images) for part in cells]
     shared = {"cells are in both --heldout and --final": set.intersection(*hidden) if len(cells) > 1 else set(),
               "cells to score on are in public_data": set.union(*hidden) & public_pictures(competition)}  # fmt: skip
-    found += [f"{len(same)} {what}: leave them out of one" for what, same in shared.items() if same]
+    found += [f"{len(same)} {what}: remove them from one" for what, same in shared.items() if same]
     if len(competition["phases"]) > 1 and len(cells) == 1:
         found.append("all phases are scored on the same cells, which participants come to know: "
-                     "give the last phase its own, --final NPZ")  # fmt: skip
+                     "give the last phase cells of its own with --final NPZ")  # fmt: skip
     if competition["phases"][-1].get("end", "9") < datetime.datetime.now(datetime.timezone.utc).strftime(TIME):
         found.append("the last phase has ended, so nobody can submit: change its dates")
     return found
@@ -160,11 +133,9 @@ def pictures(images) -> set[int]:
 
 def public_pictures(competition: dict) -> set[int]:
     """`pictures` of the .npz files that participants get."""
-    import numpy as np
-
-    found, path = set(), competition.get("public_data")
-    for source in [] if path is None else [path] if path.is_file() else sorted(path.rglob("*.npz")):
-        if source.suffix == ".npz":
-            with np.load(source) as file:
+    source, found = competition.get("public_data"), set()
+    for path in [source, *source.rglob("*.npz")] if source else []:
+        if path.is_file() and path.suffix == ".npz":
+            with np.load(path) as file:
                 found |= set().union(*(pictures(file[name]) for name in file.files if name.endswith("images")))
     return found

@@ -3,7 +3,6 @@
 The keys are Codabench's (version 2). These are added, and left out of the bundle's competition.yaml:
 
     classes       names of the classes, in the order of their labels 0, 1, ...
-    image_size    height and width, in pixels, of the pictures that are generated if there are no cells
     data          the page on the data: where it is from, its licence
     starting_kit, public_data    a file or folder that participants get in every phase
 
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TEMPLATE = Path(__file__).resolve().parent / "competition.yaml"
-OURS = {"classes", "image_size", "data", "starting_kit", "public_data"}
+OURS = {"classes", "data", "starting_kit", "public_data"}
 KEYS = OURS | set("""version title description image terms pages phases leaderboards docker_image queue fact_sheet
     reward contact_email registration_auto_approve competition_type forum_enabled auto_run_submissions
     enable_detailed_results show_detailed_results_in_submission_panel show_detailed_results_in_leaderboard
@@ -37,29 +36,33 @@ class Cells(NamedTuple):
     classes: list[str]
 
 
-def columns() -> list[str]:
-    """Keys of the leaderboard's columns: the only scores that the platform keeps."""
+def load(path: Path) -> dict:
+    """The contents of a YAML file. Raises ValueError if it is none."""
     import yaml  # imported here: building a zip needs the standard library only
 
-    boards = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))["leaderboards"]
-    return [column["key"] for board in boards for column in board["columns"]]
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as YAML ({' '.join(str(error).split())})") from None
+
+
+def columns() -> list[str]:
+    """Keys of the leaderboard's columns: the only scores that the platform keeps."""
+    return [column["key"] for board in load(TEMPLATE)["leaderboards"] for column in board["columns"]]
 
 
 def read(path: Path = TEMPLATE) -> dict:
     """Read a YAML file and make its paths absolute. Raises ValueError if something in it is wrong."""
-    import yaml
-
+    given = load(path)
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as YAML ({' '.join(str(error).split())})") from None
-    try:
-        return check(given, path)
+        check(given, path)
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has not the form of {TEMPLATE}: compare the two ({error!r})") from None
+        raise ValueError(f"{path} does not have the form of {TEMPLATE}: compare the two ({error!r})") from None
+    return given
 
 
-def check(given: dict, path: Path) -> dict:
+def check(given: dict, path: Path) -> None:
+    """Check the contents of the YAML file `path`; make its paths absolute and its times text."""
     refuse_unknown(given, KEYS, path)
     for key in TEXTS & set(given):
         if not isinstance(given[key], str):
@@ -70,25 +73,24 @@ def check(given: dict, path: Path) -> dict:
         page["file"] = find(path, page["file"])
     for column in (column for board in given.get("leaderboards", []) for column in board["columns"]):
         if column["key"] not in columns():
-            raise ValueError(f"{path}: {column['key']} is no score; there are {', '.join(columns())}")
+            raise ValueError(f"{path}: {column['key']} is not a score; the scores are {', '.join(columns())}")
     if "classes" in given:
         given["classes"] = check_classes(given["classes"], path)
     if "phases" in given:
-        given["phases"] = check_phases(given["phases"], path)
-    return given
+        check_phases(given["phases"], path)
 
 
 def refuse_unknown(given: dict, known: set[str], path: Path) -> None:
     unknown = sorted(map(str, given.keys() - known))
     if unknown:
-        raise ValueError(f"{path}: {', '.join(unknown)} is no key there; known are {', '.join(sorted(known))}")
+        raise ValueError(f"{path}: {', '.join(unknown)} is not a known key; known keys are {', '.join(sorted(known))}")
 
 
 def find(path: Path, name: str) -> Path:
     """The file or folder that the YAML at `path` names."""
     found = path.resolve().parent / str(name)
     if not found.exists():
-        raise ValueError(f"{path} names {name}, which is not there: {found}")
+        raise ValueError(f"{path} names {name}, but {found} does not exist")
     return found
 
 
@@ -99,27 +101,26 @@ def check_classes(names, path: Path) -> list[str]:
     return names
 
 
-def check_phases(phases, path: Path) -> list[dict]:
+def check_phases(phases: list[dict], path: Path) -> None:
     """Check the phases: each has a name and a start, all but the last an end, none overlap. Times become text."""
     if not phases:
-        raise ValueError(f"{path}: there must be a phase")
-    free = None  # the time from which a phase may start; None after one without an end
+        raise ValueError(f"{path}: there must be at least one phase")
+    free = datetime.datetime.min  # the time from which a phase may start; None after one without an end
     for number, phase in enumerate(phases):
         refuse_unknown(phase, PHASE, path)
         shown = f"{path}, phase {phase.get('name', number)}"
         if "name" not in phase or "start" not in phase:
             raise ValueError(f"{shown}: a phase needs name and start")
-        start, end = (as_time(phase[key], shown) if key in phase else None for key in ("start", "end"))
-        if number and free is None:
+        times = {key: as_time(phase[key], shown) for key in ("start", "end") if key in phase}
+        if free is None:
             raise ValueError(f"{shown}: the phase before it needs an end")
-        if (free and start < free) or (end and end <= start):
-            raise ValueError(f"{shown}: it must start when the one before has ended, and end after its start")
+        if not free <= times["start"] < times.get("end", datetime.datetime.max):
+            raise ValueError(f"{shown}: it must start after the previous phase has ended, and end after its own start")
         for key in LIMITS[:3]:
             if key in phase and (type(phase[key]) is not int or phase[key] <= 0):
                 raise ValueError(f"{shown}: {key} must be a whole number above 0, not {phase[key]}")
-        phase |= {key: time.strftime(TIME) for key, time in (("start", start), ("end", end)) if time}
-        free = end
-    return phases
+        phase |= {key: time.strftime(TIME) for key, time in times.items()}
+        free = times.get("end")
 
 
 def as_time(value, shown: str) -> datetime.datetime:
@@ -131,27 +132,26 @@ def as_time(value, shown: str) -> datetime.datetime:
         raise ValueError(f'{shown}: write times as "2027-01-31 18:00:00", in UTC, not {value}') from None
 
 
-def complete(given: dict, classes: list[str]) -> dict:
-    """Add missing keys from competition.yaml. Its texts are on blood cells, so other classes need their own."""
-    own = read()
+def complete(given: dict, cells: list[Cells]) -> dict:
+    """Add missing keys from competition.yaml. Its texts are on blood cells, so other classes need their own.
+
+    cells: of each task. Raises ValueError if they and the YAML do not fit together.
+    """
+    own, classes = read(), cells[0].classes
     if classes != own["classes"]:
         if not {"title", "description"} <= set(given):
-            raise ValueError(f"the classes are {', '.join(classes)}: say what they are of, with title and description "
-                             "in a YAML file, --competition YAML")  # fmt: skip
+            raise ValueError(f"the classes are {', '.join(classes)}: give them a title and a description in a file for "
+                             "--competition YAML")  # fmt: skip
         own |= {"data": ""}
         del own["starting_kit"]
     limits = {key: own["phases"][0][key] for key in LIMITS}
     made = own | {"classes": classes} | given
-    return made | {"phases": [limits | phase for phase in made["phases"]]}
-
-
-def agree(made: dict, cells: list[Cells]) -> None:
-    """Raise ValueError if the cells of the tasks and the YAML do not fit together."""
     for part in cells:
         if part.classes != made["classes"] or part.images.shape[1:] != cells[0].images.shape[1:]:
             raise ValueError("--heldout, --final and --competition need the same classes, and pictures of one size")
     if len(cells) > 1 and len(made["phases"]) == 1:
-        raise ValueError("--final is for the last of several phases, and there is one: add it in --competition YAML")
+        raise ValueError("--final gives the last of several phases its cells: add a phase in --competition YAML")
+    return made | {"phases": [limits | phase for phase in made["phases"]]}
 
 
 def read_cells(path: Path, classes: list[str] | None = None) -> Cells:
@@ -161,8 +161,6 @@ def read_cells(path: Path, classes: list[str] | None = None) -> Cells:
     """
     import numpy as np
 
-    if path.exists() and not path.is_file():  # reading a pipe or a device would never end
-        raise ValueError(f"{path} is no regular file")
     try:
         with np.load(path) as file:
             names = PARTS if PARTS["images"] in file else {name: name for name in PARTS}
@@ -170,34 +168,26 @@ def read_cells(path: Path, classes: list[str] | None = None) -> Cells:
             if names["classes"] in file:
                 classes = file[names["classes"]].astype(str).tolist()
     except Exception as error:  # numpy raises exceptions of many types on damaged files
-        raise ValueError(f"{path} is no file of images and labels ({error})") from None
+        raise ValueError(f"{path} is not a file of images and labels ({error})") from None
     known = check_classes(classes or read()["classes"], path)
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not 0 < len(images) == len(labels):
-        raise ValueError(
-            f"{path}: images are {images.shape} {images.dtype}, labels {labels.shape}; "
-            "wanted (n, height, width, 3) uint8 and (n,)"
-        )
+        raise ValueError(f"{path}: images are {images.shape} {images.dtype}, labels {labels.shape}; they must be "
+                         "(n, height, width, 3) uint8 and (n,)")  # fmt: skip
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= len(known):
-        raise ValueError(
-            f"{path}: labels must be integers 0 to {len(known) - 1}; for other classes, name them in an array `classes`"
-        )
+        raise ValueError(f"{path}: labels must be integers 0 to {len(known) - 1}; for other classes, name them in an "
+                         "array `classes`")  # fmt: skip
     return Cells(images, labels.astype(np.int64), known)
 
 
 def generated_cells(n: int) -> Cells:
-    """n generated pictures that resemble stained cells: background, cytoplasm, nucleus. All labels are 0."""
+    """n generated pictures, 96x96, that resemble stained cells: background, cytoplasm, nucleus. All labels are 0."""
+    import cv2
     import numpy as np
 
-    known = read()
-    side, rng = known["image_size"], np.random.default_rng(0)
-    y, x = np.mgrid[:side, :side] / side
-    images = np.empty((n, side, side, 3))
+    rng = np.random.default_rng(0)
+    images = rng.normal((232, 206, 196), 3, (n, 96, 96, 3))
     for image in images:
-        image[:] = rng.normal((232, 206, 196), 6)
-        centre, radius = rng.uniform(0.42, 0.58, 2), rng.uniform(0.28, 0.4)
-        for colour, size in (((222, 180, 196), 1), ((125, 75, 140), rng.uniform(0.5, 0.8))):
-            beyond = np.hypot(y - centre[0], x - centre[1]) - size * radius
-            image += np.clip(0.5 - beyond * side / 2, 0, 1)[..., None] * (rng.normal(colour, 6) - image)
-            centre = centre + rng.uniform(-0.06, 0.06, 2)
-    images += rng.normal(0, 1, images.shape)
-    return Cells(images.clip(0, 255).astype(np.uint8), np.zeros(n, np.int64), known["classes"])
+        centre, radius = rng.integers(43, 54, 2).tolist(), rng.uniform(27, 38)
+        for colour, size in (((222, 180, 196), radius), ((125, 75, 140), rng.uniform(0.5, 0.8) * radius)):
+            cv2.circle(image, centre, int(size), rng.normal(colour, 6).tolist(), cv2.FILLED)
+    return Cells(images.clip(0, 255).astype(np.uint8), np.zeros(n, np.int64), read()["classes"])

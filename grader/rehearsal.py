@@ -4,68 +4,59 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
-import glob
-import json
 import os
-import platform
-import re
 import tempfile
 import time
 import zipfile
 from pathlib import Path
 
 from grader import competition, environment, report, sandbox, verdict, worker
-from grader.codes import Finding, clean, refused
+from grader.codes import Finding, clean, finding, refused
 from grader.weights import MANIFEST
 
 PROBED = 128  # images for the probes
 QUOTA = 15e9  # bytes that a Codabench user may store
-PREFIX = "an2dl-judge-"  # of a rehearsal's folder; the host name and the process id follow
 POSIX = os.name == "posix"  # a rehearsal needs process groups and limits
-TENSORFLOWS = re.compile(
-    r"[\d-]{10} [\d:.]+: [IWE] |[IWE]0000 |WARNING: All log messages before|To enable the following"
-)
 
 
 def may_run(args: argparse.Namespace, console) -> bool:
     """Whether a rehearsal may start. If there is no sandbox, --check runs a zip only with --without-isolation."""
     isolated, why = sandbox.permitted(args.python)
+    runs = isolated or not args.check or args.without_isolation
     if not isolated:
-        console.print(f"This machine cannot isolate a submission ({why}): it runs as a plain process.")
-    if isolated or not args.check or args.without_isolation:
-        return True
-    console.print("It is not run. If you trust this zip as your own programs, say --without-isolation.")
-    return False
+        then = "It runs as an ordinary process." if runs else "It is not run. If you trust it, add --without-isolation."
+        console.print(f"This machine cannot isolate a submission ({why}). {then}")
+    return runs
 
 
 def rehearse(zip_path: Path, cells: competition.Cells, args: argparse.Namespace, facts: dict, console) -> list[Finding]:
     """Run, score and probe a zip that passed the static checks. Returns the findings; adds to `facts`, the report."""
-    versions, n = environment.versions(args.python), len(cells.images)
-    facts["environment"] = versions | {"differs": environment.differing(versions),
-                                       "hidden": environment.hidden(args.python, args.packages)}  # fmt: skip
+    n, versions = len(cells.images), environment.versions(args.python)
+    differs = environment.differing(versions)
+    facts["environment"] = versions | {"differs": differs, "hidden": environment.hidden(args.python, args.packages)}
     for name in environment.missing(args.python, args.packages):
-        console.print(f"--packages {name}: it is not installed here, so the rehearsal will not find it either.")
+        console.print(f"--packages: {name} is not installed here, so the submission cannot import it.")
     if args.heldout:
         facts["heldout"] = {**report.describe(args.heldout), "images": n}
-    # of an earlier report on a zip of this name, else of the one in the source's results/
-    seconds = expected_seconds([args.report, args.source / "results/report.json"], facts["zip"]["path"], n)
     limits = worker.Limits(args.time_limit, args.memory_limit and args.memory_limit * 10**6, python=args.python,
                            packages=args.packages)  # fmt: skip
     with workplace() as folder:
-        with stage(console, 1, f"labelling and scoring {n:,} pictures", seconds):
+        with stage(console, f"stage 1 of 2: predicting and scoring {n:,} images"):
             run = worker.run_submission(
                 zip_path, *cells[:2], folder, args.profile, args.era, limits, classes=cells.classes
             )
         found = verdict.judge_run(run, n, limits)
         worker.save_logs(run, args.logs)
         if run.status == "Finished" and not refused(found):
-            with stage(console, 2, f"asking {min(n, PROBED)} of them again in other ways", seconds):
+            with stage(console, f"stage 2 of 2: predicting {min(n, PROBED)} of them again in other ways"):
                 found += ask_again(zip_path, cells, run, folder, limits, args, facts)
     facts["rehearsal"] = describe_run(run, refused(found) or run.status == "Failed", args)
     upload = facts["zip"]["bytes"] + run.output_bytes
     facts["quota"] = {"bytes_per_upload": upload, "quota_bytes": int(QUOTA), "uploads_that_fit": int(QUOTA // upload)}
-    return found + verdict.judge_environment(versions)
+    if differs:
+        here, there = (environment.phrase(those, differs) for those in (versions, environment.GRADER_VERSIONS))
+        found.append(finding("ENV01", here=here, there=there))
+    return found
 
 
 def ask_again(zip_path, cells, run: worker.Run, folder, limits, args, facts) -> list[Finding]:
@@ -90,9 +81,11 @@ def ask_again(zip_path, cells, run: worker.Run, folder, limits, args, facts) -> 
     if args.heldout:
         matrix = confusion(labels, predicted, len(classes))
         facts["scores"], facts["confusion"], facts["classes"] = run.scores, matrix.tolist(), classes
-        facts["mistakes"] = [[i, int(labels[i]), int(predicted[i])] for i in wrong.tolist()]
+        facts["mistakes"] = np.column_stack([wrong, labels[wrong], predicted[wrong]]).tolist()
         facts["confidences"] = verdict.read_confidences(answers / "chances.npy", predicted[shown])
-        found += verdict.judge_accuracy(matrix, classes, read_manifest(zip_path))
+        with zipfile.ZipFile(zip_path) as file:
+            manifest = file.read(MANIFEST) if MANIFEST in file.namelist() else None
+        found += verdict.judge_accuracy(matrix, classes, manifest)
     return found
 
 
@@ -115,69 +108,31 @@ def describe_run(run: worker.Run, failed: bool, args: argparse.Namespace) -> dic
     }
 
 
-def telling_lines(run: worker.Run, n: int = 12) -> list[str]:
-    """The last n lines of the first failed job's log, without TensorFlow's messages if there are others."""
+def telling_lines(run: worker.Run) -> list[str]:
+    """The last 12 lines of the first failed job's log."""
     if run.probe.exit_code is None:
         log = run.logs["scoring_stderr" if run.prediction.exit_code == 0 else "prediction_ingestion_stderr"]
     else:
         log = run.probe.stderr if run.probe.notes.get("errors") or run.probe.notes.get("stage") != "done" else ""
-    lines = log.strip().splitlines()
-    own = [line for line in lines if not TENSORFLOWS.match(line)]
-    return [clean(line) for line in (own or lines)[-n:]]
-
-
-def read_manifest(zip_path: Path) -> bytes | None:
-    with zipfile.ZipFile(zip_path) as file:
-        return file.read(MANIFEST) if MANIFEST in file.namelist() else None
+    return [clean(line) for line in log.strip().splitlines()[-12:]]
 
 
 @contextlib.contextmanager
 def workplace():
-    """Context manager: a temporary folder. First removes folders of earlier rehearsals whose process no longer runs."""
-    prefix = f"{PREFIX}{platform.node()}-"
-    for old in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*") if POSIX else ():
-        pid = old.name.removeprefix(prefix).partition("-")[0]
-        with contextlib.suppress(OSError):  # another process may remove it at the same time
-            if pid.isdigit() and not old.is_symlink() and old.stat().st_uid == os.getuid() and gone(int(pid)):
-                worker.remove(old)
-    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
+    """Context manager: a temporary folder, which is deleted with whatever a submission has left in it."""
+    folder = Path(tempfile.mkdtemp(prefix="an2dl-"))
     try:
         yield folder
     finally:
         worker.remove(folder)
 
 
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return error.errno == errno.ESRCH
-    return False
-
-
 @contextlib.contextmanager
-def stage(console, number: int, what: str, seconds: list[float]):
-    """Context manager: print that a stage begins, and show the time elapsed until it ends.
-
-    number: 1 or 2. console: a rich.console.Console. seconds: see `expected_seconds`.
-    """
+def stage(console, what: str):
+    """Context manager: print what is done. On a terminal, show the seconds elapsed until it ends."""
     from rich.live import Live
 
-    about, start = f", about {seconds[number - 1]:.0f} s" if seconds else "", time.monotonic()
-    text = f"stage {number} of 2: {what}{about}"
-    console.print(text, soft_wrap=True)
-    with Live(get_renderable=lambda: f"{text}; {time.monotonic() - start:.0f} s gone", console=console, transient=True):
+    start = time.monotonic()
+    console.print(what, soft_wrap=True)
+    with Live(get_renderable=lambda: f"{time.monotonic() - start:.0f} s", console=console, transient=True):
         yield
-
-
-def expected_seconds(reports: list[Path], zip_name: str, n: int) -> list[float]:
-    """Expected seconds of the two stages for n images, from the first report on a zip of this name; [] if none is."""
-    for path in reports:
-        try:
-            old = json.loads(path.read_text(encoding="utf-8"))
-            found, probe = old["forecast"], old["rehearsal"]["jobs"]["probe"]
-            if old["zip"]["path"] == zip_name:
-                return [float(found["seconds_load"] + n * found["seconds_per_image"]), float(probe["seconds"])]
-        except (OSError, ValueError, LookupError, TypeError):
-            continue  # no report, or its rehearsal did not finish
-    return []

@@ -8,11 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import html as markup
-import json
 import os
-import re
 from datetime import datetime
-from itertools import zip_longest
 from pathlib import Path
 
 from grader.environment import GRADER_VERSIONS, phrase
@@ -24,31 +21,26 @@ HASHED = 4 << 30  # bytes: no SHA-256 is computed of larger files
 COLOURS = {"good": "green", "runs": "yellow", "unknown": "yellow", "refused": "red"}
 EXPLAINED = {
     "ran under": "the versions in this rehearsal",
-    "hidden": "modules that are installed here; the grader lacks them, so the submission could not import them",
     "zip": "the file to upload",
-    "sha256": "the zip's fingerprint: another zip with the same one has the same bytes",
-    "files": "what went into the zip",
-    "left out": "what lies in the folder and did not go into the zip, and why",
-    "rehearsal": "the status that the platform would show. Profile: under strict the grader stays in its own folder, "
-    "under an2dl it changes into the submission's. Rules: those of the platform at that time",
-    "isolation": "how the submission was kept apart from this machine while it ran",
-    "prediction": "the job that loads the model and labels all pictures: its time, most memory, and exit status "
-    "(0: no error)",
+    "sha256": "the zip's checksum: two zips with the same checksum are equal byte for byte",
+    "files": "the files in the zip",
+    "left out": "files of the folder that are not in the zip, and why",
+    "rehearsal": "the status that the platform would show; docs/CHECKING.md explains its profiles and rules",
+    "isolation": "how the submission was isolated from this machine while it ran",
+    "prediction": "the job that loads the model and labels all images: time, peak memory, exit status (0: no error)",
     "scoring": "the job that compares the labels with the true ones",
-    "probe": "the job that asks some pictures again: one at a time, shuffled, as other types. Their labels must stay",
-    "forecast": "for a hidden test of that many pictures, by a straight line through the times above, on this machine",
-    "quota": "what an upload and its results take of the space that a user has on Codabench",
-    "logs": "the folder with everything that the jobs printed",
+    "probe": "the job that predicts some images again, in other ways: their labels must not change",
+    "forecast": "time and memory on this machine for a hidden test set of that size, extrapolated linearly",
+    "quota": "the storage that one upload and its results take, of what a user has on Codabench",
+    "logs": "the folder with all output of the jobs",
 }
-GET_DATA = """No accuracy was measured: there are no held-out cells here. Put the challenge's held-out file at \
-data/heldout.npz, or name one with --heldout NPZ: arrays `images` (n, height, width, 3) uint8 and `labels` (n,). \
-docs/DATA.md says where to get it."""
+GET_DATA = """No accuracy was measured, because there are no held-out cells. Put the challenge's held-out file at \
+data/heldout.npz, or choose one with --heldout NPZ: an .npz of `images` (n, height, width, 3) uint8 and `labels` (n,). \
+docs/DATA.md explains where to get it."""
 
 
 def describe(path: Path) -> dict:
     """Path (relative if below the working directory), bytes and SHA-256 of a file."""
-    if path.exists() and not path.is_file():  # reading a pipe or a device would never end
-        raise OSError(f"{path} is no regular file")
     digest, size = hashlib.sha256(), os.stat(path).st_size
     with open(path, "rb") as file:
         while size <= HASHED and (chunk := file.read(1 << 20)):
@@ -57,57 +49,42 @@ def describe(path: Path) -> dict:
     return {"path": str(shown), "bytes": size, "sha256": digest.hexdigest() if size <= HASHED else None}
 
 
-def as_json(report: dict) -> str:
-    """report.json: indented, with each row of numbers on one line."""
-    text = json.dumps(report, indent=1)
-    return re.sub(r"\[\s+([-\d,\s]+?)\s+\]", lambda row: f"[{' '.join(row[1].split())}]", text) + "\n"
-
-
-def shorten(names, most: int = 30) -> str:
-    """Names joined by commas: the first `most` and the number of others."""
+def shorten(names) -> str:
+    """Names joined by commas: the first 20 and the number of others."""
     names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def ran_under(found: dict | None) -> list[tuple[str, str]]:
-    """The first lines: the versions that a rehearsal had, and the modules hidden from it."""
-    if not found:
-        return []
-    differs = found["differs"]
-    said = f"not the grader's {phrase(GRADER_VERSIONS, differs)}" if differs else "the grader's versions"
-    rows = [("ran under", f"{phrase({name: found[name] for name in GRADER_VERSIONS})}: {said}")]
-    if found["hidden"]:
-        rows.append(("hidden", f"what the grader lacks: {shorten(found['hidden'], 12)}"))
-    return rows
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def facts(report: dict) -> list[tuple[str, str]]:
     """The lines at the top of both reports: (name, value)."""
     zip_, rehearsal = report["zip"], report.get("rehearsal")
-    rows = [*ran_under(report.get("environment")), ("zip", f"{zip_['path']}, {zip_['bytes'] / 1e6:.1f} MB"),
-            ("sha256", zip_["sha256"] or "not computed: too large")]  # fmt: skip
+    rows = []
+    if found := report.get("environment"):
+        theirs = f"not the grader's {phrase(GRADER_VERSIONS, found['differs'])}"
+        said = theirs if found["differs"] else "the grader's versions"
+        rows.append(("ran under", f"{phrase({name: found[name] for name in GRADER_VERSIONS})}: {said}"))
+    rows += [("zip", f"{zip_['path']}, {zip_['bytes'] / 1e6:.1f} MB"),
+             ("sha256", zip_["sha256"] or "not computed: the file is too large")]  # fmt: skip
     if "files" in report:
         rows.append(("files", shorten(report["files"])))
     if report.get("left_out"):
         rows.append(("left out", shorten([f"{name} ({why})" for name, why in report["left_out"].items()])))
     if not rehearsal:
         return rows
-    rows.append(("rehearsal", f"{rehearsal['status']} (profile {rehearsal['profile']}, rules of {rehearsal['era']})"))
-    rows.append(("isolation", rehearsal["isolation"]))
+    rows += [("rehearsal", f"{rehearsal['status']} (profile {rehearsal['profile']}, rules of {rehearsal['era']})"),
+             ("isolation", rehearsal["isolation"])]  # fmt: skip
     for name, job in rehearsal["jobs"].items():
-        stopped = f", stopped: {job['stopped_by']} limit" if job["stopped_by"] else f", exit status {job['exit_code']}"
-        rows.append((name, f"{job['seconds']:.1f} s, {job['peak_memory_mb']} MB{stopped}"))
-    expected = report.get("forecast")
-    if expected:
-        spare = rehearsal["time_limit_s"] - expected["seconds"]
-        n, seen, seconds = expected["images"], expected["from_images"], f"{expected['seconds']:.0f} s"
+        ended = f"stopped: {job['stopped_by']} limit" if job["stopped_by"] else f"exit status {job['exit_code']}"
+        rows.append((name, f"{job['seconds']:.1f} s, {job['peak_memory_mb']} MB, {ended}"))
+    if expected := report.get("forecast"):
+        n, seen, seconds = expected["images"], expected["from_images"], expected["seconds"]
+        spare = rehearsal["time_limit_s"] - seconds
+        text = f"{n} images: about {seconds:.0f} s, {spare:.0f} s within the limit; {expected['memory_mb']:.0f} MB"
         if n > FEW_TIMES * seen:
-            text = f"{n} images: roughly {seconds}; the memory cannot be told from {seen}"
-        else:
-            text = f"{n} images: about {seconds}, {spare:.0f} s within the limit; {expected['memory_mb']:.0f} MB"
+            text = f"{n} images: roughly {seconds:.0f} s; {seen} are too few to forecast the memory"
         rows.append(("forecast", text))
     quota = report["quota"]
-    text = f"{quota['bytes_per_upload'] / 1e6:.0f} MB an upload; {quota['uploads_that_fit']} fit into "
+    text = f"{quota['bytes_per_upload'] / 1e6:.0f} MB per upload; {quota['uploads_that_fit']} uploads fit into "
     return [*rows, ("quota", text + f"{quota['quota_bytes'] / 1e9:.0f} GB"), ("logs", rehearsal["logs"])]
 
 
@@ -129,19 +106,16 @@ def other_scores(report: dict) -> str:
 def terminal(report: dict, console) -> None:
     """Print a report, readable at 80 columns. `console`: rich.console.Console."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for row in facts(report):
-        grid.add_row(row[0], Text(row[1]))
+    grid = Table.grid(Column(style="bold", no_wrap=True), Column(overflow="fold"), padding=(0, 2))
+    for name, value in facts(report):
+        grid.add_row(name, Text(value))
     console.print(grid)
     if "scores" in report:
-        table = Table(box=box.SIMPLE, pad_edge=False)
-        for name in ("class", "cells", "precision", "recall", "F1"):
-            table.add_column(name, justify="left" if name == "class" else "right")
+        head = [Column(name, justify="right") for name in ("cells", "precision", "recall", "F1")]
+        table = Table("class", *head, box=box.SIMPLE, pad_edge=False)
         for row in classes(report):
             table.add_row(*row)
         console.print(table)
@@ -168,12 +142,11 @@ def png(image) -> str:
 def mistaken(report: dict, images) -> list[str]:
     """HTML of the mistakes: up to SHOWN pictures, by falling confidence if confidences are known."""
     name = [f"<b>{markup.escape(name)}</b>" for name in report["classes"]]
-    mistakes, sure = report["mistakes"], report["confidences"]
-    rows = [(*mistake, s) for mistake, s in zip_longest(mistakes[:SHOWN], sure)]
+    mistakes, confidences = report["mistakes"], report["confidences"]
+    rows = [(*row, confidence) for row, confidence in zip(mistakes, confidences or [None] * SHOWN, strict=False)]
     rows.sort(key=lambda row: -(row[3] or 0))
-    first = f", the first {SHOWN}" if len(mistakes) > SHOWN else ""
-    order = ", the surest first" if sure else ""
-    parts = [f"<h2>Mistakes: {len(mistakes):,}{first}{order}</h2><div class=cells>"]
+    which = f", the first {SHOWN}" * (len(mistakes) > SHOWN) + ", most confident first" * bool(confidences)
+    parts = [f"<h2>Mistakes: {len(mistakes):,}{which}</h2><div class=cells>"]
     for row, true, predicted, confidence in rows:
         said = "" if confidence is None else f"{min(confidence, 0.999):.1%} sure<br>"
         caption = f"{name[true]} taken for {name[predicted]}<br>{said}row {row}"
@@ -181,52 +154,37 @@ def mistaken(report: dict, images) -> list[str]:
     return [*parts, "</div>"]
 
 
-def scored(report: dict, images) -> list[str]:
-    """HTML of the scores: confusion matrix, classes, mistakes."""
-    import numpy as np
-
-    from grader.scoring_program.scoring import CLASS_HEAD, confusion_table, table
-
-    matrix = np.array(report["confusion"])
-    return [
-        "<h2>Confusion matrix</h2>",
-        confusion_table(matrix, report["classes"]),
-        "<h2>Classes</h2>",
-        table(classes(report), CLASS_HEAD),
-        f"<p class=soft>{other_scores(report)}</p>",
-        *mistaken(report, images),
-    ]
-
-
 def heading(report: dict) -> str:
     """HTML of the heading: verdict, accuracy, zip, number of cells, date."""
-    text, words = markup.escape, [report["zip"]["path"]]
     accuracy = f" &middot; accuracy {report['scores']['accuracy']:.2%}" if "scores" in report else ""
-    if "heldout" in report:
-        words.append(f"{report['heldout']['images']:,} held-out cells")
-    words.append(f"{datetime.fromisoformat(report['date']):%d %B %Y, %H:%M} UTC")
+    cells = f"{report['heldout']['images']:,} held-out cells &middot; " if "heldout" in report else ""
     return (
-        f'<h1 class="{report["verdict"]}">{text(report["words"])}{accuracy}</h1>'
-        f"<p class=soft>{' &middot; '.join(map(text, words))}</p>"
+        f'<h1 class="{report["verdict"]}">{markup.escape(report["words"])}{accuracy}</h1>'
+        f"<p class=soft>{markup.escape(report['zip']['path'])} &middot; {cells}"
+        f"{datetime.fromisoformat(report['date']):%d %B %Y, %H:%M} UTC</p>"
     )
 
 
 def html(report: dict, images=None) -> str:
     """The report as one page; `images` (n, height, width, 3) uint8 are the held-out cells, to show the mistakes."""
-    from grader.scoring_program.scoring import HEAD, style
+    import numpy as np
+
+    from grader.scoring_program import scoring
 
     text, parts = markup.escape, [heading(report)]
     for found in report["findings"]:
         parts.append(f"<p class={found['level']}><b>{found['code']}</b> {text(found['message'])}</p>")
-    log = report.get("rehearsal", {}).get("log_end")
-    if log:
+    if log := report.get("rehearsal", {}).get("log_end"):
         parts.append(f"<pre>{text(chr(10).join(log))}</pre>")
     if "scores" in report:
-        parts += scored(report, images)
+        matrix = scoring.confusion_table(np.array(report["confusion"]), report["classes"])
+        rows = scoring.table(classes(report), scoring.CLASS_HEAD)
+        parts += [f"<h2>Confusion matrix</h2>{matrix}<h2>Classes</h2>{rows}<p class=soft>{other_scores(report)}</p>"]
+        parts += mistaken(report, images)
     elif "rehearsal" in report and "heldout" not in report:
         parts.append(f"<p class=warning>{text(GET_DATA)}</p>")
     parts.append("<h2>The run</h2><dl>")
     for name, value in facts(report):
         parts.append(f"<dt>{text(name)}<dd>{text(value)}<br><span class=soft>{text(EXPLAINED[name])}</span>")
-    css = style() + Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    return f"{HEAD}<title>Submission report</title><style>{css}</style>{''.join(parts)}</dl></html>\n"
+    css = scoring.style() + Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    return f"{scoring.HEAD}<title>Submission report</title><style>{css}</style>{''.join(parts)}</dl></html>\n"

@@ -12,9 +12,9 @@ import math
 import os
 import re
 import stat
+import statistics
 from pathlib import Path
 
-from grader import environment
 from grader.codes import Finding, finding, refused
 from grader.source import ELSEWHERE, GRADER_PACKAGES
 from grader.worker import Job, Limits, Run
@@ -40,20 +40,16 @@ def load(path: Path, most: float):
         info = os.lstat(path)
         if not stat.S_ISREG(info.st_mode) or info.st_size > most:
             raise ValueError("not a plain file of labels")  # a link could lead to this machine's own files
-        array = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # numpy raises exceptions of many types on damaged files
         raise ValueError(str(error) or type(error).__name__) from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError("not one array")
-    return array
 
 
 def read_confidences(path: Path, labels) -> list[float]:
     """The probability (0-1) of each of the labels (n,), from an untrusted .npy (n, classes); [] if it is invalid."""
-    import numpy as np
-
     try:
-        found = load(path, 1e6)[np.arange(len(labels)), labels].astype(float).round(4)
+        found = load(path, 1e6)[range(len(labels)), labels].astype(float).round(4)
     except (ValueError, IndexError, TypeError):
         return []
     return found.tolist() if found.shape == labels.shape and ((found >= 0) & (found <= 1)).all() else []
@@ -75,15 +71,14 @@ def read_labels(path: Path, n: int, classes: int):
         raise ValueError(finding("OUT03", dtype=str(labels.dtype)))
     if n and not (labels.min() >= 0 and labels.max() < classes):
         raise ValueError(finding("OUT04", low=int(labels.min()), high=int(labels.max()), last=classes - 1))
-    return np.asarray(labels).astype(np.int64)
+    return labels.astype(np.int64)
 
 
 def judge_job(job: Job, name: str, limits: Limits) -> list[Finding]:
     """Findings on any job: limits exceeded, files changed."""
-    memory = f"{limits.memory / MB:.0f} MB" if limits.memory else "what this machine has"
     passed = {
         "time": ("LIM01", f"{limits.seconds:g}"),
-        "memory": ("LIM02", memory),
+        "memory": ("LIM02", f"{limits.memory / MB:.0f} MB" if limits.memory else "what this machine has"),
         "disk": ("LIM03", f"{limits.disk / MB:.0f}"),
         "processes": ("LIM04", limits.processes),
     }
@@ -111,17 +106,15 @@ def judge_crash(job: Job, limits: Limits) -> Finding:
         return finding("LIM03", limit=f"{limits.disk / MB:.0f}")
     if NETWORK.search(f"{error}: {message}"):
         return finding("NET02", stage=stage, error=f"{error}: {message}")
-    if error == "ModuleNotFoundError":
-        name = re.search(r"No module named '(\w+)", message)
-        if name and name[1] not in GRADER_PACKAGES:
-            return finding("IMP01", file="the submission", at="", name=name[1])
+    module = re.search(r"No module named '(\w+)", message)
+    if error == "ModuleNotFoundError" and module and module[1] not in GRADER_PACKAGES:
+        return finding("IMP01", file="the submission", at="", name=module[1])
     path = re.search(r"No such file or directory: '([^']+)'|File not found: filepath=(\S+?)\.? ", message + " ")
-    if path:
-        name = path[1] or path[2]
-        if not os.path.isabs(name):
-            return finding("PATH01", "error", file="the submission", at="", name=name)
-        if not name.startswith(ELSEWHERE) and "/app/ingested_program/" not in name:
-            return finding("PATH02", file="the submission", at="", name=name)
+    name = path and (path[1] or path[2])
+    if name and not os.path.isabs(name):
+        return finding("PATH01", "error", file="the submission", at="", name=name)
+    if name and not name.startswith(ELSEWHERE) and "/app/ingested_program/" not in name:
+        return finding("PATH02", file="the submission", at="", name=name)
     return finding("RUN01", stage=stage, error=f"{error}: {message}", missing=caught(job.notes))
 
 
@@ -129,7 +122,7 @@ def caught(notes: dict) -> str:
     """A phrase on the modules whose import failed before a crash, from untrusted notes; "" for none."""
     given = notes.get("missing") if isinstance(notes.get("missing"), list) else []
     names = dict.fromkeys(name.split(".")[0] for name in given[:100] if isinstance(name, str))
-    return f"; before that it did not find {', '.join(names)}, which the grader lacks" if names else ""
+    return f"; before that it could not import {', '.join(names)}, which the grader lacks" if names else ""
 
 
 def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
@@ -154,60 +147,58 @@ def judge_run(run: Run, n: int, limits: Limits) -> list[Finding]:
     return found
 
 
-def read_probes(folder: Path, errors: dict, n: int, classes: int, found: list[Finding]) -> dict:
-    """{probe: labels} of the probes that returned labels. Adds findings on the others to `found`."""
-    asked = {"again": "a second call", "once_more": "a third call", "half": "fewer images",
-             "shuffled": "shuffled images", "alone": "a single image", "float32": "float32 images",
-             "float64": "float64 images", "scaled": "images in 0-1"}  # fmt: skip
-    labels = {}
-    for name, what in asked.items():
-        if name in errors:
-            if name != "scaled":
-                found.append(finding("PRO07", what=what, error=note(errors, name)))
-            continue
-        size = {"half": n // 2, "alone": min(4, n), "float64": min(32, n)}.get(name, n)
-        try:
-            labels[name] = read_labels(folder / f"{name}.npy", size, classes)
-        except ValueError as error:
-            found.append(finding("PRO07", what=what, error=str(error.args[0].wrong)))
-    return labels
+def read_probes(folder: Path, errors: dict, n: int, classes: int) -> tuple[dict, list[Finding]]:
+    """{probe: labels} of the probes that returned labels, and the findings on the others."""
+    asked = {"again": ("a second call", n), "once_more": ("a third call", n), "half": ("fewer images", n // 2),
+             "shuffled": ("shuffled images", n), "alone": ("a single image", min(4, n)),
+             "float32": ("float32 images", n), "float64": ("float64 images", min(32, n)),
+             "scaled": ("images in 0-1", n)}  # fmt: skip
+    labels, found = {}, []
+    for name, (what, size) in asked.items():
+        if name not in errors:
+            try:
+                labels[name] = read_labels(folder / f"{name}.npy", size, classes)
+            except ValueError as error:
+                found.append(finding("PRO07", what=what, error=error.args[0].wrong))
+        elif name != "scaled":
+            found.append(finding("PRO07", what=what, error=note(errors, name)))
+    return labels, found
 
 
 def judge_probes(job: Job, folder: Path, first, truth, limits: Limits, classes: int) -> list[Finding]:
     """Findings on the probe job. `first`: labels of the same images in the scored run; `truth`: true ones, or None."""
-    import numpy as np
-
-    n = len(first)
     found = judge_job(job, "probing", limits)
     if job.stopped:
         return found
-    errors = job.notes.get("errors") if isinstance(job.notes.get("errors"), dict) else {}
     if job.notes.get("stage") != "done":
         return [*found, judge_crash(job, limits)]
+    errors = job.notes.get("errors") if isinstance(job.notes.get("errors"), dict) else {}
     if "changed" in errors:
         found.append(finding("PRO04"))
-    labels = read_probes(folder, errors, n, classes, found)
+    labels, failed = read_probes(folder, errors, len(first), classes)
+    found += failed
 
-    def differ(code: str, names: list[str], reference, tolerance: float = TOLERANCE, **details) -> bool:
-        for name in names:
-            if name in labels:
-                tipped, asked = int((labels[name] != reference[: len(labels[name])]).sum()), len(labels[name])
-                if tipped:
-                    level = "error" if tipped > max(tolerance * asked, tolerance > 0) else "warning"
-                    found.append(finding(code, level, share=f"{tipped / asked:.1%}", **details))
-                    return True
-        return False
+    def differ(code: str, names: list[str], reference, tolerance: float = TOLERANCE, **details) -> list[Finding]:
+        """A finding if one of these probes has other labels than `reference`; the first that has."""
+        for name in (name for name in names if name in labels):
+            tipped, asked = int((labels[name] != reference[: len(labels[name])]).sum()), len(labels[name])
+            if tipped:
+                level = "error" if tipped > max(tolerance * asked, tolerance > 0) else "warning"
+                return [finding(code, level, share=f"{tipped / asked:.1%}", **details)]
+        return []
 
-    if "again" in labels and not (
-        differ("PRO01", ["once_more"], labels["again"], 0.0)
-        or differ("PRO02", ["shuffled", "alone", "half"], labels["again"])
-        or differ("PRO01", ["again"], first)
-    ):
-        for dtype in ("float32", "float64"):
-            differ("PRO03", [dtype], labels["again"], dtype=dtype)
+    if "again" in labels:
+        found += (
+            differ("PRO01", ["once_more"], labels["again"], 0.0)
+            or differ("PRO02", ["shuffled", "alone", "half"], labels["again"])
+            or differ("PRO01", ["again"], first)
+            or differ("PRO03", ["float32"], labels["again"], dtype="float32")
+            + differ("PRO03", ["float64"], labels["again"], dtype="float64")
+        )
     if truth is not None and "scaled" in labels:
         plain, scaled = float((first == truth).mean()), float((labels["scaled"] == truth).mean())
-        if scaled > max(plain + 0.2, np.bincount(truth).max() / n):  # more than one constant answer gives
+        constant = float((truth == statistics.mode(truth.tolist())).mean())
+        if scaled > max(plain + 0.2, constant):
             found.append(finding("PRO05", scaled=f"{scaled:.1%}", plain=f"{plain:.1%}"))
     return found
 
@@ -261,13 +252,11 @@ def shift(matrix) -> tuple[int, float]:
 
     matrix: (size, size) counts, rows true. Classes have equal weight. Three must occur: a constant is no shift.
     """
-    import numpy as np
-
     seen, size = matrix.sum(axis=1), len(matrix)
-    there, index = np.flatnonzero(seen), np.arange(size)
+    there = seen > 0
     for s in range(1, size):
-        right = matrix[index, (index + s) % size]
-        if len(there) >= 3 and (right[there] / seen[there]).mean() > SHIFTED:
+        right = matrix[range(size), [(k + s) % size for k in range(size)]]
+        if there.sum() >= 3 and (right[there] / seen[there]).mean() > SHIFTED:
             return s, float(right.sum() / seen.sum())
     return 0, 0.0
 
@@ -291,39 +280,28 @@ def judge_accuracy(matrix, classes: list[str], manifest: bytes | None) -> list[F
     return found
 
 
-def judge_environment(found: dict[str, str | None]) -> list[Finding]:
-    """A warning if the versions of a rehearsal (see environment.versions) are not the grader's."""
-    names = environment.differing(found)
-    if not names:
-        return []
-    there = environment.phrase(environment.GRADER_VERSIONS, names)
-    return [finding("ENV01", here=environment.phrase(found, names), there=there)]
-
-
 def conclude(found: list[Finding], asked: bool, ran: bool, scored: bool) -> tuple[str, str]:
     """(key, words) of the verdict. asked: a rehearsal was wanted; ran: it took place; scored: it had true labels.
 
     Keys: "refused"; "unknown": not run, or stopped for lack of a network; "runs": it runs, but the score is unknown, no
     better than guessing, or from other versions than the grader's; "good".
     """
-    by_code = {f.code: f for f in found}
-    elsewhere = by_code.get("ENV01")
-    under = elsewhere.wrong.replace("the rehearsal ran ", "") if elsewhere else ""
-    suffix = f", but {under}: not the grader's versions" if elsewhere else ""
+    codes = {f.code for f in found}
+    under = next((f.wrong.removeprefix("the rehearsal ran ") for f in found if f.code == "ENV01"), "")
+    suffix = f", but {under}: not the grader's versions" if under else ""
     if refused(found):
         here = suffix and {f.code for f in found if f.level == "error"} == {"RUN01"}  # maybe because of the versions
         return "refused", ("FAILS HERE" if here else "REFUSED") + suffix
-    if "NET02" in by_code:
+    if "NET02" in codes:
         return "unknown", "NOT KNOWN: it needs the network, which the rehearsal does not have"
-    if not ran and "ZIP14" in by_code:
+    if not ran and "ZIP14" in codes:
         return "unknown", "NOT KNOWN: it takes too much to read"
     if not ran:
         return "unknown", f"NO FAULT FOUND ({'it cannot be run on this system' if asked else 'not run'})"
-    if not scored:
-        return "runs", "RUNS, ACCURACY UNKNOWN" + suffix
-    if "PRO08" in by_code:
-        return "runs", "RUNS, NO BETTER THAN GUESSING" + suffix
-    return ("runs", "RUNS AND SCORES" + suffix) if suffix else ("good", "GOOD")
+    if scored and not suffix and "PRO08" not in codes:
+        return "good", "GOOD"
+    words = "RUNS, NO BETTER THAN GUESSING" if "PRO08" in codes else "RUNS AND SCORES"
+    return "runs", (words if scored else "RUNS, ACCURACY UNKNOWN") + suffix
 
 
 def manifest_accuracy(manifest: bytes | None) -> float | None:

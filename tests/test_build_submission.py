@@ -6,7 +6,6 @@ import html
 import io
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -22,9 +21,8 @@ import pytest
 from rich.console import Console
 
 import build_submission
-from grader import competition, environment, rehearsal, report, runner, sandbox, verdict, worker
+from grader import competition, environment, report, runner, sandbox, verdict, worker
 from grader.codes import CODES, finding
-from grader.rehearsal import expected_seconds, stage
 from tests import digests
 from tests.submissions import GOOD, RIGHT, cells, hdf5, make_zip, model, npz, submission
 
@@ -59,7 +57,8 @@ def command(tmp_path, monkeypatch, capsys):
         except SystemExit as error:
             status = error.code
         made = json.loads(Path("report.json").read_text()) if Path("report.json").exists() else None
-        return status, capsys.readouterr().out, made
+        said = capsys.readouterr()
+        return status, said.out + said.err, made
 
     return go
 
@@ -75,10 +74,10 @@ def test_a_good_submission_is_built_scored_and_reported(command, source, tmp_pat
     assert (made["version"], made["verdict"], made["words"], made["findings"]) == (report.VERSION, "good", "GOOD", [])
     assert set(made["files"]) == {"model.py", "weights/manifest.json", "weights/model.weights.h5"}
     first, second, versions, *_ = out[out.index("stage 1") :].splitlines()
-    assert first == "stage 1 of 2: labelling and scoring 128 pictures"
-    assert second == "stage 2 of 2: asking 128 of them again in other ways"
+    assert first == "stage 1 of 2: predicting and scoring 128 images"
+    assert second == "stage 2 of 2: predicting 128 of them again in other ways"
     assert versions.startswith("ran under   Python 3.11") and "TensorFlow 2.17.0, Keras 3.4.1" in out
-    assert "the memory cannot be told from 128" in " ".join(out.split()) and "isolation" in out
+    assert "128 are too few to forecast the memory" in " ".join(out.split()) and "isolation" in out
     assert time.time() - 600 < time.mktime(time.strptime(made["date"], "%Y-%m-%dT%H:%M:%S")) - time.timezone
     assert made["environment"]["differs"] == [] and "cv2" in made["environment"]["hidden"]
     assert made["scores"] == dict.fromkeys(worker.columns(), 1.0)
@@ -138,26 +137,24 @@ def test_missing_weights_are_refused_by_name(command, source):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--check", "nowhere.zip"], "nowhere.zip"),
-        (["--verify", "nowhere.zip"], "nowhere.zip"),
-        (["--heldout", "nowhere.npz"], "nowhere.npz"),
-        (["--heldout", "bad.npz"], "bad.npz is no file of images and labels"),
+        (["--check", "nowhere.zip"], "nowhere.zip is not a file"),
+        (["--heldout", "nowhere.npz"], "nowhere.npz is not a file"),
+        (["--heldout", "bad.npz"], "bad.npz is not a file of images and labels"),
         (["--heldout", "shape.npz"], r"images are \(4, 96, 96, 1\)"),
         (["--heldout", "labels.npz"], "labels must be integers 0 to 7"),
-        (["--heldout", "pipe"], "pipe is no regular file"),
-        (["--check", "pipe"], "pipe is no regular file"),
-        (["--bundle", "b.zip"], ""),
-        (["--out", "folder"], ""),
-        (["--verify", "gone.zip"], "gone.zip is not there"),
-        (["--html", "pipe"], ""),
-        (["--report", "n" * 256], ""),
-        (["--logs", "bad.npz/logs"], ""),
-        (["--time-limit", "0"], ""),
-        (["--profile", "lenient"], ""),
-        (["--source", "nowhere"], ""),
-        (["--report", "."], ""),
-        (["--logs", "bad.npz"], ""),
-        (["--check", "a.zip", "--verify", "a.zip"], ""),
+        (["--heldout", "pipe"], "pipe is not a file"),
+        (["--check", "pipe"], "pipe is not a file"),
+        (["--bundle", "b.zip"], "--bundle needs --heldout"),
+        (["--out", "folder"], "folder cannot be written .it is not a regular file"),
+        (["--html", "pipe"], "not a regular file"),
+        (["--report", "n" * 256], "name too long"),
+        (["--logs", "bad.npz/logs"], "bad.npz is not a folder"),
+        (["--time-limit", "0"], "positive"),
+        (["--profile", "lenient"], "invalid choice"),
+        (["--source", "nowhere"], "nowhere is not a folder"),
+        (["--report", "."], "not a regular file"),
+        (["--logs", "bad.npz"], "bad.npz is not a folder"),
+        (["--check", "a.zip", "--bundle", "a.zip"], "not allowed with"),
     ],
 )
 def test_wrong_usage_is_2_and_says_what(command, source, arguments, words):
@@ -166,17 +163,9 @@ def test_wrong_usage_is_2_and_says_what(command, source, arguments, words):
     Path("folder").mkdir()
     np.savez("shape.npz", images=np.zeros((4, 96, 96, 1), np.uint8), labels=np.zeros(4, int))
     np.savez("labels.npz", images=np.zeros((4, 96, 96, 3), np.uint8), labels=np.full(4, 8))
-    status, out, _ = command(*arguments, *(["--source", source] if arguments[0] in ("--heldout", "--verify") else []))
+    status, out, _ = command(*arguments, *(["--source", source] if arguments[0] == "--heldout" else []))
     assert status == 2 and re.search(words, out) and "Traceback" not in out and out.count("\n") <= 1
     assert not Path("submission.zip").exists()
-
-
-def test_a_logs_end_leaves_out_tensorflows_notes_where_there_is_more():
-    notes = ["2026-01-31 09:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN custom operations are on.",
-             "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"]  # fmt: skip
-    for log, told in ((notes + ["ValueError: no"], ["ValueError: no"]), (notes, notes)):
-        job = worker.Job(exit_code=0, stderr="\n".join(log), notes={"errors": ["x"]})
-        assert rehearsal.telling_lines(worker.Run(probe=job)) == told
 
 
 def test_check_judges_a_zip_without_running_it(command, tmp_path):
@@ -204,7 +193,6 @@ def test_names_are_printed_as_they_stand_on_any_terminal(command, source, tmp_pa
     Path(ODD).parent.mkdir()
     status, out, _ = command("--source", source, "--out", ODD)
     assert status == 0 and f"{ODD} is written." in out and Path(ODD).exists()
-    assert f"{ODD} is what" in command("--verify", ODD, "--source", source)[1].replace("\n", "")
     for encoding, shown in (("ascii", ODD.encode("ascii", "backslashreplace")), ("utf-8", ODD.encode())):
         done = subprocess.run([sys.executable, str(ROOT / "build_submission.py"), "--check", ODD], capture_output=True,
                               env={**os.environ, "PYTHONIOENCODING": encoding})  # fmt: skip
@@ -212,13 +200,13 @@ def test_names_are_printed_as_they_stand_on_any_terminal(command, source, tmp_pa
 
 
 def test_a_full_disk_leaves_no_verdict_and_nothing_torn(command, source, monkeypatch):
-    def full(handle):
+    def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(build_submission, "POSIX", False)
     Path("submission.zip").write_bytes(b"older")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "replace", full)
         status, out, made = command("--source", source)
     assert status == 2 and made is None and "No space left" in out and "FOUND" not in out
     assert [path.name for path in Path().iterdir()] == ["submission.zip"]
@@ -236,21 +224,6 @@ def test_two_that_write_one_file_leave_it_whole(tmp_path):
     while any(writer.is_alive() for writer in writers):
         assert path.read_bytes() in contents
     assert [left.name for left in tmp_path.iterdir()] == ["s.zip"]
-
-
-def test_folders_of_killed_rehearsals_go_and_those_of_living_ones_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    here = f"{rehearsal.PREFIX}{platform.node()}"
-    killed = tmp_path / f"{here}-{ended.pid}-a"
-    kept = [f"{here}-{os.getppid()}-a", f"{rehearsal.PREFIX}elsewhere-{ended.pid}-a", f"{here}-x", "another"]
-    for name in (killed, *kept):
-        (tmp_path / name / "app").mkdir(parents=True)
-    (tmp_path / f"{here}-{ended.pid}-b").symlink_to(tmp_path / "another")
-    with rehearsal.workplace() as folder:
-        assert folder.is_dir()
-    assert {path.name for path in tmp_path.iterdir()} == {*kept, f"{here}-{ended.pid}-b"}
 
 
 @pytest.mark.slow
@@ -340,7 +313,7 @@ def test_each_fault_of_a_rehearsal_has_its_code(command, tmp_path, code, faulty,
     assert status == (1 if CODES[code].level != "warning" else 0)
     assert f"{code} {found[code]['level']}" in out
     assert re.fullmatch(r"[^\n]+; on the platform, [^\n]+; [^\n]+\.", found[code]["message"])
-    assert code != "RUN01" or "before that it did not find cv2, which the grader lacks" in found[code]["message"]
+    assert code != "RUN01" or "before that it could not import cv2, which the grader lacks" in found[code]["message"]
 
 
 @pytest.mark.parametrize("labels, code", [
@@ -560,22 +533,7 @@ def test_few_images_say_nothing_of_many(command, tmp_path):
     """The near twin of LIM06, which 128 images show."""
     path, heldout = make_zip(tmp_path / "s.zip", model(SEVERAL)), npz(tmp_path / "cells.npz", 64)
     _, out, made = command("--check", path, "--rehearse", "--without-isolation", "--heldout", heldout)
-    assert made["findings"] == [] and "the memory cannot be told from 64" in " ".join(out.split())
-
-
-def test_seconds_are_expected_by_the_last_report_on_this_zip(tmp_path):
-    made = {"zip": {"path": "s.zip"}, "forecast": {"seconds_load": 8, "seconds_per_image": 0.5},
-            "rehearsal": {"jobs": {"probe": {"seconds": 70}}}}  # fmt: skip
-    (tmp_path / "r.json").write_text(json.dumps(made))
-    (tmp_path / "odd.json").write_text('{"forecast": []}')
-    reports = [tmp_path / name for name in ("none.json", "odd.json", "r.json")]
-    assert expected_seconds(reports, "s.zip", 64) == [40, 70] and expected_seconds(reports, "other.zip", 64) == []
-    console = Console(record=True, width=80)
-    for number, what in enumerate(("labelling", "asking"), 1):
-        with stage(console, number, what, [40, 70]):
-            pass
-    lines = [line.partition(": ")[2] for line in console.export_text().splitlines()]
-    assert lines == ["labelling, about 40 s", "asking, about 70 s"]
+    assert made["findings"] == [] and "64 are too few to forecast the memory" in " ".join(out.split())
 
 
 def test_foreign_text_is_escaped_on_the_page(command, tmp_path):
@@ -615,7 +573,7 @@ def test_a_foreign_zip_is_run_without_isolation_only_where_the_user_says_so(comm
 @pytest.mark.parametrize("option", ["--out", "--report", "--html"])
 def test_folders_are_looked_for_before_the_rehearsal(command, source, option, monkeypatch):
     monkeypatch.setattr(build_submission, "rehearse", None)
-    assert command("--source", source, option, "nowhere/name.zip") == (2, "", None)
+    assert command("--source", source, option, "nowhere/name.zip")[::2] == (2, None)
 
 
 def test_the_name_of_the_zip_is_checked_too(command, source):
@@ -725,7 +683,7 @@ def test_what_the_grader_lacks_is_not_found(command, tmp_path):
     source = model(init=init, top="import importlib")
     status, out, made = rehearse(command, tmp_path, source, ["--packages", "other,cv2,PIL"])
     assert status == 1 and "AssertionError: ['cv2', 'PIL']" in made["rehearsal"]["log_end"]
-    assert "--packages other: it is not installed here" in out and "--packages cv2: " not in out
+    assert "--packages: other is not installed here" in out and "cv2 is not installed" not in out
 
 
 def test_processes_that_a_submission_starts_find_no_more(command, tmp_path):
@@ -750,8 +708,6 @@ def test_processes_that_a_submission_starts_find_no_more(command, tmp_path):
         (["--check", "s.zip", "--rehearse", "--source", "."], "--source"),
         (["--rehearse"], "--rehearse"),
         (["--corrupt", "3", "--final", "c.npz"], "--corrupt, --final would have no effect without --bundle"),
-        (["--verify", "s.zip", "--era", "2026"], "--era"),
-        (["--verify", "s.zip", "--rehearse"], "--rehearse"),
         (["--bundle", "b.zip", "--heldout", "c.npz", "--memory-limit", "1"], "--memory-limit"),
     ],
 )
@@ -772,11 +728,13 @@ def test_options_without_effect_are_refused_in_one_line(tmp_path, capsys, argume
         ["--check", "s.zip", "--packages", "cv2", "--profile", "an2dl"],
         ["--check", "s.zip", "--rehearse", "--report", "r.json", "--python", "p", "--forecast", "9"],
         ["--source", ".", "--out", "o.zip", "--metadata", "x", "--logs", "l", "--time-limit", "9"],
-        ["--verify", "s.zip", "--source", "."],
         ["--bundle", "b.zip", "--heldout", "c.npz"],
     ],
 )
-def test_options_with_effect_are_not(arguments):
+def test_options_with_effect_are_not(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    for name in ("s.zip", "c.npz"):
+        Path(name).touch()
     assert build_submission.parse(arguments)
 
 
@@ -815,13 +773,12 @@ def test_any_folder_with_a_model_gives_all_that_is_the_users(command, tmp_path, 
     assert status == 0 and "stain.png" in made["files"] and ".git/ (hidden)" in " ".join(out.split())
     assert "older.zip" in made["left_out"] and "older.zip" in Path("report.html").read_text()
     assert command("--source", mine, "--out", mine / "s.zip")[2]["left_out"]["s.zip"] == "written by this command"
-    assert command("--verify", mine / "s.zip", "--source", mine)[0] == 0
 
 
 def test_a_folder_without_a_model_or_with_too_much_is_refused(command, source, tmp_path):
     (tmp_path / "empty").mkdir()
     status, out, _ = command("--source", tmp_path / "empty")
-    assert status == 1 and "holds no model.py" in " ".join(out.split())
+    assert status == 1 and "has no model.py" in " ".join(out.split())
     with open(source / "huge.bin", "wb") as file:
         file.truncate(3 * 10**9)
     status, out, _ = command("--source", source)
@@ -913,25 +870,3 @@ def test_every_python_gives_the_same_bytes(source):
     if len(made) < 2:
         pytest.skip(f"needs two versions of Python from 3.10 to 3.13, found {sorted(made)}")
     assert len(set(made.values())) == 1, made
-
-
-def test_verify_tells_a_zip_of_these_sources_from_any_other(command, source, tmp_path):
-    path = tmp_path / "s.zip"
-    for metadata in (None, "ours"):
-        path.write_bytes(submission(source, metadata))
-        status, out, _ = command("--verify", path, "--source", source)
-        assert status == 0 and hashlib.sha256(path.read_bytes()).hexdigest() in out
-    path.write_bytes(ordinary_zip(source))
-    status, out, _ = command("--verify", path, "--source", source)
-    assert status == 1 and "another tool made this zip" in out
-    path.write_bytes(submission(source))
-    (source / "model.py").write_text(GOOD + "# edited\n")
-    status, out, _ = command("--verify", path, "--source", source)
-    assert status == 1 and "differs: model.py has other contents" in out
-    for metadata in ('description: "a" b\n', "description: [" + "[" * 9999, "? [", 'description: "\\x"\n'):
-        make_zip(path, {"model.py": GOOD, "metadata": metadata})
-        status, out, _ = command("--verify", path, "--source", source)
-        assert status == 1 and "metadata does not belong there" in out
-    make_zip(path, {"model.py": GOOD, "extra.txt": "x"})
-    status, out, _ = command("--verify", path, "--source", source)
-    assert status == 1 and "extra.txt does not belong there" in out and "weights/manifest.json is missing" in out

@@ -222,19 +222,17 @@ def test_the_example_in_the_docs_is_taken(tmp_path):
     (tmp_path / "data/training_set.npz").touch()
     (tmp_path / "grader").symlink_to(ROOT / "grader")
     (tmp_path / "mine.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
-    made = competition.complete(competition.read(tmp_path / "mine.yaml"), competition.read()["classes"])
+    cells = competition.read_cells(npz(tmp_path / "cells.npz"))
+    made = competition.complete(competition.read(tmp_path / "mine.yaml"), [cells])
     assert [phase["name"] for phase in made["phases"]] == ["Development", "Final"]
-    assert all(
-        "{{" + word + "}}" in page
-        for word in bundle.placeholders(made, competition.read_cells(npz(tmp_path / "cells.npz")), False)
-    )
+    assert all("{{" + word + "}}" in page for word in bundle.placeholders(made, cells, False))
 
 
 @pytest.mark.parametrize("split", bundle.PUBLIC)
 def test_a_public_split_is_warned_of_and_its_near_twin_is_not(split):
     labels = np.random.default_rng(0).permutation(np.arange(8).repeat(bundle.PUBLIC[split]))
-    made = competition.complete({}, competition.read()["classes"])
-    cells = competition.Cells(np.zeros((len(labels), 2, 2, 3), np.uint8), labels, made["classes"])
+    cells = competition.Cells(np.zeros((len(labels), 2, 2, 3), np.uint8), labels, competition.read()["classes"])
+    made = competition.complete({}, [cells])
     whole = bundle.warnings(made, [cells])
     assert [split in warning for warning in whole] == [True] and "public" in whole[0]
     assert bundle.warnings(made, [cells._replace(labels=labels[1:])]) == []
@@ -252,25 +250,25 @@ def test_cells_that_participants_know_are_warned_of(run, made_up):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (("title: Beads", "titel: Beads"), "titel is no key"),
+        (("title: Beads", "titel: Beads"), "titel is not a known key"),
         (("title: Beads", "title: 2027"), "title must be text"),
         (("title: Beads", "title: [Beads"), "cannot be read as YAML"),
-        (("title: Beads\n", ""), "title and description"),
+        (("title: Beads\n", ""), "give them a title and a description"),
         (("title: Beads", "classes: [red bead, green bead]\ntitle: Beads"), "need the same classes"),
         (("title: Beads", "classes: [red, red]\ntitle: Beads"), "two or more different names"),
-        (("kit/", "kits/"), "names kits/, which is not there"),
-        (("title: Beads", "title: Beads\npages: [overview]"), "has not the form"),
+        (("kit/", "kits/"), "names kits/, but "),
+        (("title: Beads", "title: Beads\npages: [overview]"), "does not have the form"),
         (
             ("title: Beads", "title: Beads\nleaderboards: [{title: R, key: r, columns: [{key: auc}]}]"),
-            "auc is no score",
+            "auc is not a score",
         ),
-        (("  - name: Final", "  - nam: Final"), "nam is no key"),
+        (("  - name: Final", "  - nam: Final"), "nam is not a known key"),
         (("    start: 2027-01-10\n", ""), "needs name and start"),
-        (("2027-02-01 12", "2027-01-31 12"), "when the one before has ended"),
+        (("2027-02-01 12", "2027-01-31 12"), "after the previous phase has ended"),
         (('    end: "2027-02-01 00:00:00"\n', ""), "needs an end"),
         (("2027-01-10", "10 January"), "write times as"),
         (("max_submissions: 2", "max_submissions: two"), "max_submissions must be a whole number"),
-        (("phases:", "phases: []\nrest:"), "rest is no key"),
+        (("phases:", "phases: []\nrest:"), "rest is not a known key"),
     ],
 )
 def test_a_wrong_file_is_one_line_that_says_what_to_do(run, made_up, change, words):
@@ -283,12 +281,12 @@ def test_a_wrong_file_is_one_line_that_says_what_to_do(run, made_up, change, wor
 @pytest.mark.parametrize(
     "options, words",
     [
-        (("--heldout", "heldout.npz"), "say what they are of"),
-        (("--competition", "nowhere.yaml", "--heldout", "heldout.npz"), "nowhere.yaml cannot be read"),
+        (("--heldout", "heldout.npz"), "give them a title and a description"),
+        (("--competition", "nowhere.yaml", "--heldout", "heldout.npz"), "nowhere.yaml is not a file"),
         (("--competition", "beads.yaml", "--heldout", "four.npz"), "labels must be integers 0 to 2"),
-        (("--competition", "beads.yaml", "--heldout", "objects.npz"), "no file of images and labels"),
+        (("--competition", "beads.yaml", "--heldout", "objects.npz"), "not a file of images and labels"),
         (("--competition", "beads.yaml", "--heldout", "heldout.npz", "--final", "small.npz"), "pictures of one size"),
-        (("--competition", "one.yaml", "--heldout", "heldout.npz", "--final", "final.npz"), "there is one"),
+        (("--competition", "one.yaml", "--heldout", "heldout.npz", "--final", "final.npz"), "add a phase"),
         (("--heldout", "heldout.npz", "--seed", "3"), "--seed would have no effect without --corrupt"),
         (("--heldout", "heldout.npz", "--corrupt", "6"), "invalid choice"),
     ],
