@@ -8,6 +8,7 @@ docs/RESULTS.md explains the method.
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +106,10 @@ def solve(logits: np.ndarray, hidden: np.ndarray, deviation: np.ndarray) -> tupl
 def calibrate(found: dict[str, dict]) -> dict:
     """Return the calibration, as `--json` writes it. found: recipe in KNOWN -> its card, with all five strengths.
 
-    Raises ValueError for fewer than five cards, for cards of different cells or corruptions, or a slope not above 0.
+    Raises ValueError for fewer than four cards, for cards of different cells or corruptions, or a slope not above 0.
     """
-    if len(found) < 5:
-        raise ValueError(f"{len(found)} systems with known hidden scores are too few to calibrate; 5 are the least")
+    if len(found) < 4:
+        raise ValueError(f"{len(found)} systems with known hidden scores are too few to calibrate; 4 are the least")
     names = sorted(found, key=lambda name: (sum(KNOWN[name][:2]), name))
     for key in SAME:
         if len({card["provenance"][key] for card in found.values()}) > 1:
@@ -121,14 +122,16 @@ def calibrate(found: dict[str, dict]) -> dict:
     fitted = expit(fit["a"] + fit["b"] * logit(x))
     points = []
     for i, name in enumerate(names):
-        card, rest = found[name], np.arange(len(names)) != i
-        other_strength, _, _, other_fit = solve(logits[rest], hidden[rest], deviation[rest])
+        card, rest, left_out = found[name], np.arange(len(names)) != i, None
+        with contextlib.suppress(ValueError):  # without this system, the slope may not be above 0
+            other_strength, _, _, other_fit = solve(logits[rest], hidden[rest], deviation[rest])
+            left_out = interval(other_fit, card, other_strength)
         points.append({
             "system": name, "hidden": round(float(hidden[i]), 4), "hidden_range": KNOWN[name][:2],
             "weight": round(float(weights[i]), 4),
             "composite": {str(s): round(composite_at(card, s), 6) for s in SEVERITIES},
             "composite_at_strength": round(float(x[i]), 6), "fitted": round(float(fitted[i]), 6),
-            "left_out": interval(other_fit, card, other_strength), "source": KNOWN[name][2],
+            "left_out": left_out, "source": KNOWN[name][2],
             "weights_sha256": card["provenance"]["weights_sha256"],
         })  # fmt: skip
     gaps = {"composite_itself": 100 * (x - hidden), "line": 100 * (fitted - hidden)}
@@ -188,9 +191,9 @@ def text(calibration: dict) -> str:
     """Table of the calibrated systems, each with its score fitted and predicted from the others."""
     rows = []
     for point in calibration["points"]:
-        score, low, high = map(percent, point["left_out"].values())
+        left_out = "{} ({} to {})".format(*map(percent, point["left_out"].values())) if point["left_out"] else "-"
         numbers = [percent(point[key]) for key in ("hidden", "composite_at_strength", "fitted")]
-        rows.append([f"`{point['system']}`", *numbers, f"{score} ({low} to {high})"])
+        rows.append([f"`{point['system']}`", *numbers, left_out])
     header = ["re-trained system", "hidden score", f"composite at {calibration['strength']:g}", "fitted"]
     return markdown.table([*header, "predicted from the others"], rows)
 

@@ -29,7 +29,10 @@ def open_model(target: Path) -> Iterator[tuple[object, dict]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = target if target.is_dir() else Path(temporary)
         if folder != target:
-            ask(shutil.unpack_archive, target, folder, "zip")
+            try:
+                shutil.unpack_archive(target, folder, "zip")
+            except Exception as error:  # damaged zips raise many types
+                raise ValueError(f"{target} cannot be unpacked: {error}") from error
         source, hashes = identify(folder)
         sys.path.insert(0, str(source.parent))
         try:
