@@ -4,8 +4,7 @@
     folder/bin/python                  imports TensorFlow and cv2, but not SciPy, as the grader's does
 
 The folder is a virtual environment whose site-packages hold links to the distributions that the grader's image has,
-and no others. Nothing is patched: importing another package raises Python's own error, importlib.metadata does not
-find it, and processes that a submission starts lack it, too.
+and no others. Nothing is patched, so another package is missing in every way, and in child processes, too.
 """
 
 from __future__ import annotations
@@ -80,25 +79,21 @@ def missing(python: str, packages: tuple[str, ...]) -> list[str]:
 
 def kept(python: str, packages: tuple[str, ...] = ()) -> list[dict]:
     """The interpreter's distributions that the grader has, and those of the modules `packages` with dependencies."""
-    distributions = look(python)["distributions"]
-    by_name = {plain(d["name"]): d for d in distributions}
+    distributions, named = look(python)["distributions"], owners(python)
+    requires = {plain(d["name"]): d["requires"] for d in distributions}
     found = {plain(d["name"]) for d in distributions if modules(d) & ALLOWED}
-    named = owners(python)
     todo = [named[name] for name in packages if name in named]
-    while todo:
-        name = todo.pop()
-        if name in by_name and name not in found:
+    for name in todo:  # which grows meanwhile
+        if name in requires and name not in found:
             found.add(name)
-            required = [line for line in by_name[name]["requires"] if "extra ==" not in line]
-            todo += [plain(re.match(r"[\w.-]+", line)[0]) for line in required]
+            todo += [plain(re.match(r"[\w.-]+", line)[0]) for line in requires[name] if "extra ==" not in line]
     return [d for d in distributions if plain(d["name"]) in found]
 
 
 def hidden(python: str, packages: tuple[str, ...] = ()) -> list[str]:
     """Names of the interpreter's modules that are hidden from a rehearsal."""
-    seen = {plain(d["name"]) for d in kept(python, packages)}
-    left = [d for d in look(python)["distributions"] if plain(d["name"]) not in seen]
-    names = {name for d in left for name in modules(d) if not name.startswith("_")}
+    seen = kept(python, packages)
+    names = {name for d in look(python)["distributions"] if d not in seen for name in modules(d) if name[0] != "_"}
     return sorted(name for name in names if all(map(str.isidentifier, name.split("."))))
 
 
@@ -119,8 +114,8 @@ def phrase(found: dict[str, str | None], names: list[str] | None = None) -> str:
     return ", ".join(f"{SHOWN[name]} {found[name]}" if found[name] else f"no {SHOWN[name]}" for name in names or found)
 
 
-def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> list[str]:
-    """Make the environment in `folder`, which must not exist. Returns the folders that its links lead to.
+def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> None:
+    """Make the environment in `folder`, which must not exist.
 
     It links rather than copies, so that libraries find other libraries that lie beside them.
     """
@@ -131,12 +126,9 @@ def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> list[s
     (folder / "bin/python").symlink_to(facts["base"])
     home = os.path.dirname(facts["base"])
     (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
-    places = set()
     for distribution in kept(python, packages):
         for entry in distribution["entries"]:
-            link, target = site / entry, os.path.realpath(os.path.join(distribution["place"], entry))
+            link = site / entry
             link.parent.mkdir(exist_ok=True)
             if not link.is_symlink():
-                link.symlink_to(target)
-                places.add(os.path.dirname(target))
-    return sorted(places)
+                link.symlink_to(os.path.realpath(os.path.join(distribution["place"], entry)))

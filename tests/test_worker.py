@@ -116,7 +116,7 @@ def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path
     cwd, argv, found, app = json.loads(run.logs["scoring_stdout"].partition("SEEN")[2])
     assert cwd.endswith("/app/program") and argv[1].endswith("/app/input") and argv[2].endswith("/app/output")
     there = ["ingested_program"] if era == worker.NEWEST else []
-    assert app == [*there, "input", "output", "program", "shared"]
+    assert app == [*there, "input", "output", "program"]
     mounted = ["ingested_program/model.py", "ingested_program/notes.txt"] if there else []
     files = ["metadata", "model.py", "notes.txt", "predictions.npy", "progress.json"]  # without metadata: copied
     files = ["ref/classes.npy", "ref/labels.npy", *(f"res/{name}" for name in files)]
@@ -127,11 +127,7 @@ def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path
         f"{job}_{part}std{end}"
         for job in ("prediction", "scoring") for part in ("", "ingestion_") for end in ("out", "err")
     }  # fmt: skip
-    said = dict(line.split(": ") for line in (tmp_path / "run/prediction/app/output/metadata").read_text().splitlines())
-    assert (said["exitCode"], said["ingestionExitCode"]) == ("null", "0")
-    assert float(said["ingestionElapsedTime"]) == float(said["elapsedTime"]) > 0
-    said = dict(line.split(": ") for line in (tmp_path / "run/scoring/app/output/metadata").read_text().splitlines())
-    assert (said["exitCode"], said["ingestionExitCode"]) == ("0", "null")
+    assert "exitCode: 0\n" in (tmp_path / "run/prediction/app/output/metadata").read_text()
     worker.save_logs(run, tmp_path / "logs")
     assert {path.stem for path in (tmp_path / "logs").iterdir()} == set(run.logs)
 
@@ -143,15 +139,6 @@ def test_a_metadata_file_keeps_the_submission_out_of_its_result(rehearse, tmp_pa
     run = rehearse({**large, "metadata": "description: cells"}, era="2026")
     assert run.status == "Finished" and run.output_bytes < 100_000
     assert not (tmp_path / "run/prediction/app/output/w.npy").exists()
-
-
-def test_placeholders_are_replaced_in_the_platforms_order():
-    words = "$input|$output|$program|$ingestion_program|$hidden|$shared|$submission_program|$tmp|$predictions"
-    assert runner.substitute(words, "/app", scoring=False).split("|") == [
-        "/app/input_data", "/app/output", "/app/program", "/app/program", "/app/input/ref", "/app/shared",
-        "/app/ingested_program", "/app/output", "/app/output",
-    ]  # fmt: skip
-    assert runner.substitute("$input $predictions", "/app", scoring=True) == "/app/input /app/input/res"
 
 
 @pytest.mark.parametrize(
@@ -259,9 +246,9 @@ def test_the_ingestion_programs_exit_code_is_ignored(rehearse, tmp_path):
     "name, text, words",
     [
         ("scores.json", '{"accuracy": NaN}', "cannot be posted"),
-        ("scores.json", '{"accuracy": Infinity}', "cannot be posted"),
-        ("scores.json", '{"accuracy": {"mean": 1}}', "not a number"),
-        ("scores.json", f'{{"accuracy": 1{"0" * 400}}}', "not a number"),
+        ("scores.json", '{"accuracy": -Infinity, "macro_f1": 1}', "cannot be posted"),
+        ("scores.json", '{"accuracy": {"mean": 1}}', "scores.json does not hold numbers"),
+        ("scores.json", f'{{"accuracy": 1{"0" * 400}}}', "scores.json does not hold numbers"),
         ("scores.json", '{"Accuracy": 1}', "no score has the key"),
         ("scores.json", "[1]", "scores.json does not hold"),
         ("scores.json", "{", "scores.json does not hold"),
@@ -454,7 +441,7 @@ def test_of_a_pythons_folder_only_its_own_parts_are_shown(tmp_path, monkeypatch)
     for name in ("bin", "lib", "project"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
-    shown = sandbox.visible_paths([])
+    shown = sandbox.visible_paths("/nowhere")
     assert {f"{tmp_path}/bin", f"{tmp_path}/lib"} <= set(shown)
     assert not {str(tmp_path), f"{tmp_path}/project", "/usr", "/home"} & set(shown)
 
@@ -501,7 +488,7 @@ def test_printing_without_end_leaves_a_short_log(rehearse, mode):
     log = run.logs["prediction_ingestion_stdout"]
     assert (run.status, found) == ("Finished", set())
     assert log.startswith("BEGIN\n") and "\nEND\n" in log and "bytes not kept" in log
-    assert len(log) < 1.1 * worker.Limits().log
+    assert len(log) < 1.1 * runner.LOG
 
 
 @either
@@ -560,7 +547,7 @@ def test_a_worker_that_is_killed_takes_the_submission_with_it(tmp_path, mode):
         worker.run_submission(folder / "s.zip", *cells(), folder)
         """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
-    while not (tmp_path / "prediction/spec.json").exists() or len(sandbox.descendants(process.pid)) < 2:
+    while not (tmp_path / "prediction/tmp").exists() or len(sandbox.descendants(process.pid)) < 2:
         time.sleep(0.05)
     time.sleep(0.5)
     family = sandbox.descendants(process.pid)
