@@ -46,9 +46,8 @@ print(json.dumps({"version": platform.python_version(), "distributions": found,
 @functools.lru_cache(maxsize=4)
 def look(python: str) -> dict:
     """Version, base executable and distributions of an interpreter. Raises ValueError if it cannot be run."""
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
-        done = subprocess.run([python, "-c", LOOK], capture_output=True, text=True, timeout=60, env=clean)
+        done = subprocess.run([python, "-E", "-c", LOOK], capture_output=True, text=True, timeout=60)
         return json.loads(done.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise ValueError(f"{python} is no Python that can be run ({error})") from None
@@ -114,8 +113,8 @@ def phrase(found: dict[str, str | None], names: list[str] | None = None) -> str:
     return ", ".join(f"{SHOWN[name]} {found[name]}" if found[name] else f"no {SHOWN[name]}" for name in names or found)
 
 
-def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> None:
-    """Make the environment in `folder`, which must not exist.
+def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> Path:
+    """Make the environment in `folder`, which must not exist. Returns its site-packages.
 
     It links rather than copies, so that libraries find other libraries that lie beside them.
     """
@@ -124,11 +123,12 @@ def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> None:
     site.mkdir(parents=True)
     (folder / "bin").mkdir()
     (folder / "bin/python").symlink_to(facts["base"])
-    home = os.path.dirname(facts["base"])
-    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
+    settings = f"home = {os.path.dirname(facts['base'])}\ninclude-system-site-packages = false\n"
+    (folder / "pyvenv.cfg").write_text(settings)
     for distribution in kept(python, packages):
         for entry in distribution["entries"]:
             link = site / entry
             link.parent.mkdir(exist_ok=True)
             if not link.is_symlink():
                 link.symlink_to(os.path.realpath(os.path.join(distribution["place"], entry)))
+    return site

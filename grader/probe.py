@@ -42,33 +42,29 @@ def questions(model, images: np.ndarray) -> list[tuple]:
     ]
 
 
-def ask(progress: dict, output: str, name: str, question, images: np.ndarray) -> None:
-    """Run one probe: save its labels or note its error, and the peak memory."""
-    given = images.copy()
-    try:
-        np.save(os.path.join(output, f"{name}.npy"), np.asarray(question(given)), allow_pickle=False)
-    except Exception as error:
-        traceback.print_exc()
-        progress["errors"][name] = f"{type(error).__name__}: {error}"[:500]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes
-    progress["memory"][name] = peak // 1024 if sys.platform == "darwin" else peak
-    if not np.array_equal(given, images):
-        progress["errors"]["changed"] = name
-
-
 def label(images: np.ndarray, path: str, progress) -> None:
     """Ask all questions. `progress`, of the ingestion program, takes the seconds of each stage and writes the notes."""
     output, known = os.path.dirname(path), len(images) - MISTAKES
     images, mistakes = images[:known], images[known:]
-    progress.reach("Model()", images=known, errors={}, memory={})
+    errors, memory = {}, {}
+    progress.reach("Model()", images=known, errors=errors, memory=memory)
     from model import Model
 
     model = Model()
     with contextlib.suppress(Exception):  # what fails here fails below, too
         model.predict(images[:2])  # a warm-up, not timed: it compiles and allocates
-    for name, question, x in questions(model, images):
+    for name, question, asked in questions(model, images):
         progress.reach(name)
-        ask(progress, output, name, question, x)
+        given = asked.copy()
+        try:
+            np.save(os.path.join(output, f"{name}.npy"), np.asarray(question(given)), allow_pickle=False)
+        except Exception as error:
+            traceback.print_exc()
+            errors[name] = f"{type(error).__name__}: {error}"[:500]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes
+        memory[name] = peak // 1024 if sys.platform == "darwin" else peak
+        if not np.array_equal(given, asked):
+            errors["changed"] = name
     progress.reach("predict_proba")
     with contextlib.suppress(Exception):  # many models have no predict_proba; the grader does not ask for it
         np.save(os.path.join(output, "chances.npy"), np.asarray(model.predict_proba(mistakes)), allow_pickle=False)

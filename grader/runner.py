@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import string
 import subprocess
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from grader import sandbox
 from grader.environment import lay_out
-from grader.sandbox import walk
+from grader.sandbox import folder_bytes, walk
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TICK = 0.05  # seconds between two checks of a running program
@@ -55,27 +56,6 @@ class Job:
     stderr: str = ""
     changed: list[str] = field(default_factory=list)  # files of the submission or the input that it changed
     notes: dict = field(default_factory=dict)  # progress.json: the stage reached, times, the exception if one ended it
-
-
-def read_command(program: Path) -> str | None:
-    """The command in a program's metadata.yaml, or metadata, read as YAML; None if there is none."""
-    import yaml  # imported here: building a zip needs the standard library only
-
-    files = [program / name for name in ("metadata.yaml", "metadata") if (program / name).is_file()]
-    try:
-        return yaml.safe_load(files[0].read_text(encoding="utf-8-sig", errors="replace"))["command"] or None
-    except (LookupError, TypeError, yaml.YAMLError):  # no file, no YAML, or no such key
-        return None
-
-
-def folder_bytes(*folders: Path) -> int:
-    """Bytes on disk below folders. Each entry counts as one block at least: many empty files fill a disk, too."""
-    total = 0
-    for folder in folders:
-        for _, entry in walk(folder):
-            with contextlib.suppress(OSError):
-                total += max(4096, entry.stat(follow_symlinks=False).st_blocks * 512)
-    return total
 
 
 def fingerprint(root: Path, folders: list[str]) -> set[tuple]:
@@ -112,7 +92,7 @@ class Tail(threading.Thread):
 def run_program(root: Path, scoring: bool, limits: Limits, writable: bool = False) -> Job:
     """Run the program of a job, in whose folder `root` worker.py has prepared app/.
 
-    writable: whether the program may write to the submission's folder. Raises ValueError if it has no command.
+    writable: whether the program may write to the submission's folder.
     """
     spec = specify(root, scoring, limits, writable)
     given = ["app/input_data", "app/input", *([] if writable else ["app/ingested_program"])]
@@ -124,23 +104,26 @@ def run_program(root: Path, scoring: bool, limits: Limits, writable: bool = Fals
 
 def specify(root: Path, scoring: bool, limits: Limits, writable: bool) -> dict:
     """Make the Python environment and /tmp in `root`; returns what sandbox.py is to run and how."""
+    import yaml  # imported here: building a zip needs the standard library only
+
     isolated, _ = sandbox.permitted(limits.python)
-    command = read_command(root / "app/program")
-    if not command:
-        raise ValueError("the program's metadata.yaml has no line 'command: ...'; the platform would fail every run")
-    folders = {"input": "input" if scoring else "input_data", "output": "output", "program": "program",
-               "submission_program": "ingested_program"}  # fmt: skip
-    paths = {name: f"/app/{part}" if isolated else f"{root}/app/{part}" for name, part in folders.items()}
-    words = [string.Template(word).safe_substitute(paths) for word in shlex.split(command)]
-    environment = {"PATH": PATH, "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+    base = "" if isolated else str(root)  # what paths begin with for the program
+    app = f"{base}/app"
+    environment = {"PATH": PATH, "HOME": f"{base}/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
     if not isolated:
-        environment |= {"HOME": f"{root}/tmp", "TMPDIR": f"{root}/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
-    if words[0] in ("python", "python3"):
-        words[:1] = ["/env/bin/python"] if isolated else [f"{root}/env/bin/python", sandbox.__file__, "--no-network"]
-    lay_out(root / "env", limits.python, limits.packages)
+        environment |= {"TMPDIR": f"{base}/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
+    paths = {"input": f"{app}/input" if scoring else f"{app}/input_data", "output": f"{app}/output",
+             "program": f"{app}/program", "submission_program": f"{app}/ingested_program"}  # fmt: skip
+    command = yaml.safe_load((root / "app/program/metadata.yaml").read_text(encoding="utf-8"))["command"]
+    words = [string.Template(word).safe_substitute(paths) for word in shlex.split(command)]
+    site = lay_out(root / "env", limits.python, limits.packages)
+    if not isolated:
+        shutil.copy(Path(__file__).with_name("no_network.py"), site)
+        (site / "no_network.pth").write_text("import no_network")
     (root / "tmp").mkdir()
-    return {"root": str(root), "command": words, "env": environment, "isolated": isolated, "disk": limits.disk,
-            "writable": ["/app/ingested_program"] if writable else []}  # fmt: skip
+    return {"root": str(root), "command": [f"{base}/env/bin/python", *words[1:]], "env": environment,
+            "writable": ["/app/ingested_program"] if writable else [], "isolated": isolated,
+            "disk": limits.disk}  # fmt: skip
 
 
 def watch(spec: dict, limits: Limits) -> Job:

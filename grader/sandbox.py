@@ -1,13 +1,11 @@
 """The sandbox for a submission: its own root folder, no network, limits; at the end it kills every process inside.
 
-    python -I grader/sandbox.py SPEC FD    run one command in the sandbox (runner.py does this)
-    python -I grader/sandbox.py --no-network SCRIPT [ARGS]
+    python -I grader/sandbox.py SPEC FD        (runner.py does this)
 
 A submission is untrusted code. Where Linux permits namespaces (user, mount, network, process), the command sees a root
 folder that holds /app, the system's libraries and this Python, all read-only. Writable folders lie in a tmpfs of fixed
 size; /app/output is copied out at the end. The command has no network, no capabilities and no keyring, and sees only
-its own processes. Elsewhere (macOS, most containers) it runs in a plain process group with `socket` patched, which
-prevents accidents but not attacks. `permitted()` says which of the two applies and why; the report repeats it.
+its own processes. Elsewhere it runs in a plain process group. `permitted()` says which of the two applies, and why.
 
 SPEC is JSON: {"root": folder with app/, env/ and tmp/, "command": [...], "env": {...}, "writable": [folders of /app
 besides program and output], "isolated": bool, "disk": bytes}. Exit status: the command's, or 128 + n if signal n killed
@@ -22,7 +20,6 @@ import ctypes
 import errno
 import functools
 import json
-import math
 import os
 import platform
 import re
@@ -73,6 +70,16 @@ def walk(folder: str | Path) -> Iterator[tuple[str, os.DirEntry]]:
                 yield entry.path[start:], entry
                 if entry.is_dir(follow_symlinks=False):
                     todo.append(entry.path)
+
+
+def folder_bytes(*folders: str | Path) -> int:
+    """Bytes of what is in folders. Each entry counts as one block at least: many empty files fill a disk, too."""
+    total = 0
+    for folder in folders:
+        for _, entry in walk(folder):
+            with contextlib.suppress(OSError):
+                total += max(4096, entry.stat(follow_symlinks=False).st_size)
+    return total
 
 
 def process_table() -> dict[int, tuple[int, int, int]]:
@@ -242,40 +249,36 @@ def start(spec: dict) -> None:
 
 
 def copy_out(root: str, disk: int) -> bool:
-    """Copy /app/output from the tmpfs to disk. Returns True if it exceeds `disk` bytes or the tmpfs is full.
+    """Copy /app/output from the tmpfs to disk. Returns True, and leaves it, if it exceeds `disk` bytes or all is full.
 
     The working directory is the root folder as it was before the mounts, which hide it.
     """
-    room = os.statvfs(f"{root}/app/output")
+    output = f"{root}/app/output"
+    room = os.statvfs(output)
+    if folder_bytes(output) > disk or not (room.f_bavail and room.f_ffree):
+        return True
     for entry in os.scandir("app/output"):  # old contents: the command may have deleted some
         shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
-    whole = copy_files(f"{root}/app/output", "app/output", disk)
-    return not (whole and room.f_bavail and room.f_ffree)
+    copy_files(output, "app/output")
+    return False
 
 
-def copy_files(source: str | Path, target: str | Path, room: float = math.inf) -> bool:
-    """Copy folders and regular files into `target`, over files there. Returns False if not all fit into `room` bytes.
+def copy_files(source: str | Path, target: str | Path) -> None:
+    """Copy folders and regular files into `target`, over files there.
 
     Skips links, pipes and devices, which a submission may plant, and paths that are too long in `target`.
     Raises OSError if a file and a folder have the same name.
     """
-    whole = True
     os.makedirs(target, exist_ok=True)
     for path, entry in walk(source):
         try:
             if entry.is_dir(follow_symlinks=False):
                 os.makedirs(f"{target}/{path}", exist_ok=True)
             elif entry.is_file(follow_symlinks=False):
-                size = entry.stat(follow_symlinks=False).st_size
-                if size <= room:
-                    shutil.copyfile(entry.path, f"{target}/{path}", follow_symlinks=False)
-                    room -= size
-                else:
-                    whole = False
+                shutil.copyfile(entry.path, f"{target}/{path}", follow_symlinks=False)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-    return whole
 
 
 def unlock(folder: Path) -> None:
@@ -336,25 +339,5 @@ def permitted(python: str = sys.executable) -> tuple[bool, str]:
     return True, "" if alone else "it sees the names of this machine's processes"
 
 
-def run_without_network(arguments: list[str]) -> None:
-    """Run a Python script in this process with `socket` patched: it cannot connect or resolve names."""
-    import runpy
-    import socket
-
-    def refuse(*_, **__):
-        raise OSError("the network is blocked in the rehearsal")
-
-    for name in ("connect", "connect_ex", "sendto", "sendmsg", "bind"):
-        setattr(socket.socket, name, refuse)
-    for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "create_connection"):
-        setattr(socket, name, refuse)
-    sys.argv = arguments
-    sys.path[0] = os.path.dirname(os.path.abspath(arguments[0]))  # in place of this file's folder
-    runpy.run_path(arguments[0], run_name="__main__")
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "--no-network":
-        run_without_network(sys.argv[2:])
-    else:
-        sys.exit(supervise(json.loads(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(supervise(json.loads(sys.argv[1]), int(sys.argv[2])))

@@ -18,8 +18,8 @@ Source: codalab/codabench, compute_worker.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import os
 import re
 import stat
@@ -30,8 +30,8 @@ from pathlib import Path
 
 from grader import competition, sandbox
 from grader.competition import columns
-from grader.runner import Job, Limits, folder_bytes, run_program
-from grader.sandbox import copy_files, unlock
+from grader.runner import Job, Limits, run_program
+from grader.sandbox import copy_files, folder_bytes, unlock
 
 HERE = Path(__file__).resolve().parent
 INGESTION, SCORING = HERE / "ingestion_program", HERE / "scoring_program"
@@ -63,7 +63,7 @@ NEWEST = "2026-05"
 class Run:
     """What the platform would show (status Finished or Failed, the reason, scores, logs), and the jobs."""
 
-    status: str = "Submitted"
+    status: str = ""
     history: list[str] = field(default_factory=list)
     detail: str = ""
     scores: dict[str, float] = field(default_factory=dict)
@@ -76,10 +76,6 @@ class Run:
     isolation: str = ""
     classes: list[str] = field(default_factory=list)
 
-    def become(self, status: str, detail: str = "") -> None:
-        self.status, self.detail = status, detail
-        self.history.append(status)
-
 
 def isolation(python: str) -> str:
     """A phrase for the report: how the sandbox isolates the submission on this machine."""
@@ -90,33 +86,19 @@ def isolation(python: str) -> str:
     return f"a plain process, network blocked by patching socket ({reason})"
 
 
-def read_json(path: Path, limit: int = 1 << 20):
-    """Parse an untrusted JSON file; None if it is missing, no regular file, larger than `limit` bytes or not JSON."""
-    try:
-        if stat.S_ISREG(os.lstat(path).st_mode) and os.path.getsize(path) <= limit:
+def read_json(path: Path):
+    """Parse an untrusted JSON file; None if it is missing, no regular file, larger than 1 MiB or not JSON."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        if stat.S_ISREG(os.lstat(path).st_mode) and os.path.getsize(path) <= 1 << 20:
             return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        pass
-    return None
 
 
 def read_scores(output: Path) -> dict[str, float]:
-    """Read the scores as the platform does: scores.json, else scores.txt. Raises ValueError if there are none."""
-    import yaml  # imported here: building a zip needs the standard library only
-
-    path = next((output / name for name in ("scores.json", "scores.txt") if (output / name).is_file()), None)
-    if path is None:
-        raise ValueError("Could not find scores file, did the scoring program output it?")  # the platform's own words
-    try:
-        given = dict(yaml.safe_load(path.read_text(encoding="utf-8", errors="replace")))  # JSON is YAML, too
-        scores = {key: float(given[key]) for key in columns() if key in given}
-    except (ValueError, TypeError, OverflowError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"{path.name} does not hold numbers by their keys ({error})") from None
-    if not all(map(math.isfinite, scores.values())):
-        raise ValueError(f"one of the scores {scores} is not finite, so that they cannot be posted")
-    if not scores:
-        raise ValueError(f"no score has the key of a leaderboard column ({', '.join(columns())})")
-    return scores
+    """The scores that have a column. Raises ValueError, in the platform's words, if the scoring program wrote none."""
+    if not (output / "scores.json").is_file():
+        raise ValueError("Could not find scores file, did the scoring program output it?")
+    scores = json.loads((output / "scores.json").read_text(encoding="utf-8"))
+    return {key: scores[key] for key in columns() if key in scores}
 
 
 def write_metadata(output: Path, job: Job) -> None:
@@ -136,9 +118,7 @@ def stage(root: Path, program: Path, zip_path: Path | None) -> Path:
     return root / "app"
 
 
-def predict(
-    root: Path, zip_path: Path, images, profile: str, era: Era, limits: Limits, program: Path = INGESTION
-) -> Job:
+def predict(root: Path, zip_path: Path, images, profile: str, era: Era, limits: Limits, program: Path) -> Job:
     """Run the prediction job in the new folder `root`. images: the array to save as images.npy."""
     import numpy as np
 
@@ -172,7 +152,7 @@ def probe(root: Path, zip_path: Path, images, mistakes, profile: str, era: str, 
 
 
 def score(root: Path, zip_path: Path, predictions: Path, labels, classes: list[str], era: Era, limits: Limits,
-          program: Path = SCORING) -> Job:  # fmt: skip
+          program: Path) -> Job:  # fmt: skip
     """Run the scoring job in the new folder `root`. predictions: the output folder of the prediction job.
 
     Raises OSError if the submission has a folder with the name of a file in the predictions, or the other way round.
@@ -198,27 +178,26 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     folder: an existing empty folder for the two jobs, which the caller removes. era: a key of ERAS.
     """
     limits, rules = limits or Limits(), ERAS[era]
-    run = Run(isolation=isolation(limits.python), classes=classes or competition.read()["classes"])
+    classes = classes or competition.read()["classes"]
+    run = Run(history=list(rules.statuses), isolation=isolation(limits.python), classes=classes)
     first, second = folder / "prediction", folder / "scoring"
-    for status in rules.statuses:
-        run.become(status)
     output, scored = first / "app/output", second / "app/output"
     run.prediction = predict(first, zip_path, images, profile, rules, limits, ingestion)
     try:
         keep_log(run, "prediction_ingestion", run.prediction, limits)
         write_metadata(output, run.prediction)
         run.predictions = output / "predictions.npy"
-        run.become("Scoring")
-        run.become("Running")
-        run.scoring = score(second, zip_path, output, labels, run.classes, rules, limits, scoring)
+        run.history += ["Scoring", "Running"]
+        run.scoring = score(second, zip_path, output, labels, classes, rules, limits, scoring)
         keep_log(run, "scoring", run.scoring, limits)
         if rules.failure and run.scoring.exit_code != 0:
             raise ValueError(rules.failure)
         run.scores = read_scores(scored)
         write_metadata(scored, run.scoring)
-        run.become("Finished")
+        run.status = "Finished"
     except (ValueError, OSError) as error:
-        run.become("Failed", str(error))
+        run.status, run.detail = "Failed", str(error)
+    run.history.append(run.status)
     run.output_bytes = folder_bytes(output, scored)
     return run
 

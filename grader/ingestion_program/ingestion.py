@@ -67,7 +67,7 @@ def label(images: np.ndarray, path: str, progress: Progress) -> None:
 
 def main(profile: str, input_folder: str, submission: str, output: str) -> int:
     submission, output = os.path.abspath(submission), os.path.abspath(output)
-    predictions, notes = os.path.join(output, "predictions.npy"), os.path.join(output, "progress.json")
+    predictions, notes = f"{output}/predictions.npy", f"{output}/progress.json"
     for path in (predictions, notes):  # the submission may contain files with these names
         if os.path.lexists(path):
             os.remove(path)
