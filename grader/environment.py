@@ -92,8 +92,8 @@ def kept(python: str, packages: tuple[str, ...] = ()) -> list[dict]:
 def hidden(python: str, packages: tuple[str, ...] = ()) -> list[str]:
     """Names of the interpreter's modules that are hidden from a rehearsal."""
     seen = kept(python, packages)
-    names = {name for d in look(python)["distributions"] if d not in seen for name in modules(d) if name[0] != "_"}
-    return sorted(name for name in names if all(map(str.isidentifier, name.split("."))))
+    names = {name for d in look(python)["distributions"] if d not in seen for name in modules(d)}
+    return sorted(name for name in names if name[:1] != "_" and all(map(str.isidentifier, name.split("."))))
 
 
 def versions(python: str) -> dict[str, str | None]:

@@ -159,51 +159,30 @@ def bind(source: str, target: str) -> None:
     libc_call("mount", source, target, None, MS_BIND | MS_REC, None)
 
 
-def new_namespaces() -> None:
-    user, group = os.getuid(), os.getgid()
-    libc_call("unshare", CLONE_NEW)
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-
-
 def enter_root(spec: dict) -> None:
-    """Make spec["root"] the root folder: the writable folders in a tmpfs, everything else read-only."""
+    """Make spec["root"] the root folder: the writable folders in a tmpfs with `disk` bytes free, the rest read-only."""
     root, writable = spec["root"], ["/app/output", "/app/program", *spec["writable"], "/tmp"]
     libc_call("mount", None, "/", None, MS_REC | MS_PRIVATE, None)
     bind(root, root)
-    make_writable(root, writable, spec["disk"])  # first: visible paths may lie below /tmp
-    for path in visible_paths(f"{root}/env"):
+    held = sum(entry.stat().st_size + 4096 for path in writable for entry in Path(root + path).rglob("*"))
+    room = f"{root}/proc"  # where the mount of /proc hides it
+    os.mkdir(room)
+    libc_call("mount", "room", room, "tmpfs", MS_SAFE & ~MS_NOEXEC, f"size={spec['disk'] + held},nr_inodes=100k")
+    for path in writable:
+        shutil.copytree(root + path, room + path, symlinks=True)
+        libc_call("mount", room + path, root + path, None, MS_BIND, None)
+    for path in visible_paths(f"{root}/env"):  # which may lie below /tmp
         bind(path, root + path)
-    os.makedirs(f"{root}/dev/shm")
     try:
-        libc_call("mount", "proc", f"{root}/proc", "proc", MS_SAFE, None)
+        libc_call("mount", "proc", room, "proc", MS_SAFE, None)
     except OSError:  # a container that masks parts of /proc does not permit a new one
-        libc_call("mount", "/proc", f"{root}/proc", None, MS_BIND | MS_REC, None)
+        libc_call("mount", "/proc", room, None, MS_BIND | MS_REC, None)
+    os.makedirs(f"{root}/dev/shm")
     libc_call("mount", "shm", f"{root}/dev/shm", "tmpfs", MS_SAFE, f"size={SHARED_MEMORY}")
     set_read_only(root, True)
     for path in (*writable, "/dev/shm"):
         set_read_only(root + path, False)
     os.chroot(root)
-
-
-def make_writable(root: str, paths: list[str], disk: int) -> None:
-    """Replace these folders by copies in one tmpfs that has `disk` bytes free."""
-    held = sum(entry.stat().st_size + 4096 for path in paths for entry in Path(root + path).rglob("*"))
-    room = f"{root}/proc"  # where the mount of /proc hides it later
-    os.mkdir(room)
-    libc_call("mount", "room", room, "tmpfs", MS_SAFE & ~MS_NOEXEC, f"size={disk + held},nr_inodes=100k")
-    for path in paths:
-        shutil.copytree(root + path, room + path, symlinks=True)
-        libc_call("mount", room + path, root + path, None, MS_BIND, None)
-
-
-def drop_privileges() -> None:
-    """Make exec drop all capabilities, for user 0, too, and prevent gaining new ones."""
-    with contextlib.suppress(OSError):  # at the first number that is no capability
-        for capability in range(64):
-            libc_call("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
-    libc_call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def forbid_calls() -> None:
@@ -236,7 +215,10 @@ def start(spec: dict) -> None:
         if spec["isolated"]:
             os.setsid()  # else signals to its process group would reach the supervisor
             enter_root(spec)
-            drop_privileges()
+            with contextlib.suppress(OSError):  # at the first number that is no capability
+                for capability in range(64):
+                    libc_call("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)  # exec drops them, for user 0, too
+            libc_call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             forbid_calls()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (spec["disk"], spec["disk"]))
@@ -257,8 +239,7 @@ def copy_out(root: str, disk: int) -> bool:
     room = os.statvfs(output)
     if folder_bytes(output) > disk or not (room.f_bavail and room.f_ffree):
         return True
-    for entry in os.scandir("app/output"):  # old contents: the command may have deleted some
-        shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+    shutil.rmtree("app/output", ignore_errors=True)  # its old contents; the folder itself is in use by the mount
     copy_files(output, "app/output")
     return False
 
@@ -292,7 +273,11 @@ def supervise(spec: dict, facts_to: int) -> int:
         libc_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans become our children, so all are killed
     if spec["isolated"]:
         os.chdir(spec["root"])
-        new_namespaces()
+        user, group = os.getuid(), os.getgid()
+        libc_call("unshare", CLONE_NEW)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     main = os.fork()
     if main == 0:
         start(spec)

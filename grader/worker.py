@@ -161,8 +161,7 @@ def score(root: Path, zip_path: Path, predictions: Path, labels, classes: list[s
 
     app = stage(root, program, zip_path if era.over_predictions else None)
     copy_files(predictions, app / "input/res")
-    if era.over_predictions:
-        copy_files(app / "ingested_program", app / "input/res")
+    copy_files(app / "ingested_program", app / "input/res")  # if it is there
     (app / "input/ref").mkdir()
     np.save(app / "input/ref/labels.npy", labels)
     np.save(app / "input/ref/classes.npy", np.array(classes))
@@ -180,15 +179,14 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     limits, rules = limits or Limits(), ERAS[era]
     classes = classes or competition.read()["classes"]
     run = Run(history=list(rules.statuses), isolation=isolation(limits.python), classes=classes)
-    first, second = folder / "prediction", folder / "scoring"
-    output, scored = first / "app/output", second / "app/output"
-    run.prediction = predict(first, zip_path, images, profile, rules, limits, ingestion)
+    output, scored = folder / "prediction/app/output", folder / "scoring/app/output"
+    run.prediction = predict(folder / "prediction", zip_path, images, profile, rules, limits, ingestion)
     try:
         keep_log(run, "prediction_ingestion", run.prediction, limits)
         write_metadata(output, run.prediction)
         run.predictions = output / "predictions.npy"
         run.history += ["Scoring", "Running"]
-        run.scoring = score(second, zip_path, output, labels, classes, rules, limits, scoring)
+        run.scoring = score(folder / "scoring", zip_path, output, labels, classes, rules, limits, scoring)
         keep_log(run, "scoring", run.scoring, limits)
         if rules.failure and run.scoring.exit_code != 0:
             raise ValueError(rules.failure)

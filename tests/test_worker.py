@@ -578,13 +578,15 @@ def test_links_planted_among_the_predictions_are_not_followed(rehearse, tmp_path
 def test_there_is_no_network(rehearse, mode):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.1)
+        call = f"socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 2)"
         call = f"""
-        try: print("CALLED", socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 2))
+        subprocess.run([sys.executable, "-c", "import socket; {call}"])
+        try: print("CALLED", {call})
         except OSError as error: print("REFUSED", error)
         try: print("FOUND", socket.getaddrinfo("example.org", 80))
         except OSError as error: print("REFUSED", error)
         """
-        run = rehearse(model(textwrap.dedent(call) + RIGHT, top="import socket"), mode)
+        run = rehearse(model(textwrap.dedent(call) + RIGHT, top="import socket, subprocess, sys"), mode)
         with pytest.raises(TimeoutError):
             server.accept()
     assert run.logs["prediction_ingestion_stdout"].count("REFUSED") == 2
