@@ -3,8 +3,7 @@
     environment.lay_out(folder, "/usr/bin/python3.11", packages=("cv2",))
     folder/bin/python                  imports TensorFlow and cv2, but not SciPy, as the grader's does
 
-The folder is a virtual environment whose site-packages hold links to the distributions that the grader's image has,
-and no others. Nothing is patched, so another package is missing in every way, and in child processes, too.
+It is a virtual environment with links to the distributions that the grader's image has: all others are missing.
 """
 
 from __future__ import annotations

@@ -106,20 +106,19 @@ def specify(root: Path, scoring: bool, limits: Limits, writable: bool) -> dict:
     """Make the Python environment and /tmp in `root`; returns what sandbox.py is to run and how."""
     import yaml  # imported here: building a zip needs the standard library only
 
+    site = lay_out(root / "env", limits.python, limits.packages)
     isolated, _ = sandbox.permitted(limits.python)
     base = "" if isolated else str(root)  # what paths begin with for the program
     app = f"{base}/app"
     environment = {"PATH": PATH, "HOME": f"{base}/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
     if not isolated:
         environment |= {"TMPDIR": f"{base}/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
+        shutil.copy(Path(__file__).with_name("no_network.py"), site)
+        (site / "no_network.pth").write_text("import no_network")
     paths = {"input": f"{app}/input" if scoring else f"{app}/input_data", "output": f"{app}/output",
              "program": f"{app}/program", "submission_program": f"{app}/ingested_program"}  # fmt: skip
     command = yaml.safe_load((root / "app/program/metadata.yaml").read_text(encoding="utf-8"))["command"]
     words = [string.Template(word).safe_substitute(paths) for word in shlex.split(command)]
-    site = lay_out(root / "env", limits.python, limits.packages)
-    if not isolated:
-        shutil.copy(Path(__file__).with_name("no_network.py"), site)
-        (site / "no_network.pth").write_text("import no_network")
     (root / "tmp").mkdir()
     return {"root": str(root), "command": [f"{base}/env/bin/python", *words[1:]], "env": environment,
             "writable": ["/app/ingested_program"] if writable else [], "isolated": isolated,
@@ -166,13 +165,12 @@ def over_limit(pid: int, spec: dict, limits: Limits, shared: int, job: Job) -> s
     total, now = sandbox.memory_facts()
     resident = sum(table[p][1] for p in family)
     job.peak_memory = max(job.peak_memory, resident)
-    root = Path(spec["root"])
+    written = (f"{spec['root']}/app/output", f"{spec['root']}/tmp")  # if isolated, their tmpfs has the limit's size
     exceeded = {
         "time": job.seconds > limits.seconds,
         "memory": resident + max(0, now - shared) > (limits.memory or (1 - RESERVE) * total),
         "processes": sum(table[p][2] for p in family) > limits.processes,
-        # the sandbox's tmpfs has the limit's size
-        "disk": not spec["isolated"] and folder_bytes(root / "app/output", root / "tmp") > limits.disk,
+        "disk": not spec["isolated"] and folder_bytes(*written) > limits.disk,
     }
     return next((limit for limit, reached in exceeded.items() if reached), None)
 

@@ -2,10 +2,10 @@
 
     python -I grader/sandbox.py SPEC FD        (runner.py does this)
 
-A submission is untrusted code. Where Linux permits namespaces (user, mount, network, process), the command sees a root
-folder that holds /app, the system's libraries and this Python, all read-only. Writable folders lie in a tmpfs of fixed
-size; /app/output is copied out at the end. The command has no network, no capabilities and no keyring, and sees only
-its own processes. Elsewhere it runs in a plain process group. `permitted()` says which of the two applies, and why.
+Where Linux permits namespaces, the command sees a root folder that holds /app, the system's libraries and this Python,
+all read-only. Writable folders lie in a tmpfs of fixed size; /app/output is copied out at the end. It has no network,
+no capabilities and no keyring, and sees only its own processes. Elsewhere it runs in a plain process group.
+`permitted()` says which of the two applies, and why.
 
 SPEC is JSON: {"root": folder with app/, env/ and tmp/, "command": [...], "env": {...}, "writable": [folders of /app
 besides program and output], "isolated": bool, "disk": bytes}. Exit status: the command's, or 128 + n if signal n killed

@@ -42,13 +42,11 @@ LOGS = [f"{job}_{part}{stream}" for job in ("prediction", "scoring") for part in
 
 @dataclass(frozen=True)
 class Era:
-    """How one version of the platform differs from others.
-
-    over_predictions: whether the submission is mounted read-only in both jobs and copied over the predictions before
-    scoring; if not, a submission without a metadata file is copied into the prediction output.
-    """
+    """How one version of the platform differs from others."""
 
     statuses: tuple[str, ...]  # of the prediction job, in order
+    # Whether the submission is mounted read-only in both jobs and copied over the predictions before scoring. If not,
+    # one without a metadata file is copied into the prediction output.
     over_predictions: bool
     failure: str | None  # the site's message if the scoring program exits non-zero; None: that is ignored
 
@@ -137,10 +135,7 @@ def predict(root: Path, zip_path: Path, images, profile: str, era: Era, limits: 
 
 
 def probe(root: Path, zip_path: Path, images, mistakes, profile: str, era: str, limits: Limits) -> Job:
-    """Run the probe job in the new folder `root`: a prediction job with the `label` of probe.py.
-
-    mistakes: images to get probabilities for.
-    """
+    """Run a prediction job with the `label` of probe.py in the new folder `root`. mistakes: see there."""
     import numpy as np
 
     program = root.with_name("program")
