@@ -3,9 +3,7 @@
     environment.lay_out(folder, "/usr/bin/python3.11", packages=("cv2",))
     folder/bin/python                  imports TensorFlow and cv2, but not SciPy, as the grader's does
 
-The folder is a virtual environment whose site-packages hold links to the distributions that the grader's image has,
-and no others. Nothing is patched: importing another package raises Python's own error, importlib.metadata does not
-find it, and processes that a submission starts lack it, too.
+It is a virtual environment with links to the distributions that the grader's image has: all others are missing.
 """
 
 from __future__ import annotations
@@ -47,9 +45,8 @@ print(json.dumps({"version": platform.python_version(), "distributions": found,
 @functools.lru_cache(maxsize=4)
 def look(python: str) -> dict:
     """Version, base executable and distributions of an interpreter. Raises ValueError if it cannot be run."""
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
-        done = subprocess.run([python, "-c", LOOK], capture_output=True, text=True, timeout=60, env=clean)
+        done = subprocess.run([python, "-E", "-c", LOOK], capture_output=True, text=True, timeout=60)
         return json.loads(done.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise ValueError(f"{python} is no Python that can be run ({error})") from None
@@ -80,26 +77,22 @@ def missing(python: str, packages: tuple[str, ...]) -> list[str]:
 
 def kept(python: str, packages: tuple[str, ...] = ()) -> list[dict]:
     """The interpreter's distributions that the grader has, and those of the modules `packages` with dependencies."""
-    distributions = look(python)["distributions"]
-    by_name = {plain(d["name"]): d for d in distributions}
+    distributions, named = look(python)["distributions"], owners(python)
+    requires = {plain(d["name"]): d["requires"] for d in distributions}
     found = {plain(d["name"]) for d in distributions if modules(d) & ALLOWED}
-    named = owners(python)
     todo = [named[name] for name in packages if name in named]
-    while todo:
-        name = todo.pop()
-        if name in by_name and name not in found:
+    for name in todo:  # which grows meanwhile
+        if name in requires and name not in found:
             found.add(name)
-            required = [line for line in by_name[name]["requires"] if "extra ==" not in line]
-            todo += [plain(re.match(r"[\w.-]+", line)[0]) for line in required]
+            todo += [plain(re.match(r"[\w.-]+", line)[0]) for line in requires[name] if "extra ==" not in line]
     return [d for d in distributions if plain(d["name"]) in found]
 
 
 def hidden(python: str, packages: tuple[str, ...] = ()) -> list[str]:
     """Names of the interpreter's modules that are hidden from a rehearsal."""
-    seen = {plain(d["name"]) for d in kept(python, packages)}
-    left = [d for d in look(python)["distributions"] if plain(d["name"]) not in seen]
-    names = {name for d in left for name in modules(d) if not name.startswith("_")}
-    return sorted(name for name in names if all(map(str.isidentifier, name.split("."))))
+    seen = kept(python, packages)
+    names = {name for d in look(python)["distributions"] if d not in seen for name in modules(d)}
+    return sorted(name for name in names if name[:1] != "_" and all(map(str.isidentifier, name.split("."))))
 
 
 def versions(python: str) -> dict[str, str | None]:
@@ -119,8 +112,8 @@ def phrase(found: dict[str, str | None], names: list[str] | None = None) -> str:
     return ", ".join(f"{SHOWN[name]} {found[name]}" if found[name] else f"no {SHOWN[name]}" for name in names or found)
 
 
-def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> list[str]:
-    """Make the environment in `folder`, which must not exist. Returns the folders that its links lead to.
+def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> Path:
+    """Make the environment in `folder`, which must not exist. Returns its site-packages.
 
     It links rather than copies, so that libraries find other libraries that lie beside them.
     """
@@ -129,14 +122,12 @@ def lay_out(folder: Path, python: str, packages: tuple[str, ...] = ()) -> list[s
     site.mkdir(parents=True)
     (folder / "bin").mkdir()
     (folder / "bin/python").symlink_to(facts["base"])
-    home = os.path.dirname(facts["base"])
-    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
-    places = set()
+    settings = f"home = {os.path.dirname(facts['base'])}\ninclude-system-site-packages = false\n"
+    (folder / "pyvenv.cfg").write_text(settings)
     for distribution in kept(python, packages):
         for entry in distribution["entries"]:
-            link, target = site / entry, os.path.realpath(os.path.join(distribution["place"], entry))
+            link = site / entry
             link.parent.mkdir(exist_ok=True)
             if not link.is_symlink():
-                link.symlink_to(target)
-                places.add(os.path.dirname(target))
-    return sorted(places)
+                link.symlink_to(os.path.realpath(os.path.join(distribution["place"], entry)))
+    return site

@@ -1,30 +1,28 @@
 """The sandbox for a submission: its own root folder, no network, limits; at the end it kills every process inside.
 
-    python -I grader/sandbox.py SPEC.json FD    run one command in the sandbox (runner.py does this)
-    python -I grader/sandbox.py --no-network SCRIPT [ARGS]
+    python -I grader/sandbox.py SPEC FD        (runner.py does this)
 
-A submission is untrusted code. Where Linux permits namespaces (user, mount, network, process), the command sees a root
-folder that holds /app, the system's libraries and this Python, all read-only. Writable folders lie in a tmpfs of fixed
-size; one of them is copied out at the end. The command has no network, no capabilities and no keyring, and sees only
-its own processes. Elsewhere (macOS, most containers) it runs in a plain process group with `socket` patched, which
-prevents accidents but not attacks. `permitted()` says which of the two applies and why; the report repeats it.
+Where Linux permits namespaces, the command sees a root folder that holds /app, the system's libraries and this Python,
+all read-only. Writable folders lie in a tmpfs of fixed size; /app/output is copied out at the end. It has no network,
+no capabilities and no keyring, and sees only its own processes. Elsewhere it runs in a plain process group.
+`permitted()` says which of the two applies, and why.
 
-SPEC is {"root": folder, "command": [...], "cwd": path, "env": {...}, "writable": [paths], "keep": path, "visible":
-[paths], "isolated": bool, "disk": bytes}; paths are as the command sees them; `keep` is the writable folder that is
-copied out. Exit status: the command's, or 128 + n if signal n killed it. It writes {"peak": resident bytes,
-"disk": whether the command wrote more than `disk` bytes} to the file descriptor FD.
+SPEC is JSON: {"root": folder with app/, env/ and tmp/, "command": [...], "env": {...}, "writable": [folders of /app
+besides program and output], "isolated": bool, "disk": bytes}. Exit status: the command's, or 128 + n if signal n killed
+it. It writes {"peak": resident bytes, "disk": whether it wrote more than `disk` bytes} to the file descriptor FD.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import errno
 import functools
 import json
-import math
 import os
 import platform
+import re
 import shutil
 import signal
 import struct
@@ -44,19 +42,21 @@ AF_VSOCK = 40
 # {machine: (audit architecture, number of socket, of (add_key, request_key, keyctl))}: linux/audit.h, syscall tables
 CALLS = {"x86_64": (0xC000003E, 41, (248, 249, 250)), "aarch64": (0xC00000B7, 198, (217, 218, 219))}
 
+# Of /dev only these, since all of it would expose the disks.
 SYSTEM = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64",
           "/usr/libexec", "/usr/share", "/usr/local/bin", "/usr/local/lib", "/usr/local/cuda", "/sys",
           "/etc/alternatives", "/etc/group", "/etc/hosts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
-          "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd", "/etc/ssl/certs"]  # fmt: skip
-DEVICES = ["null", "zero", "full", "random", "urandom"]  # all of /dev would expose the disks
+          "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd", "/etc/ssl/certs",
+          "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]  # fmt: skip
 SHARED_MEMORY = 64 << 20  # bytes of /dev/shm, Docker's default
 
 
-def visible_paths(more: list[str]) -> list[str]:
-    """Paths to show: system folders, bin and lib of this Python, and `more`; parents before their children."""
+def visible_paths(env: str) -> list[str]:
+    """System folders, bin and lib of this Python, and where the links of its packages in `env` lead; parents first."""
     prefixes = {os.path.realpath(prefix) for prefix in (sys.base_prefix, sys.base_exec_prefix)}
     paths = [f"{prefix}/{part}" for prefix in prefixes for part in ("bin", "lib", "lib64")]
-    paths += [*map(os.path.realpath, more), *SYSTEM, *map(str, Path("/dev").glob("nvidia*"))]
+    paths += [os.path.dirname(os.path.realpath(entry.path)) for _, entry in walk(f"{env}/lib") if entry.is_symlink()]
+    paths += [*SYSTEM, *map(str, Path("/dev").glob("nvidia*"))]
     return sorted({path for path in paths if os.path.lexists(path)}, key=len)
 
 
@@ -65,66 +65,60 @@ def walk(folder: str | Path) -> Iterator[tuple[str, os.DirEntry]]:
     start = len(os.fspath(folder)) + 1
     todo = [os.fspath(folder)]
     while todo:
-        try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    yield entry.path[start:], entry
-                    if entry.is_dir(follow_symlinks=False):
-                        todo.append(entry.path)
-        except OSError:
-            continue  # removed meanwhile, or its path is too long
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:  # removed, or its path is too long
+            for entry in entries:
+                yield entry.path[start:], entry
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+
+
+def folder_bytes(*folders: str | Path) -> int:
+    """Bytes of what is in folders. Each entry counts as one block at least: many empty files fill a disk, too."""
+    total = 0
+    for folder in folders:
+        for _, entry in walk(folder):
+            with contextlib.suppress(OSError):
+                total += max(4096, entry.stat(follow_symlinks=False).st_size)
+    return total
 
 
 def process_table() -> dict[int, tuple[int, int, int]]:
     """{pid: (parent's pid, resident bytes, threads)} of every visible process; zombies have 0 bytes."""
-    table = {}
-    if os.path.isdir("/proc/self"):
-        page = os.sysconf("SC_PAGE_SIZE")
-        for name in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                fields = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
-                table[int(name)] = (int(fields[1]), int(fields[21]) * page, int(fields[17]))
-            except (OSError, IndexError, ValueError):
-                continue  # the process ended meanwhile
-    else:
-        rows = subprocess.run(["ps", "-axo", "pid=,ppid=,rss="], capture_output=True, text=True).stdout
-        for row in rows.splitlines():
-            pid, parent, kib = map(int, row.split())
-            table[pid] = (parent, kib * 1024, 1)
+    if not os.path.isdir("/proc/self"):
+        rows = subprocess.run(["ps", "-axo", "pid=,ppid=,rss="], capture_output=True, text=True).stdout.splitlines()
+        return {pid: (parent, kib * 1024, 1) for pid, parent, kib in (map(int, row.split()) for row in rows)}
+    table, page = {}, os.sysconf("SC_PAGE_SIZE")
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError, IndexError):  # the process ended meanwhile
+            fields = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            table[int(name)] = (int(fields[1]), int(fields[21]) * page, int(fields[17]))
     return table
 
 
 def memory_facts() -> tuple[int, int]:
     """(memory of this machine, shared memory in use: tmpfs, memfd and System V segments), both in bytes."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
-        return kib["MemTotal"] * 1024, kib["Shmem"] * 1024
-    except (OSError, KeyError, ValueError):
+        kib = dict(re.findall(r"(\w+): +(\d+)", Path("/proc/meminfo").read_text()))
+        return int(kib["MemTotal"]) * 1024, int(kib["Shmem"]) * 1024
+    except (OSError, KeyError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), 0
 
 
 def descendants(pid: int, table: dict[int, tuple[int, int, int]] | None = None) -> list[int]:
     """Process ids of the children of `pid`, their children, and so on."""
-    table = process_table() if table is None else table
-    children: dict[int, list[int]] = {}
-    for child, (parent, *_) in table.items():
-        children.setdefault(parent, []).append(child)
-    found, todo = [], [pid]
-    while todo:
-        new = children.get(todo.pop(), [])
-        found += new
-        todo += new
-    return found
+    children = collections.defaultdict(list)
+    for child, (parent, *_) in (table or process_table()).items():
+        children[parent].append(child)
+    found = [pid]
+    for parent in found:  # which grows meanwhile
+        found += children[parent]
+    return found[1:]
 
 
-def kill_descendants(seconds: float = 5.0) -> None:
-    """Kill all descendants of this process, repeatedly until none is left; give up after `seconds`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        alive = descendants(os.getpid())
-        if not alive:
-            break
+def kill_descendants() -> None:
+    """Kill all descendants of this process, repeatedly until none is left; give up after 5 s."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end and (alive := descendants(os.getpid())):
         for pid in alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -144,10 +138,11 @@ def libc_call(name: str, *arguments) -> None:
         raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
-def set_read_only(path: str, read_only: bool, recursive: bool) -> None:
+def set_read_only(path: str, read_only: bool) -> None:
+    """Make a mount and all below it read-only, or this one mount writable."""
     attributes = (ctypes.c_uint64 * 4)()  # struct mount_attr: attr_set, attr_clr, propagation, userns_fd
     attributes[0 if read_only else 1] = MOUNT_ATTR_RDONLY
-    libc_call("syscall", SYS_MOUNT_SETATTR, -1, path, AT_RECURSIVE if recursive else 0, ctypes.byref(attributes), 32)
+    libc_call("syscall", SYS_MOUNT_SETATTR, -1, path, AT_RECURSIVE * read_only, ctypes.byref(attributes), 32)
 
 
 def bind(source: str, target: str) -> None:
@@ -164,59 +159,30 @@ def bind(source: str, target: str) -> None:
     libc_call("mount", source, target, None, MS_BIND | MS_REC, None)
 
 
-def new_namespaces() -> None:
-    user, group = os.getuid(), os.getgid()
-    libc_call("unshare", CLONE_NEW)
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-
-
 def enter_root(spec: dict) -> None:
-    """Make spec["root"] the root folder: the writable folders in a tmpfs, everything else read-only."""
-    root = spec["root"]
+    """Make spec["root"] the root folder: the writable folders in a tmpfs with `disk` bytes free, the rest read-only."""
+    root, writable = spec["root"], ["/app/output", "/app/program", *spec["writable"], "/tmp"]
     libc_call("mount", None, "/", None, MS_REC | MS_PRIVATE, None)
     bind(root, root)
-    make_writable(root, spec["writable"], spec["disk"])  # first: visible paths may lie below /tmp
-    for path in visible_paths(spec["visible"]):
+    held = sum(entry.stat().st_size + 4096 for path in writable for entry in Path(root + path).rglob("*"))
+    room = f"{root}/proc"  # where the mount of /proc hides it
+    os.mkdir(room)
+    libc_call("mount", "room", room, "tmpfs", MS_SAFE & ~MS_NOEXEC, f"size={spec['disk'] + held},nr_inodes=100k")
+    for path in writable:
+        shutil.copytree(root + path, room + path, symlinks=True)
+        libc_call("mount", room + path, root + path, None, MS_BIND, None)
+    for path in visible_paths(f"{root}/env"):  # which may lie below /tmp
         bind(path, root + path)
-    for name in DEVICES:
-        bind(f"/dev/{name}", f"{root}/dev/{name}")
-    for folder in ("dev/shm", "proc"):
-        os.makedirs(f"{root}/{folder}")
     try:
-        libc_call("mount", "proc", f"{root}/proc", "proc", MS_SAFE, None)
+        libc_call("mount", "proc", room, "proc", MS_SAFE, None)
     except OSError:  # a container that masks parts of /proc does not permit a new one
-        libc_call("mount", "/proc", f"{root}/proc", None, MS_BIND | MS_REC, None)
+        libc_call("mount", "/proc", room, None, MS_BIND | MS_REC, None)
+    os.makedirs(f"{root}/dev/shm")
     libc_call("mount", "shm", f"{root}/dev/shm", "tmpfs", MS_SAFE, f"size={SHARED_MEMORY}")
-    set_read_only(root, True, recursive=True)
-    for path in (*spec["writable"], "/dev/shm"):
-        set_read_only(root + path, False, recursive=False)
+    set_read_only(root, True)
+    for path in (*writable, "/dev/shm"):
+        set_read_only(root + path, False)
     os.chroot(root)
-
-
-def make_writable(root: str, paths: list[str], disk: int) -> None:
-    """Replace these folders by copies in one tmpfs that has `disk` bytes free."""
-    held = sum(entry.stat().st_size + 4096 for path in paths for entry in Path(root + path).rglob("*"))
-    room = f"{root}/tmp"
-    libc_call("mount", "room", room, "tmpfs", MS_SAFE & ~MS_NOEXEC, f"size={disk + held},nr_inodes=100k")
-    folders = {path: f"{room}/{number}" for number, path in enumerate(paths)}
-    for path, folder in folders.items():
-        if path != "/tmp":
-            shutil.copytree(root + path, folder, symlinks=True)
-            libc_call("mount", folder, root + path, None, MS_BIND, None)
-    os.mkdir(folders["/tmp"], 0o777)
-    libc_call("mount", folders["/tmp"], room, None, MS_BIND, None)
-
-
-def drop_privileges() -> None:
-    """Make exec drop all capabilities, for user 0, too, and prevent gaining new ones."""
-    for capability in range(64):
-        try:
-            libc_call("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
-        except OSError:
-            break
-    libc_call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def forbid_calls() -> None:
@@ -249,11 +215,14 @@ def start(spec: dict) -> None:
         if spec["isolated"]:
             os.setsid()  # else signals to its process group would reach the supervisor
             enter_root(spec)
-            drop_privileges()
+            with contextlib.suppress(OSError):  # at the first number that is no capability
+                for capability in range(64):
+                    libc_call("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)  # exec drops them, for user 0, too
+            libc_call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             forbid_calls()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (spec["disk"], spec["disk"]))
-        os.chdir(spec["cwd"])
+        os.chdir("/app/program" if spec["isolated"] else f"{spec['root']}/app/program")
         os.closerange(3, 256)
         os.execvpe(spec["command"][0], spec["command"], spec["env"])
     except BaseException as error:  # a successful exec does not return
@@ -261,39 +230,36 @@ def start(spec: dict) -> None:
     os._exit(127)
 
 
-def copy_out(spec: dict) -> bool:
-    """Copy the folder `keep` from the tmpfs to disk. Returns True if it exceeds `disk` bytes or the tmpfs is full.
+def copy_out(root: str, disk: int) -> bool:
+    """Copy /app/output from the tmpfs to disk. Returns True, and leaves it, if it exceeds `disk` bytes or all is full.
 
     The working directory is the root folder as it was before the mounts, which hide it.
     """
-    room = os.statvfs(spec["root"] + spec["keep"])
-    for entry in os.scandir(f".{spec['keep']}"):  # old contents: the command may have deleted some
-        shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
-    whole = copy_files(spec["root"] + spec["keep"], f".{spec['keep']}", spec["disk"])
-    return not whole or not room.f_bavail or not room.f_ffree
+    output = f"{root}/app/output"
+    room = os.statvfs(output)
+    if folder_bytes(output) > disk or not (room.f_bavail and room.f_ffree):
+        return True
+    shutil.rmtree("app/output", ignore_errors=True)  # its old contents; the folder itself is in use by the mount
+    copy_files(output, "app/output")
+    return False
 
 
-def copy_files(source: str | Path, target: str | Path, room: float = math.inf) -> bool:
-    """Copy folders and regular files into `target`, over files there. Returns False if not all fit into `room` bytes.
+def copy_files(source: str | Path, target: str | Path) -> None:
+    """Copy folders and regular files into `target`, over files there.
 
     Skips links, pipes and devices, which a submission may plant, and paths that are too long in `target`.
     Raises OSError if a file and a folder have the same name.
     """
-    whole = True
     os.makedirs(target, exist_ok=True)
     for path, entry in walk(source):
         try:
             if entry.is_dir(follow_symlinks=False):
                 os.makedirs(f"{target}/{path}", exist_ok=True)
-            elif entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_size <= room:
-                shutil.copyfile(entry.path, f"{target}/{path}", follow_symlinks=False)
-                room -= entry.stat(follow_symlinks=False).st_size
             elif entry.is_file(follow_symlinks=False):
-                whole = False
+                shutil.copyfile(entry.path, f"{target}/{path}", follow_symlinks=False)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-    return whole
 
 
 def unlock(folder: Path) -> None:
@@ -302,35 +268,35 @@ def unlock(folder: Path) -> None:
 
 
 def supervise(spec: dict, facts_to: int) -> int:
-    """Run the command. When it ends, or at SIGTERM, kill its processes and copy `keep` out. Returns the exit status."""
+    """Run the command. When it ends, or at SIGTERM, kill its processes and copy its output out. Returns the status."""
     if sys.platform == "linux":
         libc_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans become our children, so all are killed
     if spec["isolated"]:
         os.chdir(spec["root"])
-        new_namespaces()
+        user, group = os.getuid(), os.getgid()
+        libc_call("unshare", CLONE_NEW)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     main = os.fork()
     if main == 0:
         start(spec)
-
-    def end(peak: int = 0) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        kill_descendants()
-        full = copy_out(spec) if spec["isolated"] and spec["keep"] else False
-        os.write(facts_to, json.dumps({"peak": peak, "disk": full}).encode())
-
-    def stop(*_):
-        end()
-        os._exit(128 + signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if sys.platform == "linux":
         libc_call("prctl", PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)  # our parent may be killed, too
-    while True:
-        pid, status, usage = os.wait4(-1, 0)
-        if pid == main:
-            break
-    end(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+    facts, pid = {"peak": 0, "disk": False}, None
+    try:
+        while pid != main:
+            pid, status, usage = os.wait4(-1, 0)
+        facts["peak"] = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        kill_descendants()
+        if spec["isolated"]:
+            facts["disk"] = copy_out(spec["root"], spec["disk"])
+        os.write(facts_to, json.dumps(facts).encode())
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
 @functools.lru_cache(maxsize=4)
@@ -341,15 +307,15 @@ def permitted(python: str = sys.executable) -> tuple[bool, str]:
     if sys.platform != "linux":
         return False, f"{sys.platform} has no namespaces"
     with tempfile.TemporaryDirectory(prefix="sandbox-") as root:
-        visible = lay_out(Path(root, "env"), python)
-        os.mkdir(f"{root}/tmp")
+        lay_out(Path(root, "env"), python)
+        for folder in ("tmp", "app/program", "app/output"):
+            os.makedirs(f"{root}/{folder}")
         count = "import ctypes, os, zlib, numpy; print(sum(map(str.isdigit, os.listdir('/proc'))))"
-        spec = {"root": root, "command": ["/env/bin/python", "-c", count], "cwd": "/", "env": {}, "writable": ["/tmp"],
-                "keep": "", "visible": visible, "isolated": True, "disk": 1 << 20}  # fmt: skip
-        Path(root, "spec.json").write_text(json.dumps(spec))
+        spec = {"root": root, "command": ["/env/bin/python", "-c", count], "env": {}, "writable": [],
+                "isolated": True, "disk": 1 << 20}  # fmt: skip
         try:
-            done = subprocess.run([python, "-I", __file__, f"{root}/spec.json", "1"], capture_output=True, text=True,
-                                  timeout=60)  # fmt: skip
+            command = [python, "-I", __file__, json.dumps(spec), "1"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         except subprocess.TimeoutExpired:
             return False, "a trial run did not end"
     if done.returncode:
@@ -358,25 +324,5 @@ def permitted(python: str = sys.executable) -> tuple[bool, str]:
     return True, "" if alone else "it sees the names of this machine's processes"
 
 
-def run_without_network(arguments: list[str]) -> None:
-    """Run a Python script in this process with `socket` patched: it cannot connect or resolve names."""
-    import runpy
-    import socket
-
-    def refuse(*_, **__):
-        raise OSError("the network is blocked in the rehearsal")
-
-    for name in ("connect", "connect_ex", "sendto", "sendmsg", "bind"):
-        setattr(socket.socket, name, refuse)
-    for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "create_connection"):
-        setattr(socket, name, refuse)
-    sys.argv = arguments
-    sys.path[0] = os.path.dirname(os.path.abspath(arguments[0]))  # in place of this file's folder
-    runpy.run_path(arguments[0], run_name="__main__")
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "--no-network":
-        run_without_network(sys.argv[2:])
-    else:
-        sys.exit(supervise(json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2])))
+    sys.exit(supervise(json.loads(sys.argv[1]), int(sys.argv[2])))

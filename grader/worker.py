@@ -1,10 +1,10 @@
 """Runs the competition's two programs on one submission, as Codabench's worker does, without Docker or network.
 
-    from grader import worker
     run = worker.run_submission(zip_path, images, labels, empty_folder, profile="an2dl", era="2026-05")
     run.status, run.scores, run.prediction.peak_memory
 
-There are two jobs. Each has a new temporary folder, which the sandbox makes the job's root folder (see sandbox.py):
+Each job has a new folder, which the sandbox makes its root folder. The program's command, from its metadata.yaml, runs
+there without a shell:
 
     path                     prediction job        scoring job
     /app/program (cwd)       ingestion program     scoring program
@@ -13,16 +13,13 @@ There are two jobs. Each has a new temporary folder, which the sandbox makes the
     /app/input/ref, .../res  -                     labels.npy, classes.npy, the prediction job's output
     /app/output              predictions           scores.json, detailed_results.html
 
-As on the platform (codalab/codabench, compute_worker.py), the command comes from the program's metadata.yaml and runs
-without a shell, with the legacy placeholders replaced. The environment holds PYTHONUNBUFFERED=1 and little else;
-/dev/shm has 64 MB; each job has a timeout; the ingestion program's exit code is ignored. There are eight logs and a
-metadata file with exit codes and times. Scores come from scores.json, else scores.txt. `Era` lists version differences.
+Source: codalab/codabench, compute_worker.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import os
 import re
 import stat
@@ -33,11 +30,11 @@ from pathlib import Path
 
 from grader import competition, sandbox
 from grader.competition import columns
-from grader.runner import Job, Limits, folder_bytes, run_program
-from grader.sandbox import copy_files, unlock
+from grader.runner import Job, Limits, run_program
+from grader.sandbox import copy_files, folder_bytes, unlock
 
 HERE = Path(__file__).resolve().parent
-INGESTION, SCORING, PROBE = HERE / "ingestion_program", HERE / "scoring_program", HERE / "probe_program"
+INGESTION, SCORING = HERE / "ingestion_program", HERE / "scoring_program"
 PROFILES = ("an2dl", "strict")  # an2dl: the grader changes into the submission's folder; strict: it does not
 LOGS = [f"{job}_{part}{stream}" for job in ("prediction", "scoring") for part in ("", "ingestion_")
         for stream in ("stdout", "stderr")]  # fmt: skip
@@ -45,16 +42,13 @@ LOGS = [f"{job}_{part}{stream}" for job in ("prediction", "scoring") for part in
 
 @dataclass(frozen=True)
 class Era:
-    """How one version of the platform differs from others.
+    """How one version of the platform differs from others."""
 
-    statuses: of the prediction job, in order. over_predictions: whether the submission is mounted read-only in both
-    jobs and copied over the predictions before scoring; if not, a submission without a metadata file is copied into
-    the prediction output. failure: the site's message if the scoring program exits non-zero; None: that is ignored.
-    """
-
-    statuses: tuple[str, ...]
+    statuses: tuple[str, ...]  # of the prediction job, in order
+    # Whether the submission is mounted read-only in both jobs and copied over the predictions before scoring. If not,
+    # one without a metadata file is copied into the prediction output.
     over_predictions: bool
-    failure: str | None
+    failure: str | None  # the site's message if the scoring program exits non-zero; None: that is ignored
 
 
 BEFORE, SINCE = ("Submitting", "Submitted", "Running", "Preparing"), ("Submitting", "Submitted", "Preparing", "Running")
@@ -67,7 +61,7 @@ NEWEST = "2026-05"
 class Run:
     """What the platform would show (status Finished or Failed, the reason, scores, logs), and the jobs."""
 
-    status: str = "Submitted"
+    status: str = ""
     history: list[str] = field(default_factory=list)
     detail: str = ""
     scores: dict[str, float] = field(default_factory=dict)
@@ -80,10 +74,6 @@ class Run:
     isolation: str = ""
     classes: list[str] = field(default_factory=list)
 
-    def become(self, status: str, detail: str = "") -> None:
-        self.status, self.detail = status, detail
-        self.history.append(status)
-
 
 def isolation(python: str) -> str:
     """A phrase for the report: how the sandbox isolates the submission on this machine."""
@@ -94,74 +84,43 @@ def isolation(python: str) -> str:
     return f"a plain process, network blocked by patching socket ({reason})"
 
 
-def read_json(path: Path, limit: int = 1 << 20):
-    """Parse an untrusted JSON file; None if it is missing, no regular file, larger than `limit` bytes or not JSON."""
-    try:
-        if stat.S_ISREG(os.lstat(path).st_mode) and os.path.getsize(path) <= limit:
+def read_json(path: Path):
+    """Parse an untrusted JSON file; None if it is missing, no regular file, larger than 1 MiB or not JSON."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        if stat.S_ISREG(os.lstat(path).st_mode) and os.path.getsize(path) <= 1 << 20:
             return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        pass
-    return None
 
 
 def read_scores(output: Path) -> dict[str, float]:
-    """Read the scores as the platform does: scores.json, else scores.txt. Raises ValueError if there are none."""
-    import yaml  # imported here: building a zip needs the standard library only
-
-    readers = {"scores.json": json.loads, "scores.txt": yaml.safe_load}
-    name = next((name for name in readers if (output / name).is_file()), None)
-    if name is None:
-        raise ValueError("Could not find scores file, did the scoring program output it?")  # the platform's own words
-    try:
-        scores = dict(readers[name]((output / name).read_text(encoding="utf-8", errors="replace")))
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"{name} does not hold scores by their keys ({error})") from None
-    kept = {}
-    for key in columns():
-        if key in scores:
-            try:
-                kept[key] = float(scores[key])
-            except (TypeError, ValueError, OverflowError):
-                raise ValueError(f"the score {key!r} is not a number but {scores[key]!r}") from None
-            if not math.isfinite(kept[key]):
-                raise ValueError(f"the score {key!r} is {kept[key]}, which cannot be posted")
-    if not kept:
-        raise ValueError(f"no score has the key of a leaderboard column ({', '.join(columns())})")
-    return kept
+    """The scores that have a column. Raises ValueError, in the platform's words, if the scoring program wrote none."""
+    if not (output / "scores.json").is_file():
+        raise ValueError("Could not find scores file, did the scoring program output it?")
+    scores = json.loads((output / "scores.json").read_text(encoding="utf-8"))
+    return {key: scores[key] for key in columns() if key in scores}
 
 
-def write_metadata(output: Path, prediction: bool, job: Job) -> None:
+def write_metadata(output: Path, job: Job) -> None:
     """Write the platform's metadata file of a job. Raises ValueError, as the platform fails, if the job wrote one."""
     if os.path.lexists(output / "metadata"):
         raise ValueError("Error, the output directory already contains a metadata file")
-    exit_codes = ("null", job.exit_code) if prediction else (job.exit_code, "null")
-    seconds = job.seconds if prediction else "null"
-    text = f"elapsedTime: {job.seconds}\nexitCode: {exit_codes[0]}\n"
-    text += f"ingestionElapsedTime: {seconds}\ningestionExitCode: {exit_codes[1]}\n"
-    (output / "metadata").write_text(text)
+    (output / "metadata").write_text(f"elapsedTime: {job.seconds}\nexitCode: {job.exit_code}\n")
 
 
-def stage(root: Path, program: Path) -> Path:
-    """Copy a program and make an empty output folder below `root`; returns the folder that becomes /app."""
+def stage(root: Path, program: Path, zip_path: Path | None) -> Path:
+    """Below `root`, make the folder that becomes /app: a program, an empty output, the submission unless None."""
     copy_files(program, root / "app/program")
     (root / "app/output").mkdir()
+    if zip_path:
+        with zipfile.ZipFile(zip_path) as file:
+            file.extractall(root / "app/ingested_program")
     return root / "app"
 
 
-def unzip(zip_path: Path, app: Path) -> None:
-    """Unpack the submission to where a job finds it."""
-    with zipfile.ZipFile(zip_path) as file:
-        file.extractall(app / "ingested_program")
-
-
-def predict(
-    root: Path, zip_path: Path, images, profile: str, era: Era, limits: Limits, program: Path = INGESTION
-) -> Job:
+def predict(root: Path, zip_path: Path, images, profile: str, era: Era, limits: Limits, program: Path) -> Job:
     """Run the prediction job in the new folder `root`. images: the array to save as images.npy."""
     import numpy as np
 
-    app = stage(root, program)
-    unzip(zip_path, app)
+    app = stage(root, program, zip_path)
     metadata = app / "program/metadata.yaml"
     metadata.write_text(re.sub(r"--profile \w+", f"--profile {profile}", metadata.read_text()))
     described = any((app / "ingested_program" / name).exists() for name in ("metadata.yaml", "metadata"))
@@ -169,41 +128,39 @@ def predict(
         copy_files(app / "ingested_program", app / "output")
     (app / "input_data").mkdir()
     np.save(app / "input_data/images.npy", images)
-    job = run_program(root, False, limits, () if era.over_predictions else ("ingested_program",))
+    job = run_program(root, False, limits, writable=not era.over_predictions)
     notes = read_json(app / "output/progress.json")
     job.notes = notes if isinstance(notes, dict) else {}
     return job
 
 
 def probe(root: Path, zip_path: Path, images, mistakes, profile: str, era: str, limits: Limits) -> Job:
-    """Run the probe job in the new folder `root`, as a prediction job. mistakes: images to get probabilities for."""
+    """Run a prediction job with the `label` of probe.py in the new folder `root`. mistakes: see there."""
     import numpy as np
 
     program = root.with_name("program")
-    copy_files(PROBE, program)
-    source = (program / "ingestion.py").read_text()
-    (program / "ingestion.py").write_text(source.replace("MISTAKES = 0", f"MISTAKES = {len(mistakes)}"))
+    copy_files(INGESTION, program)
+    source, asks = (program / "ingestion.py").read_text(), (HERE / "probe.py").read_text()
+    asks = asks.replace("MISTAKES = 0", f"MISTAKES = {len(mistakes)}")
+    (program / "ingestion.py").write_text(source.replace("if __name__ ==", f"{asks}\n\nif __name__ =="))
     return predict(root, zip_path, np.concatenate([images, mistakes]), profile, ERAS[era], limits, program)
 
 
 def score(root: Path, zip_path: Path, predictions: Path, labels, classes: list[str], era: Era, limits: Limits,
-          program: Path = SCORING) -> Job:  # fmt: skip
+          program: Path) -> Job:  # fmt: skip
     """Run the scoring job in the new folder `root`. predictions: the output folder of the prediction job.
 
     Raises OSError if the submission has a folder with the name of a file in the predictions, or the other way round.
     """
     import numpy as np
 
-    app = stage(root, program)
-    (app / "shared").mkdir()
+    app = stage(root, program, zip_path if era.over_predictions else None)
     copy_files(predictions, app / "input/res")
-    if era.over_predictions:
-        unzip(zip_path, app)
-        copy_files(app / "ingested_program", app / "input/res")
+    copy_files(app / "ingested_program", app / "input/res")  # if it is there
     (app / "input/ref").mkdir()
-    np.save(app / "input/ref/labels.npy", np.asarray(labels).reshape(-1).astype(np.int64))
+    np.save(app / "input/ref/labels.npy", labels)
     np.save(app / "input/ref/classes.npy", np.array(classes))
-    return run_program(root, True, limits, ("shared",))
+    return run_program(root, True, limits)
 
 
 def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = "an2dl", era: str = NEWEST,
@@ -211,33 +168,29 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
                    classes: list[str] | None = None) -> Run:  # fmt: skip
     """Predict and score one submission, as the platform would.
 
-    images: (n, height, width, 3) array. labels: (n,) integers. classes: their names; by default competition.yaml's.
+    images: (n, height, width, 3) uint8. labels: (n,) integers. classes: their names; by default competition.yaml's.
     folder: an existing empty folder for the two jobs, which the caller removes. era: a key of ERAS.
     """
     limits, rules = limits or Limits(), ERAS[era]
-    run = Run(isolation=isolation(limits.python), classes=classes or competition.read()["classes"])
-    first, second = folder / "prediction", folder / "scoring"
-    first.mkdir()
-    second.mkdir()
-    for status in rules.statuses:
-        run.become(status)
-    output, scored = first / "app/output", second / "app/output"
-    run.prediction = predict(first, zip_path, images, profile, rules, limits, ingestion)
+    classes = classes or competition.read()["classes"]
+    run = Run(history=list(rules.statuses), isolation=isolation(limits.python), classes=classes)
+    output, scored = folder / "prediction/app/output", folder / "scoring/app/output"
+    run.prediction = predict(folder / "prediction", zip_path, images, profile, rules, limits, ingestion)
     try:
         keep_log(run, "prediction_ingestion", run.prediction, limits)
-        write_metadata(output, True, run.prediction)
+        write_metadata(output, run.prediction)
         run.predictions = output / "predictions.npy"
-        run.become("Scoring")
-        run.become("Running")
-        run.scoring = score(second, zip_path, output, labels, run.classes, rules, limits, scoring)
+        run.history += ["Scoring", "Running"]
+        run.scoring = score(folder / "scoring", zip_path, output, labels, classes, rules, limits, scoring)
         keep_log(run, "scoring", run.scoring, limits)
         if rules.failure and run.scoring.exit_code != 0:
             raise ValueError(rules.failure)
         run.scores = read_scores(scored)
-        write_metadata(scored, False, run.scoring)
-        run.become("Finished")
+        write_metadata(scored, run.scoring)
+        run.status = "Finished"
     except (ValueError, OSError) as error:
-        run.become("Failed", str(error))
+        run.status, run.detail = "Failed", str(error)
+    run.history.append(run.status)
     run.output_bytes = folder_bytes(output, scored)
     return run
 

@@ -116,7 +116,7 @@ def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path
     cwd, argv, found, app = json.loads(run.logs["scoring_stdout"].partition("SEEN")[2])
     assert cwd.endswith("/app/program") and argv[1].endswith("/app/input") and argv[2].endswith("/app/output")
     there = ["ingested_program"] if era == worker.NEWEST else []
-    assert app == [*there, "input", "output", "program", "shared"]
+    assert app == [*there, "input", "output", "program"]
     mounted = ["ingested_program/model.py", "ingested_program/notes.txt"] if there else []
     files = ["metadata", "model.py", "notes.txt", "predictions.npy", "progress.json"]  # without metadata: copied
     files = ["ref/classes.npy", "ref/labels.npy", *(f"res/{name}" for name in files)]
@@ -127,11 +127,7 @@ def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path
         f"{job}_{part}std{end}"
         for job in ("prediction", "scoring") for part in ("", "ingestion_") for end in ("out", "err")
     }  # fmt: skip
-    said = dict(line.split(": ") for line in (tmp_path / "run/prediction/app/output/metadata").read_text().splitlines())
-    assert (said["exitCode"], said["ingestionExitCode"]) == ("null", "0")
-    assert float(said["ingestionElapsedTime"]) == float(said["elapsedTime"]) > 0
-    said = dict(line.split(": ") for line in (tmp_path / "run/scoring/app/output/metadata").read_text().splitlines())
-    assert (said["exitCode"], said["ingestionExitCode"]) == ("0", "null")
+    assert "exitCode: 0\n" in (tmp_path / "run/prediction/app/output/metadata").read_text()
     worker.save_logs(run, tmp_path / "logs")
     assert {path.stem for path in (tmp_path / "logs").iterdir()} == set(run.logs)
 
@@ -145,32 +141,6 @@ def test_a_metadata_file_keeps_the_submission_out_of_its_result(rehearse, tmp_pa
     assert not (tmp_path / "run/prediction/app/output/w.npy").exists()
 
 
-def test_placeholders_are_replaced_in_the_platforms_order():
-    words = "$input|$output|$program|$ingestion_program|$hidden|$shared|$submission_program|$tmp|$predictions"
-    assert runner.substitute(words, "/app", scoring=False).split("|") == [
-        "/app/input_data", "/app/output", "/app/program", "/app/program", "/app/input/ref", "/app/shared",
-        "/app/ingested_program", "/app/output", "/app/output",
-    ]  # fmt: skip
-    assert runner.substitute("$input $predictions", "/app", scoring=True) == "/app/input /app/input/res"
-
-
-@pytest.mark.parametrize(
-    "text, command",
-    [
-        ("command: python3 a.py $input\n", "python3 a.py $input"),
-        ("description: x\ncommand: 'python3 a.py'\n", "python3 a.py"),
-        ("\ufeff{description: x, command: python3 a.py}", "python3 a.py"),
-        ("description: x\n", None),
-        ("description: |\n  command: python3 a.py\n", None),
-        ("command:\n", None),
-        ("command: [", None),
-    ],
-)
-def test_the_command_comes_from_the_metadata(tmp_path, text, command):
-    (tmp_path / "metadata").write_text(text, encoding="utf-8")
-    assert runner.read_command(tmp_path) == command
-
-
 def test_there_is_no_shell(rehearse, tmp_path):
     folder = program(tmp_path / "scoring", "import sys; print(sys.argv[3:]); sys.exit(1)")
     (folder / "metadata.yaml").write_text("command: python3 $program/p.py $input $output 'a b' * && touch x > y | z\n")
@@ -182,7 +152,7 @@ def test_there_is_no_shell(rehearse, tmp_path):
 
 @pytest.mark.parametrize("era, status", [("2024", "Finished"), ("2026-05", "Failed")])
 def test_a_scoring_program_that_exits_non_zero_fails_only_since_2026(rehearse, tmp_path, era, status):
-    script = "import sys; open(sys.argv[2] + '/scores.txt', 'w').write('accuracy: 0.25\\n'); sys.exit(3)"
+    script = "import sys; open(sys.argv[2] + '/scores.json', 'w').write('{\"accuracy\": 0.25}'); sys.exit(3)"
     run = rehearse(GOOD, era=era, scoring=program(tmp_path / "scoring", script))
     assert (run.status, run.scoring.exit_code) == (status, 3)
     assert run.scores == ({"accuracy": 0.25} if era == "2024" else {})
@@ -255,32 +225,9 @@ def test_the_ingestion_programs_exit_code_is_ignored(rehearse, tmp_path):
     assert (run.status, run.prediction.exit_code, run.scores["accuracy"]) == ("Finished", 5, 1.0)
 
 
-@pytest.mark.parametrize(
-    "name, text, words",
-    [
-        ("scores.json", '{"accuracy": NaN}', "cannot be posted"),
-        ("scores.json", '{"accuracy": Infinity}', "cannot be posted"),
-        ("scores.json", '{"accuracy": {"mean": 1}}', "not a number"),
-        ("scores.json", f'{{"accuracy": 1{"0" * 400}}}', "not a number"),
-        ("scores.json", '{"Accuracy": 1}', "no score has the key"),
-        ("scores.json", "[1]", "scores.json does not hold"),
-        ("scores.json", "{", "scores.json does not hold"),
-        ("scores.txt", "accuracy 1", "scores.txt does not hold"),
-        ("scores.txt", "accuracy: [", "scores.txt does not hold"),
-        ("score.json", '{"accuracy": 1}', "Could not find scores file"),
-    ],
-)
-def test_scores_that_the_platform_cannot_post(tmp_path, name, text, words):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=words):
+def test_missing_scores_are_told_in_the_platforms_words(tmp_path):
+    with pytest.raises(ValueError, match="Could not find scores file"):
         worker.read_scores(tmp_path)
-
-
-def test_scores_json_comes_before_scores_txt(tmp_path):
-    (tmp_path / "scores.txt").write_text("accuracy: 0.1\nmacro_f1: 0.2\n")
-    assert worker.read_scores(tmp_path) == {"accuracy": 0.1, "macro_f1": 0.2}
-    (tmp_path / "scores.json").write_text('{"accuracy": 0.3}')
-    assert worker.read_scores(tmp_path) == {"accuracy": 0.3}
 
 
 # Submissions that mean harm. When its time is up, each is given five seconds more to be gone.
@@ -405,7 +352,7 @@ def test_the_disk_limit_is_the_file_systems_own(rehearse, tmp_path, fill):
     limits = worker.Limits(seconds=60, disk=50 * 10**6)
     run, found = timed(rehearse, hostile(fill + "\n" + RIGHT), "namespaces", limits)
     assert found == {"LIM03"}
-    assert runner.folder_bytes(tmp_path / "run/prediction/app/output") < 51 * 10**6
+    assert sandbox.folder_bytes(tmp_path / "run/prediction/app/output") < 51 * 10**6
 
 
 @needs_namespaces
@@ -454,7 +401,7 @@ def test_of_a_pythons_folder_only_its_own_parts_are_shown(tmp_path, monkeypatch)
     for name in ("bin", "lib", "project"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
-    shown = sandbox.visible_paths([])
+    shown = sandbox.visible_paths("/nowhere")
     assert {f"{tmp_path}/bin", f"{tmp_path}/lib"} <= set(shown)
     assert not {str(tmp_path), f"{tmp_path}/project", "/usr", "/home"} & set(shown)
 
@@ -501,7 +448,7 @@ def test_printing_without_end_leaves_a_short_log(rehearse, mode):
     log = run.logs["prediction_ingestion_stdout"]
     assert (run.status, found) == ("Finished", set())
     assert log.startswith("BEGIN\n") and "\nEND\n" in log and "bytes not kept" in log
-    assert len(log) < 1.1 * worker.Limits().log
+    assert len(log) < 1.1 * runner.LOG
 
 
 @either
@@ -560,7 +507,7 @@ def test_a_worker_that_is_killed_takes_the_submission_with_it(tmp_path, mode):
         worker.run_submission(folder / "s.zip", *cells(), folder)
         """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
-    while not (tmp_path / "prediction/spec.json").exists() or len(sandbox.descendants(process.pid)) < 2:
+    while not (tmp_path / "prediction/tmp").exists() or len(sandbox.descendants(process.pid)) < 2:
         time.sleep(0.05)
     time.sleep(0.5)
     family = sandbox.descendants(process.pid)
@@ -631,13 +578,15 @@ def test_links_planted_among_the_predictions_are_not_followed(rehearse, tmp_path
 def test_there_is_no_network(rehearse, mode):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.1)
+        call = f"socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 2)"
         call = f"""
-        try: print("CALLED", socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 2))
+        subprocess.run([sys.executable, "-c", "import socket; {call}"])
+        try: print("CALLED", {call})
         except OSError as error: print("REFUSED", error)
         try: print("FOUND", socket.getaddrinfo("example.org", 80))
         except OSError as error: print("REFUSED", error)
         """
-        run = rehearse(model(textwrap.dedent(call) + RIGHT, top="import socket"), mode)
+        run = rehearse(model(textwrap.dedent(call) + RIGHT, top="import socket, subprocess, sys"), mode)
         with pytest.raises(TimeoutError):
             server.accept()
     assert run.logs["prediction_ingestion_stdout"].count("REFUSED") == 2

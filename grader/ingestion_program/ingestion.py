@@ -1,6 +1,6 @@
 """Ingestion program: loads a submission's Model, has it label the images, saves the labels.
 
-    python3 ingestion.py [--profile an2dl|strict] INPUT SUBMISSION OUTPUT
+    python3 ingestion.py --profile an2dl|strict INPUT SUBMISSION OUTPUT
 
 INPUT/images.npy (n, height, width, 3) uint8 -> OUTPUT/predictions.npy, what `Model().predict(images)` returned, and
 OUTPUT/progress.json, the stage reached and the seconds of each stage. Profile an2dl changes into the submission's
@@ -8,7 +8,6 @@ folder first, so that relative paths to its files work; strict stays in the fold
 Needs only numpy. If the submission fails, prints its traceback and exits with status 1.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -63,25 +62,21 @@ def label(images: np.ndarray, path: str, progress: Progress) -> None:
         raise TypeError(f"predict returned {progress['returned']}, which is no array of numbers")
     np.save(path, array, allow_pickle=False)
     progress.reach("done")
+    print(f"labelled {len(images)} images in {progress['seconds']['predict']:.1f} s")
 
 
-def main() -> int:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python3 ingestion.py", description=__doc__, formatter_class=form)
-    parser.add_argument("--profile", choices=["an2dl", "strict"], default="an2dl")
-    for name in ("input", "submission", "output"):
-        parser.add_argument(name)
-    args = parser.parse_args()
-    submission, missing = os.path.abspath(args.submission), Missing(os.path.abspath(args.submission))
-    predictions, notes = (os.path.abspath(os.path.join(args.output, n)) for n in ("predictions.npy", "progress.json"))
-    progress = Progress(notes, missing=missing)
+def main(profile: str, input_folder: str, submission: str, output: str) -> int:
+    submission, output = os.path.abspath(submission), os.path.abspath(output)
+    predictions, notes = f"{output}/predictions.npy", f"{output}/progress.json"
     for path in (predictions, notes):  # the submission may contain files with these names
         if os.path.lexists(path):
             os.remove(path)
-    images = np.load(os.path.join(args.input, "images.npy"))
+    missing = Missing(submission)
+    progress = Progress(notes, missing=missing)
+    images = np.load(os.path.join(input_folder, "images.npy"))
     sys.path.append(submission)
     sys.meta_path.append(missing)  # asked last, when nothing else has found a module
-    if args.profile == "an2dl":
+    if profile == "an2dl":
         os.chdir(submission)
     try:
         label(images, predictions, progress)
@@ -89,9 +84,8 @@ def main() -> int:
         traceback.print_exc()
         progress.reach(progress["stage"], error=type(error).__name__, message=str(error)[:1000])
         return 1
-    print(f"labelled {len(images)} images in {progress['seconds']['predict']:.1f} s")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[2:]))

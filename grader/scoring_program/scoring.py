@@ -1,21 +1,19 @@
-"""Scoring program: compares the labels predicted with the true ones.
+"""Scoring program: compares the labels predicted with the true ones. Needs only numpy.
 
     python3 scoring.py INPUT OUTPUT [SUBMISSION]
 
 INPUT/ref/labels.npy (n,) int, INPUT/ref/classes.npy (k,) names and INPUT/res/predictions.npy (n,) int in 0 to k - 1 ->
-OUTPUT/scores.json (accuracy, balanced accuracy, macro precision, recall and F1, each 0-1) and
+OUTPUT/scores.json (accuracy, balanced accuracy, macro precision, recall and F1, each 0-1, as in scikit-learn) and
 OUTPUT/detailed_results.html (a confusion matrix). Predictions that break the contract are refused with one sentence
 and exit status 1. So is a SUBMISSION (the folder where the platform mounts it, since v1.27) that holds a
-predictions.npy, which the platform would copy over INPUT/res. Needs only numpy.
-
-As in scikit-learn, macro means are over the classes that occur among the true or the predicted labels, and a ratio
-whose denominator is 0 counts as 0. Balanced accuracy is the mean recall of the classes among the true labels.
+predictions.npy, which the platform would copy over INPUT/res.
 """
 
 import json
 import os
 import sys
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
@@ -29,32 +27,29 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, size: int) -> np.ndar
     return np.bincount(labels * size + predictions, minlength=size * size).reshape(size, size)
 
 
-def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.zeros(len(above)), where=below > 0)
-
-
 def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall and F1 of each class, (k,) each, and its support (number of true images)."""
+    """Precision, recall and F1 of each class, (k,) each, and its support (number of true images); 0 / 0 is 0."""
     hits, support, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     return {
-        "precision": ratio(hits, predicted),
-        "recall": ratio(hits, support),
-        "f1": ratio(2 * hits, support + predicted),
+        "precision": hits / np.maximum(predicted, 1),
+        "recall": hits / np.maximum(support, 1),
+        "f1": 2 * hits / np.maximum(support + predicted, 1),
         "support": support,
     }
 
 
 def score(matrix: np.ndarray) -> dict[str, float]:
-    """The five scores of the leaderboard, from a confusion matrix."""
+    """The five scores of the leaderboard, from a confusion matrix.
+
+    Macro means are over the classes among the true or the predicted labels, balanced accuracy over the true ones.
+    """
     rows = per_class(matrix)
-    there, seen = matrix.sum(axis=1) > 0, (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
-    return {
+    seen = (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
+    balanced = {
         "accuracy": float(np.trace(matrix) / matrix.sum()),
-        "balanced_accuracy": float(rows["recall"][there].mean()),
-        "macro_precision": float(rows["precision"][seen].mean()),
-        "macro_recall": float(rows["recall"][seen].mean()),
-        "macro_f1": float(rows["f1"][seen].mean()),
+        "balanced_accuracy": float(rows["recall"][rows["support"] > 0].mean()),
     }
+    return balanced | {f"macro_{name}": float(rows[name][seen].mean()) for name in ("precision", "recall", "f1")}
 
 
 def check(predictions: np.ndarray, n: int, size: int) -> None:
@@ -81,9 +76,9 @@ def table(rows, head=()) -> str:
 
 def class_rows(matrix: np.ndarray, names: list[str]) -> list[tuple[str, ...]]:
     """Rows of text, one for each class: name, support, precision, recall, F1."""
-    found = per_class(matrix)
-    columns = [found["support"], *([f"{x:.4f}" for x in found[name]] for name in ("precision", "recall", "f1"))]
-    return [(name, *map(str, row)) for name, *row in zip(names, *columns, strict=True)]
+    columns = per_class(matrix)
+    rows = zip(names, columns.pop("support"), *columns.values(), strict=True)
+    return [(name, str(support), *(f"{share:.4f}" for share in shares)) for name, support, *shares in rows]
 
 
 def confusion_table(matrix: np.ndarray, names: list[str]) -> str:
@@ -110,8 +105,7 @@ def confusion_table(matrix: np.ndarray, names: list[str]) -> str:
 
 
 def style() -> str:
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "style.css"), encoding="utf-8") as file:
-        return file.read()
+    return Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 
 
 def page(matrix: np.ndarray, scores: dict[str, float], names: list[str]) -> str:
@@ -125,11 +119,10 @@ def page(matrix: np.ndarray, scores: dict[str, float], names: list[str]) -> str:
 
 
 def main(input_folder: str, output: str, submission: str = "/app/ingested_program") -> int:
-    labels, names = (np.load(os.path.join(input_folder, "ref", name)) for name in ("labels.npy", "classes.npy"))
-    names = names.tolist()
-    path = os.path.join(input_folder, "res", "predictions.npy")
+    labels, names = (np.load(f"{input_folder}/ref/{name}.npy") for name in ("labels", "classes"))
+    path = f"{input_folder}/res/predictions.npy"
     try:
-        if os.path.lexists(os.path.join(submission, "predictions.npy")):
+        if os.path.lexists(f"{submission}/predictions.npy"):
             raise ValueError("the submission holds a predictions.npy, which would replace its predictions: remove it")
         if not os.path.isfile(path):
             raise ValueError("there are no predictions: the submission failed before it could return any (see its log)")
@@ -140,10 +133,8 @@ def main(input_folder: str, output: str, submission: str = "/app/ingested_progra
         return 1
     matrix = confusion(labels, predictions.astype(np.int64), len(names))
     scores = score(matrix)
-    with open(os.path.join(output, "detailed_results.html"), "w", encoding="utf-8") as file:
-        file.write(page(matrix, scores, names))
-    with open(os.path.join(output, "scores.json"), "w") as file:
-        json.dump(scores, file)
+    Path(output, "detailed_results.html").write_text(page(matrix, scores, names.tolist()), encoding="utf-8")
+    Path(output, "scores.json").write_text(json.dumps(scores))
     print(f"accuracy {scores['accuracy']:.4f} on {len(labels)} images")
     return 0
 
