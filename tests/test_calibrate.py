@@ -154,8 +154,8 @@ def test_fewer_cells_and_other_cells():
 
 
 def test_errors_say_what_is_wrong():
-    with pytest.raises(ValueError, match="4 systems .* too few"):
-        calibrate.calibrate(ladder(names=SYSTEMS[:4]))
+    with pytest.raises(ValueError, match="3 systems .* too few"):
+        calibrate.calibrate(ladder(names=SYSTEMS[:3]))
     backwards = dict(zip(SYSTEMS, reversed(ladder().values()), strict=True))
     with pytest.raises(ValueError, match="does not rise"):
         calibrate.calibrate(backwards)
@@ -172,6 +172,14 @@ def test_errors_say_what_is_wrong():
         calibrate.predict(found, card({3: 0.6}))
     with pytest.raises(ValueError, match="other corrupted pictures"):
         calibrate.predict(found, card([0.6] * 5, pictures="x"))
+
+
+def test_a_system_without_which_the_line_falls_has_no_prediction_from_the_others():
+    """The best of four makes the line rise: the other three alone cannot be calibrated."""
+    by_score = sorted(SYSTEMS, key=lambda name: KNOWN[name][0])[-4:]
+    found = calibrate.calibrate({name: card([a] * 5) for name, a in zip(by_score, (0.7, 0.6, 0.5, 0.95), strict=True)})
+    assert [point["left_out"] is None for point in found["points"]] == [False, False, False, True]
+    assert calibrate.text(found).splitlines()[-1].endswith("| - |")
 
 
 # --- command, and use by the report card ------------------------------------------------------------------------------
