@@ -3,9 +3,8 @@
     from grader.checks import check_within_limits
     for finding in check_within_limits("submission.zip"): print(finding.code, finding)
 
-There are three parts: the container (names, sizes, compression) in this file, the syntax trees of the Python sources in
-source.py, the weights (contents, completeness) in weights.py. A hostile zip may take very long to read or crash the
-reader, so the checks run in a process of their own, with limits on CPU time and memory.
+This file checks the container (names, sizes, compression), source.py the Python sources, weights.py the weights. A
+hostile zip may take very long to read or crash the reader, so the checks run in a process of their own, with limits.
 """
 
 from __future__ import annotations
@@ -16,10 +15,8 @@ import multiprocessing
 import os
 import re
 import stat
-import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,10 +39,17 @@ READ = (MANIFEST, "metadata", "metadata.yaml")
 SHOWN = 5  # names of leftovers in a finding
 SHORT = 4096  # bytes kept of files that are neither sources nor in READ
 JUNK = re.compile(
-    r"(?:^|/)(?:(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(?:/|$)"
-    r"|(\.DS_Store$|Thumbs\.db$|desktop\.ini$|\._(?=[^/]*$)))|(\.py[co])$",
+    r"(?:^|/)(?:(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(?:/|$)|(\._)[^/]*$"
+    r"|(\.DS_Store|Thumbs\.db|desktop\.ini)$)|(\.py[co])$",
     re.IGNORECASE,
 )
+JUNK_ENDS = {1: "/*", 2: "*", 3: "", 4: ""}  # of the pattern for `zip -d`, by group of JUNK
+ODD_NAMES = {  # {pattern: why an entry with such a name would not unpack under it}
+    r"^$|[\0-\x1f\x7f-\x9f]": "has no name or control characters in it",
+    r"\\": "has backslashes",
+    r"^(/|[A-Za-z]:)": "is an absolute path",
+    r"(^|/)\.\.?(/|$)|//": "climbs out of its folder or has empty parts",
+}
 
 
 class Entry(NamedTuple):
@@ -143,18 +147,15 @@ def in_order(found: list[Finding]) -> list[Finding]:
     for f in found:
         kinds.setdefault((f.code, f.level, re.sub(r" line \d+", "", f.wrong)), []).append(f)
     codes: dict[tuple[str, str], list[Finding]] = {}
-    for (code, level, _), same in kinds.items():
-        first = noted(same[0], f"{len(same)} times") if len(same) > 1 else same[0]
-        codes.setdefault((code, level), []).append(first)
+    for (code, level, _), (first, *more) in kinds.items():
+        note = f" ({len(more) + 1} times)" if more else ""
+        codes.setdefault((code, level), []).append(first._replace(wrong=first.wrong + note))
     for same in codes.values():
         if len(same) > MOST:
-            same[MOST - 1 :] = [noted(same[MOST - 1], f"and {len(same) - MOST} more")]
-    ranks = {f.code: next(at for at, start in enumerate(ORDER) if f.code.startswith(start)) for f in found}
-    return sorted((f for same in codes.values() for f in same), key=lambda f: ranks[f.code])
-
-
-def noted(f: Finding, note: str) -> Finding:
-    return replace(f, wrong=f"{f.wrong} ({note})")
+            last = same[MOST - 1]
+            same[MOST - 1 :] = [last._replace(wrong=f"{last.wrong} (and {len(same) - MOST} more)")]
+    shown = (f for same in codes.values() for f in same)
+    return sorted(shown, key=lambda f: next(at for at, start in enumerate(ORDER) if f.code.startswith(start)))
 
 
 def check_file(path: Path) -> Iterator[Finding]:
@@ -179,8 +180,9 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
     seen: dict[str, set[str]] = {}  # {name in lower case: names}
     for info in infos:
         name = info.filename
-        if how := odd_name(info):
-            yield finding("ZIP07", name=name, how=how)
+        odd = [how for pattern, how in ODD_NAMES.items() if re.search(pattern, info.orig_filename)]
+        if odd:  # zipfile cleans `filename`, not `orig_filename`
+            yield finding("ZIP07", name=name, how=odd[0])
             continue
         yield from check_entry(info)
         if name.split("/")[0] in PREDICTIONS:
@@ -192,24 +194,23 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
         same.add(key)
     files = {info.filename for info in infos if not info.is_dir() and len(info.filename) <= MAX_ENTRY_NAME}
     yield from check_leftovers(sorted(info.filename for info in infos))
-    for name in files:  # a file where another entry needs a folder
+    for name in sorted(files):  # a file where another entry needs a folder
         for folder in (name[:at] for at, letter in enumerate(name) if letter == "/"):
-            for other in seen.get(folder.casefold(), set()) & files:
+            for other in sorted(seen.get(folder.casefold(), set()) & files):
                 yield finding("ZIP09", "error" if other == folder else "warning", name=name, other=other)
     if "model.py" not in files:
         nested = sorted(n for n in files if n.split("/")[-1] == "model.py" and not JUNK.search(n))
         if nested:
-            yield finding("ZIP01", where=nested[0].rpartition("/")[0] + "/")
+            yield finding("ZIP01", where=nested[0].removesuffix("model.py"))
         else:
             yield finding("ZIP02", where=inside_another(file, infos))
 
 
 def check_entry(info: zipfile.ZipInfo) -> Iterator[Finding]:
-    """Check length of name, file type, claimed size and compression method of one entry."""
     name = info.filename
     if len(name) > MAX_ENTRY_NAME or any(len(part.encode()) > MAX_PART_NAME for part in name.split("/")):
-        yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} bytes, or is longer "
-                                              f"than {MAX_ENTRY_NAME} characters")  # fmt: skip
+        how = f"has parts of more than {MAX_PART_NAME} bytes, or is longer than {MAX_ENTRY_NAME} characters"
+        yield finding("ZIP06", name=name, how=how)
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         yield finding("ZIP08", name=name)
     if packed_tightly(info):
@@ -217,49 +218,26 @@ def check_entry(info: zipfile.ZipInfo) -> Iterator[Finding]:
     if info.flag_bits & 0x1:
         yield finding("ZIP04", name=name, how="encrypted")
     elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-        method = {9: "Deflate64", 93: "Zstandard"}.get(info.compress_type)
-        yield finding("ZIP04", name=name, how=f"compressed with {method or f'method {info.compress_type}'}")
+        method = {9: "Deflate64", 93: "Zstandard"}.get(info.compress_type, f"method {info.compress_type}")
+        yield finding("ZIP04", name=name, how=f"compressed with {method}")
 
 
 def check_leftovers(names: list[str]) -> Iterator[Finding]:
     """One finding on all leftovers, with patterns for `zip -d` that delete them (its * matches slashes, too)."""
-    junk = [name for name in names if JUNK.search(name)]
+    junk = [match for match in map(JUNK.search, names) if match]
     if junk:
-        patterns = sorted({leftover_pattern(name) for name in junk})
-        shown = ", ".join(junk[:SHOWN]) + (", ..." if len(junk) > SHOWN else "")
-        yield finding("ZIP05", n=len(junk), name=shown, patterns=" ".join(f"'{pattern}'" for pattern in patterns))
-
-
-def leftover_pattern(name: str) -> str:
-    """The `zip -d` pattern that deletes this leftover and others of its kind."""
-    found = JUNK.search(name)
-    kind = found[found.lastindex]
-    if found[1]:  # a folder
-        return f"*{kind}/*"
-    return "*._*" if kind == "._" else f"*{kind}"
+        patterns = sorted({f"'*{match[match.lastindex]}{JUNK_ENDS[match.lastindex]}'" for match in junk})
+        shown = [match.string for match in junk[:SHOWN]] + ["..."] * (len(junk) > SHOWN)
+        yield finding("ZIP05", n=len(junk), name=", ".join(shown), patterns=" ".join(patterns))
 
 
 def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
     """A phrase that names the zip inside the zip that holds model.py; empty if there is none."""
-    for info in [i for i in infos if i.filename.lower().endswith(".zip")][:3]:
+    for info in [info for info in infos if info.filename.lower().endswith(".zip")][:3]:
         with contextlib.suppress(*ZIP_ERRORS), file.open(info) as stream, zipfile.ZipFile(stream) as inner:
             if any(name.split("/")[-1] == "model.py" for name in inner.namelist()):
                 return f": it lies in {info.filename}, a zip inside the zip; upload that one"
     return ""
-
-
-def odd_name(info: zipfile.ZipInfo) -> str | None:
-    """Why an entry would not unpack under its own name, or None. zipfile cleans `filename`, not `orig_filename`."""
-    name = info.orig_filename
-    if not name or any(unicodedata.category(c) == "Cc" for c in name):
-        return "has no name or control characters in it"
-    if "\\" in name:
-        return "has backslashes"
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return "is an absolute path"
-    if any(part in ("", ".", "..") for part in name.removesuffix("/").split("/")):
-        return "climbs out of its folder or has empty parts"
-    return None
 
 
 def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
@@ -291,9 +269,7 @@ def has_command(metadata: bytes) -> bool:
 
 def check_metadata(entries: dict[str, Entry], era: str) -> Iterator[Finding]:
     named = [name for name in ("metadata", "metadata.yaml") if name in entries]
-    for name in named:
-        if has_command(entries[name].head):
-            yield finding("MET01", name=name)
+    yield from (finding("MET01", name=name) for name in named if has_command(entries[name].head))
     size = sum(entry.size for entry in entries.values()) / 1e6
     if not named and size > COPY_MB and not ERAS[era].over_predictions:
         yield finding("ZIP12", size=f"{size:.0f}")
