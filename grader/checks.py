@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import re
 import stat
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,7 +119,8 @@ def check_zip(
     if refused([f for f in found if f.code == "ZIP11"]):
         return found
     try:
-        with zipfile.ZipFile(path) as file:
+        with zipfile.ZipFile(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about invalid escapes in the sources
             found += check_names(file, path.stat().st_size)
             if refused([f for f in found if f.code not in ("ZIP01", "ZIP06")]):
                 return in_order(found)  # reading on could be unsafe

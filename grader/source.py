@@ -33,7 +33,6 @@ from grader.syntax import (
     last,
     module_files,
     own_nodes,
-    parse,
     together,
 )
 
@@ -115,12 +114,14 @@ def reach(sources: dict[str, bytes], first: str) -> tuple[dict[str, ast.Module],
     trees, found = {}, []
     for file in todo:  # grows meanwhile
         try:
-            trees[file] = parse(sources[file])
+            tree = ast.parse(sources[file])
+            compile(tree, "model.py", "exec", dont_inherit=True)  # finds more errors, such as a `return` outside
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
             found.append(finding("PY01", file=file, why=where or "nested too deeply"))
             continue
-        nodes = list(ast.walk(trees[file]))
+        trees[file] = tree
+        nodes = list(ast.walk(tree))
         moves = "sys.path" in map(dotted, nodes)  # then any folder of the zip may be on it
         for module in dict.fromkeys(module for module, _ in imports(nodes)):
             paths = [path for path in module_files(module, file) if path in sources]
