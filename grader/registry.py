@@ -1,8 +1,8 @@
 """What the sources of a zip pass to Keras when it loads a file: registered classes, custom objects, options.
 
-code = registry.Code(); code.add(source, own)     for each file that model.py imports
-code.unread(sources)                              for the others
-code.loads("net.keras")                           the calls that load this file
+registry = Registry(); registry.add(source, own)      for each file that model.py imports
+registry.unread(sources)                              for the others
+registry.models("net.keras")                          the calls that load this file
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Load(NamedTuple):
 
 
 @dataclass
-class Code:
+class Registry:
     registered: set[str] = field(default_factory=set)  # "package>name"
     passed: set[str] = field(default_factory=set)  # keys of custom_objects
     open: bool = False  # custom objects with unknown names are passed
@@ -42,8 +42,7 @@ class Code:
     safe: bool = True  # no enable_unsafe_deserialization()
     defined: dict[str, set[str]] = field(default_factory=dict)  # {module: names at its top level}
     idle: dict[str, str] = field(default_factory=dict)  # {class or function: its file, which model.py never imports}
-    models: list[Load] = field(default_factory=list)
-    weights: list[Load] = field(default_factory=list)
+    loads: dict[str, list[Load]] = field(default_factory=lambda: {"load_weights": [], "load_model": []})
     arrays: set[str | None] = field(default_factory=set)  # files that np.load opens without allow_pickle
     texts: set[str] = field(default_factory=set)  # every string and, if it is a path, its file name
     calls: set[str] = field(default_factory=set)  # last names of functions called in code that runs
@@ -67,7 +66,6 @@ class Code:
                 self.call(node, runs and not its_own, source)
 
     def unread(self, sources: dict[str, bytes]) -> None:
-        """Read the files that model.py does not import."""
         for file, source in sources.items():
             for name in re.findall(rb"^(?:class|def)\s+(\w+)", source, re.MULTILINE):
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
@@ -100,10 +98,10 @@ class Code:
         self.calls.add(name)
         if dotted(node.func) in ("np.load", "numpy.load") and "file" in given and "allow_pickle" not in given:
             self.arrays.add(name_in_zip(given["file"], source))
-        if name in ("load_model", "load_weights"):
+        if name in self.loads:
+            path, said = name_in_zip(given.get("filepath"), source), source.at(node) | {"call": name}
             options = [is_true(given.get(key), source) for key in ("compile", "safe_mode")]
-            load = Load(name_in_zip(given.get("filepath"), source), source.at(node) | {"call": name}, *options)
-            (self.models if name == "load_model" else self.weights).append(load)
+            self.loads[name].append(Load(path, said, *options))
 
     def take(self, given: ast.expr | None, source: Source) -> None:
         """Note the names in an expression for custom objects; unless it is a dict of known names, set `open`."""
@@ -116,17 +114,22 @@ class Code:
                 names = [key and text(key, source) for key in keys]
             case _:
                 names = [None]
-        self.passed |= set(filter(None, names))
-        self.open = self.open or not all(names)
+        self.passed.update(filter(None, names))
+        self.open |= not all(names)
 
-    def loads(self, file: str) -> list[Load]:
+    def models(self, file: str) -> list[Load]:
         """The calls of load_model that do or may open this file of the zip."""
-        sure = [load for load in self.models if load.path == file]
-        return sure or [load for load in self.models if load.path is None and self.speaks_of(file)]
+        loads = self.loads["load_model"]
+        sure = [load for load in loads if load.path == file]
+        return sure or [load for load in loads if load.path is None and self.speaks_of(file)]
 
-    def weights_of(self, file: str) -> list[Load]:
+    def weights(self, file: str) -> list[Load]:
         """The calls of load_weights that open this file of the zip."""
-        return [load for load in self.weights if load.path == file]
+        return [load for load in self.loads["load_weights"] if load.path == file]
+
+    def knows(self, name: str | None) -> bool:
+        """Whether Keras may find an object of the sources under this name."""
+        return self.open or name in self.passed or name in self.registered
 
     def speaks_of(self, file: str) -> bool:
         """Whether a string in the sources is the name, the stem or the suffix of the file."""
@@ -149,5 +152,4 @@ def text(node: ast.expr, source: Source) -> str | None:
 
 def is_true(node: ast.expr | None, source: Source) -> bool:
     """Whether an option is true; True if it is not given or not known."""
-    node = source.values.get(dotted(node), node)
-    return not (isinstance(node, ast.Constant) and node.value is False)
+    return getattr(source.values.get(dotted(node), node), "value", None) is not False

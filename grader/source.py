@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from grader.codes import Finding, finding
-from grader.keras_files import held, table
-from grader.registry import Code
+from grader.keras_files import CLASSES, TABLE
+from grader.registry import Registry
 from grader.syntax import (
     DYNAMIC,
     FUNCTIONS,
@@ -44,7 +44,8 @@ GRADER_PACKAGES = frozenset(
     "typing_extensions urllib3 werkzeug wheel wrapt".split()
 )
 LIKELY_MODULES = "utils util helpers common score scoring evaluate data_io data_manager libscores".split()
-KNOWN = GRADER_PACKAGES | set(table()["standard"].split())
+NAMES = {module: set(names.split()) for module, names in TABLE["names"].items()}
+KNOWN = GRADER_PACKAGES | set(TABLE["standard"].split())
 # {module: code if the zip has it, too}. IMP02: the grader has it (`ingestion` is its program). IMP03: it may have it.
 TAKEN = {**dict.fromkeys(LIKELY_MODULES, "IMP03"), **dict.fromkeys((*KNOWN, "ingestion"), "IMP02")}
 PARTS = {"google": frozenset({"protobuf", "_upb"})}  # what the grader has of a shared package
@@ -68,7 +69,7 @@ ELSEWHERE = ("/tmp", "/dev", "/proc", "/sys", "/app", "/etc")  # absolute paths 
 
 def check_sources(
     sources: dict[str, bytes], names: set[str], profile: str, packages: tuple[str, ...], writable: bool
-) -> tuple[list[Finding], Code]:
+) -> tuple[list[Finding], Registry]:
     """Findings on model.py and all modules of the zip that it imports, and the objects that these pass to Keras.
 
     names: all files in the zip. writable: whether the submission's folder can be written to at the grader.
@@ -89,7 +90,7 @@ def check_sources(
     gone, calls = gone_arguments(every), {*map(called, every), "Model"}
     where = None if "chdir" in calls else profile
     found += check_model(reached, first)
-    code = Code()
+    registry = Registry()
     for source in reached.values():
         found += check_imports(source, known, packages, tops)
         found += check_own(source, there, places, reached)
@@ -98,9 +99,9 @@ def check_sources(
         found += check_members(source, bound, gone, calls if "pickle" in loaded else None)
         found += check_calls(source, given)
         found += check_paths(source, places, stems, functions, where, writable)
-        code.add(source, functions)
-    code.unread({file: text for file, text in sources.items() if file not in reached})
-    return list(dict.fromkeys(found)), code
+        registry.add(source, functions)
+    registry.unread({file: text for file, text in sources.items() if file not in reached})
+    return list(dict.fromkeys(found)), registry
 
 
 def prefixes(names: Iterable[str], ends: str) -> set[str]:
@@ -191,10 +192,15 @@ def check_attributes(source: Source, loaded: set[str], packages: tuple[str, ...]
         if needs and needs not in packages:
             yield finding("IMP01", file=source.file, at=f" line {node.lineno}: {name}", name=needs)
         made = source.public(node.func) if isinstance(node, ast.Call) else ""
-        taken = table()["classes"].get(made.removeprefix("tensorflow."))
+        taken = CLASSES.get(made.removeprefix("tensorflow."))
         more = [] if taken is None else [k.arg for k in node.keywords if k.arg not in (None, *taken.split())]
         for key in more:
             yield finding("IMP05", **source.at(node), name=f"{made}({key}=...)", instead="do without it")
+
+
+def held(module: str) -> set[str] | None:
+    """Names in a public module of the grader's Keras, tensorflow.keras, TensorFlow or numpy; None for other modules."""
+    return NAMES.get(module, NAMES.get(module.replace("tensorflow.keras.", "keras.")))
 
 
 def lacking(name: str, loaded: set[str] | None) -> str | None:

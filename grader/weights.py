@@ -28,7 +28,7 @@ from typing import BinaryIO
 
 from grader import keras_files
 from grader.codes import Finding, finding
-from grader.registry import Code
+from grader.registry import Registry
 
 MAX_RATIO, SMALL = 200, 10 << 20  # largest compression ratio of a file; bytes below which any will do
 PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill")
@@ -43,7 +43,7 @@ ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, Ove
               NotImplementedError, RuntimeError, IndexError, lzma.LZMAError)  # fmt: skip
 
 
-def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: frozenset[str]) -> Iterator[Finding]:
+def check_weights(file: zipfile.ZipFile, entries: dict, code: Registry, known: frozenset[str]) -> Iterator[Finding]:
     """Findings on every file of the zip that holds weights. known: modules that can be imported at the grader."""
     for name, entry in entries.items():
         try:
@@ -54,13 +54,13 @@ def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: froze
     yield from check_manifest(entries)
 
 
-def check_one(file: zipfile.ZipFile, name: str, entry, code: Code, known: frozenset[str]) -> Iterator[Finding]:
+def check_one(file: zipfile.ZipFile, name: str, entry, code: Registry, known: frozenset[str]) -> Iterator[Finding]:
     """Findings on one file, if it holds weights. Raises one of ZIP_ERRORS if it is damaged."""
     if entry.head.startswith(b"version https://git-lfs"):
         raise zipfile.BadZipFile("it is a Git LFS pointer; run git lfs pull")
     if name.endswith((".h5", ".hdf5")):
         check_whole(entry.head, entry.size)
-        if code.loads(name) or code.weights_of(name):
+        if code.models(name) or code.weights(name):
             with copied(file, name) as stream:
                 yield from check_h5(stream, name, code)
     elif name.endswith(".keras"):
@@ -105,7 +105,7 @@ def parsed(data: bytes | str, what: str) -> dict:
     raise zipfile.BadZipFile(f"its {what} is damaged")
 
 
-def check_keras(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
+def check_keras(stream: BinaryIO, name: str, code: Registry) -> Iterator[Finding]:
     """Check a .keras file, itself a zip: completeness, version of Keras, config. Raises BadZipFile if it is damaged."""
     with zipfile.ZipFile(stream) as file:
         names = set(file.namelist())
@@ -126,20 +126,20 @@ def check_keras(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
     yield from keras_files.check_model(name, version, config, compiled, code, legacy=False)
 
 
-def check_h5(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
+def check_h5(stream: BinaryIO, name: str, code: Registry) -> Iterator[Finding]:
     """Check an .h5 file. The config of a whole model is in attributes of the root; a file of weights has none."""
     import h5py
 
     with h5py.File(stream, "r") as file:
         how = misnamed(file, name)
-        for load in code.weights_of(name) if how else ():
+        for load in code.weights(name) if how else ():
             yield finding("KER08", **load.said, name=name, how=how)
         said = {key: as_text(file.attrs.get(key)) for key in ("keras_version", "model_config", "training_config")}
     if said["model_config"]:
         config, compiled = (parsed(said[key] or "{}", key) for key in ("model_config", "training_config"))
         yield from keras_files.check_model(name, said["keras_version"], config, compiled, code, legacy=True)
     else:
-        for load in [load for load in code.loads(name) if load.path]:
+        for load in [load for load in code.models(name) if load.path]:
             yield finding("KER08", **load.said, name=name, how="a file of weights without the network")
 
 
@@ -222,11 +222,11 @@ def modules(stream: BinaryIO) -> set[str]:
     return {renamed.get(name, name) for name in found}
 
 
-def check_loads(names: set[str], code: Code) -> Iterator[Finding]:
+def check_loads(names: set[str], code: Registry) -> Iterator[Finding]:
     """Calls that load what Keras 3 cannot: a SavedModel folder, a TensorFlow checkpoint, a file of another suffix."""
     saved = {posixpath.dirname(name) for name in names if posixpath.basename(name) == "saved_model.pb"}
     models = any(name.endswith(MODELS) for name in names)
-    for load in (*code.weights, *code.models):
+    for load in (*code.loads["load_weights"], *code.loads["load_model"]):
         other = None
         if load.path and not load.path.endswith(MODELS):
             other = "which ends neither in .keras nor in .h5"

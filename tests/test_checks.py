@@ -651,7 +651,7 @@ def test_configs_that_no_keras_writes_are_judged_all_the_same(tmp_path, odd):
 
 def test_metrics_that_no_keras_writes_are_passed_over():
     for metrics, names in ((5, []), ("MeanIoU", []), ({"a": "MeanIoU"}, []), (["MeanIoU", 5, "accuracy"], ["MeanIoU"])):
-        found = keras_files.stuck({"metrics": metrics}, registry.Code(), legacy=True)
+        found = keras_files.stuck({"metrics": metrics}, registry.Registry(), legacy=True)
         assert [doubt.name for doubt in found] == names
 
 
@@ -801,7 +801,7 @@ def test_the_table_is_what_the_graders_keras_takes():
     if metadata.version("keras") != keras_files.GRADER_KERAS or sys.version_info[:2] != (3, 11):
         pytest.skip(f"needs Keras {keras_files.GRADER_KERAS} and Python 3.11")
     made = subprocess.run([sys.executable, ROOT / "tests/keras_table.py"], capture_output=True, text=True)
-    assert json.loads(made.stdout) == keras_files.table(), "python tests/keras_table.py > grader/keras_table.json"
+    assert json.loads(made.stdout) == keras_files.TABLE, "python tests/keras_table.py > grader/keras_table.json"
 
 
 @pytest.mark.slow
