@@ -34,13 +34,14 @@ MAX_RATIO, SMALL = 200, 10 << 20  # largest compression ratio of a file; bytes b
 PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill")
 UNPICKLE = {"load", "Unpickler", "loads", "read_pickle"}
 MAX_OPCODES = 20_000  # read of one pickle: a module is named early, with its first object
+ARRAY = b"\x93NUMPY"  # first bytes of a .npy file
 PROTOCOLS = [bytes((0x80, number)) for number in range(2, 6)]  # first bytes of a pickle
 PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 MODELS = (".keras", ".h5", ".hdf5")
 WEIGHTS, MANIFEST = "weights/model.weights.h5", "weights/manifest.json"  # of this project's own submissions
 # All exceptions that zipfile and zlib are known to raise on damaged zips.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError, struct.error,
-              NotImplementedError, RuntimeError, IndexError, lzma.LZMAError)  # fmt: skip
+              RuntimeError, IndexError, lzma.LZMAError)  # fmt: skip
 
 
 def check_weights(file: zipfile.ZipFile, entries: dict, code: Registry, known: frozenset[str]) -> Iterator[Finding]:
@@ -108,10 +109,9 @@ def parsed(data: bytes | str, what: str) -> dict:
 def check_keras(stream: BinaryIO, name: str, code: Registry) -> Iterator[Finding]:
     """Check a .keras file, itself a zip: completeness, version of Keras, config. Raises BadZipFile if it is damaged."""
     with zipfile.ZipFile(stream) as file:
-        names = set(file.namelist())
-        weights = "model.weights.npz" if "model.weights.npz" in names else "model.weights.h5"
+        weights = "model.weights.npz" if "model.weights.npz" in file.namelist() else "model.weights.h5"
         for member in ("metadata.json", "config.json", weights):
-            if member not in names:
+            if member not in file.namelist():
                 raise zipfile.BadZipFile(f"it has no {member}")
             if packed_tightly(info := file.getinfo(member)):
                 raise zipfile.BadZipFile(f"its {member} claims {info.file_size / 1e6:.0f} MB")
@@ -131,16 +131,15 @@ def check_h5(stream: BinaryIO, name: str, code: Registry) -> Iterator[Finding]:
     import h5py
 
     with h5py.File(stream, "r") as file:
-        how = misnamed(file, name)
-        for load in code.weights(name) if how else ():
-            yield finding("KER08", **load.said, name=name, how=how)
+        if how := misnamed(file, name):
+            yield from (finding("KER08", **load.said, name=name, how=how) for load in code.weights(name))
         said = {key: as_text(file.attrs.get(key)) for key in ("keras_version", "model_config", "training_config")}
     if said["model_config"]:
         config, compiled = (parsed(said[key] or "{}", key) for key in ("model_config", "training_config"))
         yield from keras_files.check_model(name, said["keras_version"], config, compiled, code, legacy=True)
     else:
-        for load in [load for load in code.models(name) if load.path]:
-            yield finding("KER08", **load.said, name=name, how="a file of weights without the network")
+        how = "a file of weights without the network"
+        yield from (finding("KER08", **load.said, name=name, how=how) for load in code.models(name) if load.path)
 
 
 def misnamed(file, name: str) -> str:
@@ -155,23 +154,21 @@ def misnamed(file, name: str) -> str:
 
 def as_text(value) -> str:
     """An attribute's text; "" if it holds none."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     return value if isinstance(value, str) else ""
 
 
 def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
     """Packages that unpickling a file needs: a pickle, a compressed pickle, object arrays in .npy and .npz files."""
-    opened = next((way for magic, way in PACKED.items() if head.startswith(magic)), None)
     needs = set()
     if name.endswith(".npz"):
         with copied(file, name) as stream, zipfile.ZipFile(stream) as arrays:
             needs = set().union(*(array_modules(arrays.open(i), i.file_size) for i in arrays.infolist()))
-    elif name.endswith(PICKLES) or opened or head.startswith((b"\x93NUMPY", *PROTOCOLS)):
-        with file.open(name) as stream:
-            size = file.getinfo(name).file_size
-            of_array = head.startswith(b"\x93NUMPY")
-            needs = array_modules(stream, size) if of_array else modules(opened(stream) if opened else stream)
+    elif head.startswith(ARRAY):
+        needs = array_modules(file.open(name), file.getinfo(name).file_size)
+    elif name.endswith(PICKLES) or head.startswith((*PROTOCOLS, *PACKED)):
+        opened = next((way for magic, way in PACKED.items() if head.startswith(magic)), lambda stream: stream)
+        needs = modules(opened(file.open(name)))
     return {module.split(".")[0] for module in needs}
 
 
@@ -179,7 +176,7 @@ def array_modules(stream: BinaryIO, size: int) -> set[str]:
     """`modules` of the pickle in a .npy file of `size` bytes, which only object arrays have. Raises BadZipFile if the
     file is shorter than its header says."""
     head = stream.read(12)
-    if not head.startswith(b"\x93NUMPY"):
+    if not head.startswith(ARRAY):
         return set()
     width = 2 if head[6:7] == b"\1" else 4  # of the header's length
     begin = 8 + width + int.from_bytes(head[8 : 8 + width], "little")
@@ -191,10 +188,10 @@ def array_modules(stream: BinaryIO, size: int) -> set[str]:
         kind, count = described["descr"], math.prod(map(operator.index, described["shape"]))
     except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
         raise zipfile.BadZipFile("its header is damaged") from None
-    if isinstance(kind, str) and (item := re.match(r"[<>|=]?([a-zA-Z])(\d+)", kind)):
-        end = begin + count * int(item[2]) * (4 if item[1] == "U" else 1)
-        if size < end:
-            raise zipfile.BadZipFile(f"it has {size:,} of {end:,} bytes")
+    item = re.match(r"[<>|=]?([a-zA-Z])(\d+)", str(kind))  # of structured types, nothing
+    end = begin + count * int(item[2]) * (4 if item[1] == "U" else 1) if item else 0
+    if size < end:
+        raise zipfile.BadZipFile(f"it has {size:,} of {end:,} bytes")
     return set()
 
 
@@ -226,16 +223,14 @@ def check_loads(names: set[str], code: Registry) -> Iterator[Finding]:
     """Calls that load what Keras 3 cannot: a SavedModel folder, a TensorFlow checkpoint, a file of another suffix."""
     saved = {posixpath.dirname(name) for name in names if posixpath.basename(name) == "saved_model.pb"}
     models = any(name.endswith(MODELS) for name in names)
-    for load in (*code.loads["load_weights"], *code.loads["load_model"]):
-        other = None
-        if load.path and not load.path.endswith(MODELS):
-            other = "which ends neither in .keras nor in .h5"
+    for load in [load for loads in code.loads.values() for load in loads]:
+        other = "which ends neither in .keras nor in .h5" if load.path and not load.path.endswith(MODELS) else ""
         if load.said["call"] == "load_weights":
             how = "a TensorFlow checkpoint" if other and f"{load.path}.index" in names else other
         elif load.path in saved or (load.path is None and saved and not models):
             how = "a SavedModel folder"
         else:
-            how = other if load.path in names else None
+            how = other if load.path in names else ""
         if how:
             yield finding("KER08", **load.said, name=load.path or min(saved), how=how)
 
