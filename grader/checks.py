@@ -54,11 +54,9 @@ ODD_NAMES = {  # {pattern: why an entry with such a name would not unpack under 
 
 
 class Entry(NamedTuple):
-    """A file in the zip: its first bytes (all of them for sources and READ), size and SHA-256."""
-
-    head: bytes
+    head: bytes  # its beginning; all of sources and of READ
     size: int
-    sha256: str | None  # only of WEIGHTS
+    sha256: str  # only right for WEIGHTS
 
 
 def check_within_limits(path: str | Path, *how) -> list[Finding]:
@@ -202,10 +200,8 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
                 yield finding("ZIP09", "error" if other == folder else "warning", name=name, other=other)
     if "model.py" not in files:
         nested = sorted(n for n in files if n.split("/")[-1] == "model.py" and not JUNK.search(n))
-        if nested:
-            yield finding("ZIP01", where=nested[0].removesuffix("model.py"))
-        else:
-            yield finding("ZIP02", where=inside_another(file, infos))
+        inside = nested[0].removesuffix("model.py") if nested else inside_another(file, infos)
+        yield finding("ZIP01" if nested else "ZIP02", where=inside)
 
 
 def check_entry(info: zipfile.ZipInfo) -> Iterator[Finding]:
@@ -244,17 +240,16 @@ def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
 
 def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     """Read one file to its end, which checks the CRC, in pieces of 1 MB. Raises BadZipFile if it is too short."""
-    digest, head, size = hashlib.sha256() if info.filename == WEIGHTS else None, b"", 0
+    digest, head, size = hashlib.sha256(), b"", 0
     keep = info.file_size if info.filename.endswith(".py") or info.filename in READ else SHORT
     with file.open(info) as stream:
         while chunk := stream.read(1 << 20):
             size += len(chunk)
-            if digest:
-                digest.update(chunk)
+            digest.update(chunk if info.filename == WEIGHTS else b"")
             head += chunk[: keep - len(head)]
     if size != info.file_size:
         raise zipfile.BadZipFile(f"{info.filename} is shorter than it claims")
-    return Entry(head, size, digest and digest.hexdigest())
+    return Entry(head, size, digest.hexdigest())
 
 
 def has_command(metadata: bytes) -> bool:

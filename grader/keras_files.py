@@ -8,9 +8,9 @@ The table keras_table.json is made from the grader's Keras by tests/keras_table.
 from __future__ import annotations
 
 import json
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from grader.codes import Finding, finding
 from grader.registry import Registry
@@ -19,15 +19,8 @@ GRADER_KERAS = "3.4.1"  # of tensorflow/tensorflow:2.17.0
 # Keys that Keras removes from the configs of .h5 files.
 POPPED = {"batch_input_shape", "axis", "module", "function_type", "output_shape_type", "output_shape_module"}
 TABLE = json.loads(Path(__file__).with_name("keras_table.json").read_text())
+Doubt = namedtuple("Doubt", "code name how")  # why Keras cannot create an object: details of a finding, all texts
 CLASSES, PLAIN, FUNCTIONS = TABLE["classes"], TABLE["plain"], TABLE["functions"]
-
-
-class Doubt(NamedTuple):
-    """Why Keras cannot create an object from a config: a code and details of its finding."""
-
-    code: str
-    name: str
-    how: str
 
 
 def check_model(

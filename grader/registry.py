@@ -82,7 +82,6 @@ class Registry:
             self.registered.add(f"{package}>{own}")
 
     def call(self, node: ast.Call, runs: bool, source: Source) -> None:
-        """Note what a call registers, passes or loads."""
         name, given = called(node), arguments(node, *PARAMETERS.get(called(node), ()))
         if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
             self.register(node.func, dotted(node.args[0]), source)

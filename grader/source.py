@@ -28,11 +28,13 @@ GRADER_PACKAGES = frozenset(
     "setuptools six tensorboard tensorboard_data_server tensorflow tensorflow_io_gcs_filesystem termcolor "
     "typing_extensions urllib3 werkzeug wheel wrapt".split()
 )
-LIKELY_MODULES = "utils util helpers common score scoring evaluate data_io data_manager libscores".split()
 NAMES = {module: set(names.split()) for module, names in TABLE["names"].items()}
 KNOWN = GRADER_PACKAGES | set(TABLE["standard"].split())
 # {module: code if the zip has it, too}. IMP02: the grader has it (`ingestion` is its program). IMP03: it may have it.
-TAKEN = {**dict.fromkeys(LIKELY_MODULES, "IMP03"), **dict.fromkeys((*KNOWN, "ingestion"), "IMP02")}
+TAKEN = dict.fromkeys(
+    "utils util helpers common score scoring evaluate data_io data_manager libscores".split(), "IMP03"
+)
+TAKEN |= dict.fromkeys((*KNOWN, "ingestion"), "IMP02")
 PARTS = {"google": {"protobuf", "_upb", "*"}}  # what the grader has of a shared package
 # Functions of Keras that import a package when they are called.
 NEED = {**dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL"), "plot_model": "pydot",
@@ -121,7 +123,7 @@ def reach(sources: dict[str, bytes], first: str) -> tuple[dict[str, ast.Module],
         trees[file] = tree
         nodes = list(ast.walk(tree))
         moves = "sys.path" in map(dotted, nodes)  # then any folder of the zip may be on it
-        for module in dict.fromkeys(module for module, _ in imports(nodes)):
+        for module in dict(imports(nodes)):
             paths = [path for path in syntax.module_files(module, file) if path in sources]
             if moves:
                 ends = tuple("/" + path for path in syntax.module_files(module.lstrip("."), ""))
@@ -132,7 +134,6 @@ def reach(sources: dict[str, bytes], first: str) -> tuple[dict[str, ast.Module],
 
 
 def module_names(sources: Iterable[str]) -> set[str]:
-    """Names of modules and packages anywhere in the zip."""
     return {part.removesuffix(".py") for name in sources for part in name.split("/")}
 
 
@@ -222,9 +223,8 @@ def check_model(reached: dict[str, Source], file: str, name: str = "Model") -> I
     made = next((n for n in given if str(getattr(n, "module", "")).split(".")[0] not in ("keras", "tensorflow")), None)
     if isinstance(made, ast.ClassDef):
         yield from check_class(made, reached[file])
-    elif isinstance(made, ast.FunctionDef):
-        if not made.decorator_list and (how := misfit(made)):
-            yield finding("PY03", how=how)
+    elif isinstance(made, ast.FunctionDef) and not made.decorator_list and (how := misfit(made)):
+        yield finding("PY03", how=how)
     elif isinstance(made, ast.ImportFrom):
         left = {other: source for other, source in reached.items() if other != file}
         package, there, _ = next((part for part in imported(made) if part[2] == name), imported(made)[0])
@@ -246,7 +246,6 @@ def methods_of(cls: ast.ClassDef, source: Source) -> tuple[dict[str, ast.Functio
 
 
 def check_class(model: ast.ClassDef, source: Source) -> Iterator[Finding]:
-    """Findings on the class Model of a file."""
     methods, whole = methods_of(model, source)
     init, predict = methods.get("__init__"), methods.get("predict")
     plain = whole or not (model.decorator_list or model.keywords or init not in model.body)
@@ -278,7 +277,7 @@ def check_names(source: Source) -> Iterator[Finding]:
     """Undefined names in code that runs, found by pyflakes."""
     from pyflakes import checker, messages
 
-    if any(isinstance(node, ast.alias) and node.name == "*" for node in source.nodes):
+    if "*" in source.aliases:
         return  # it may define any name
     kinds = (messages.UndefinedName, messages.UndefinedLocal)
     try:
@@ -317,12 +316,13 @@ def members(nodes: list[ast.AST]) -> set[str]:
     """Names that attributes may have: functions, classes, attributes set on any object, class variables, strings."""
     found = {getattr(node, "name", None) for node in nodes} | ({called(node) for node in nodes} & syntax.DYNAMIC)
     for node in nodes:
-        if isinstance(node, ast.Attribute) and (isinstance(node.ctx, ast.Store) or node.attr == "__dict__"):
-            found.add(node.attr)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.add(node.value)
-        elif isinstance(node, ast.ClassDef):
-            found |= {n.id for n in own_nodes(node.body) if isinstance(n, ast.Name)}
+        match node:
+            case (
+                ast.Attribute(_, name, ast.Store()) | ast.Attribute(_, "__dict__" as name) | ast.Constant(str() as name)
+            ):
+                found.add(name)
+            case ast.ClassDef():
+                found |= {n.id for n in own_nodes(node.body) if isinstance(n, ast.Name)}
     return found
 
 

@@ -191,8 +191,7 @@ def doubted(node: ast.AST, known: set[str]) -> set[str]:
         return {"body", "orelse"}  # which one runs depends on the machine
     if asked & {"exists", "isfile", "isdir", "is_file"}:
         unsure, other = ("orelse", "body") if isinstance(node.test, ast.UnaryOp) else ("body", "orelse")
-        ends = isinstance(node, ast.If) and gives_up(getattr(node, other))  # the program stops without the file
-        return set() if ends else {unsure}
+        return set() if gives_up(getattr(node, other)) else {unsure}  # if the program stops without the file
     words = [n for n in ast.walk(node.test) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     switch = isinstance(node.test, (ast.Name, ast.Attribute)) or (isinstance(node.test, ast.Compare) and words)
     return {"body"} if switch else set()
@@ -208,9 +207,9 @@ def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
                 return
 
 
-def gives_up(body: list[ast.stmt]) -> bool:
+def gives_up(body: list[ast.stmt] | ast.expr) -> bool:
     """Whether a block ends with a `raise`, with a call that exits the program, or with an endless loop."""
-    end = body[-1] if body else None
+    end = body[-1] if isinstance(body, list) and body else None
     endless = isinstance(end, ast.While) and isinstance(end.test, ast.Constant) and end.test.value
     leaves = isinstance(end, ast.Expr) and called(end.value) in ("exit", "quit", "_exit", "abort")
     return bool(endless or leaves or isinstance(end, ast.Raise))
