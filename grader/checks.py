@@ -56,7 +56,7 @@ ODD_NAMES = {  # {pattern: why an entry with such a name would not unpack under 
 class Entry(NamedTuple):
     head: bytes  # its beginning; all of sources and of READ
     size: int
-    sha256: str  # only right for WEIGHTS
+    sha256: str  # of WEIGHTS; of nothing for other files
 
 
 def check_within_limits(path: str | Path, *how) -> list[Finding]:

@@ -73,22 +73,21 @@ class Registry:
     def register(self, decorator: ast.expr, name: str, source: Source) -> None:
         if called(decorator) != "register_keras_serializable":
             return
-        defaults = {"package": ast.Constant("Custom"), "name": ast.Constant(name)}
-        given = defaults | arguments(decorator, "package", "name")
-        package, own = text(given["package"], source), text(given["name"], source)
-        if package is None or own is None:
+        given = {"package": ast.Constant("Custom"), "name": ast.Constant(name)} | arguments(
+            decorator, "package", "name"
+        )
+        names = [text(given[key], source) for key in ("package", "name")]
+        if None in names:
             self.open = True
         else:
-            self.registered.add(f"{package}>{own}")
+            self.registered.add(">".join(names))
 
     def call(self, node: ast.Call, runs: bool, source: Source) -> None:
         name, given = called(node), arguments(node, *PARAMETERS.get(called(node), ()))
         if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
             self.register(node.func, dotted(node.args[0]), source)
-        passes = "custom_objects" in given
-        if name == "update":  # of get_custom_objects(), or of any dict
-            passes = called(getattr(node.func, "value", None)) == GLOBAL
-        if passes:
+        of_all = called(getattr(node.func, "value", None)) == GLOBAL
+        if of_all if name == "update" else "custom_objects" in given:  # any dict has an update
             self.take(given.get("custom_objects"), source)
         if name == "enable_unsafe_deserialization":
             self.safe = False
@@ -139,7 +138,7 @@ class Registry:
 
 def name_in_zip(node: ast.expr | None, source: Source) -> str | None:
     """The path of an expression, relative to the zip's root; None if it is not known."""
-    path = node and source.path(node)
+    path = source.path(node)
     return path and path.removeprefix(IN_ZIP).removeprefix("./").rstrip("/")
 
 

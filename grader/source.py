@@ -28,13 +28,11 @@ GRADER_PACKAGES = frozenset(
     "setuptools six tensorboard tensorboard_data_server tensorflow tensorflow_io_gcs_filesystem termcolor "
     "typing_extensions urllib3 werkzeug wheel wrapt".split()
 )
+LIKELY_MODULES = "utils util helpers common score scoring evaluate data_io data_manager libscores".split()
 NAMES = {module: set(names.split()) for module, names in TABLE["names"].items()}
 KNOWN = GRADER_PACKAGES | set(TABLE["standard"].split())
 # {module: code if the zip has it, too}. IMP02: the grader has it (`ingestion` is its program). IMP03: it may have it.
-TAKEN = dict.fromkeys(
-    "utils util helpers common score scoring evaluate data_io data_manager libscores".split(), "IMP03"
-)
-TAKEN |= dict.fromkeys((*KNOWN, "ingestion"), "IMP02")
+TAKEN = dict.fromkeys(LIKELY_MODULES, "IMP03") | dict.fromkeys((*KNOWN, "ingestion"), "IMP02")
 PARTS = {"google": {"protobuf", "_upb", "*"}}  # what the grader has of a shared package
 # Functions of Keras that import a package when they are called.
 NEED = {**dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL"), "plot_model": "pydot",
@@ -317,9 +315,7 @@ def members(nodes: list[ast.AST]) -> set[str]:
     found = {getattr(node, "name", None) for node in nodes} | ({called(node) for node in nodes} & syntax.DYNAMIC)
     for node in nodes:
         match node:
-            case (
-                ast.Attribute(_, name, ast.Store()) | ast.Attribute(_, "__dict__" as name) | ast.Constant(str() as name)
-            ):
+            case ast.Attribute(_, "__dict__" as name) | ast.Attribute(_, name, ast.Store()) | ast.Constant(str(name)):
                 found.add(name)
             case ast.ClassDef():
                 found |= {n.id for n in own_nodes(node.body) if isinstance(n, ast.Name)}
