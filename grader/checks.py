@@ -17,7 +17,7 @@ import re
 import stat
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,11 +99,7 @@ def check_and_send(send, limits: dict[str, int], path: str | Path, *how) -> None
 
 
 def check_zip(
-    path: str | Path,
-    profile: str = "an2dl",
-    packages: tuple[str, ...] = (),
-    era: str = NEWEST,
-    then: Callable[[list[Finding]], None] = lambda found: None,
+    path: str | Path, profile: str = "an2dl", packages: tuple[str, ...] = (), era: str = NEWEST, then=lambda found: None
 ) -> list[Finding]:
     """All findings on a zip, each once, in the order in which a run would meet them; empty for a healthy zip.
 

@@ -27,14 +27,9 @@ class Finding(NamedTuple):
         return {**self._asdict(), "message": str(self)}
 
 
-def read() -> dict[str, Finding]:
-    """{code: its row} of CODES.md."""
-    lines = Path(__file__).with_name("CODES.md").read_text(encoding="utf-8").splitlines()
-    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if line.startswith("| ")]
-    return {code: Finding(code, level, *templates) for code, level, _, *templates in rows[1:]}
-
-
-CODES = read()
+LINES = Path(__file__).with_name("CODES.md").read_text(encoding="utf-8").splitlines()
+ROWS = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in LINES if line.startswith("| ")]
+CODES = {code: Finding(code, level, *templates) for code, level, _, *templates in ROWS[1:]}
 
 
 def clean(value):

@@ -23,9 +23,7 @@ Doubt = namedtuple("Doubt", "code name how")  # why Keras cannot create an objec
 CLASSES, PLAIN, FUNCTIONS = TABLE["classes"], TABLE["plain"], TABLE["functions"]
 
 
-def check_model(
-    name: str, version: str, config: dict, compiled: object, code: Registry, legacy: bool
-) -> Iterator[Finding]:
+def check_model(name: str, version: str, config: dict, compiled, code: Registry, legacy: bool) -> Iterator[Finding]:
     """Findings on a saved model, if the sources load it: version of Keras, layers, losses and metrics.
 
     legacy: it is an .h5 file, whose format older versions of Keras share.
@@ -97,9 +95,8 @@ def judge(part: dict, code: Registry, legacy: bool) -> Doubt | None:
 
 def in_module(module: str, name: str, code: Registry) -> bool:
     """Whether Keras finds a name in the module that the config states for it."""
-    if module in code.defined:
-        return name in code.defined[module]
-    return module.split(".")[0] in ("tensorflow", "numpy")
+    outside = module.split(".")[0] in ("tensorflow", "numpy")
+    return name in code.defined[module] if module in code.defined else outside
 
 
 def function_found(part: dict, code: Registry) -> bool:
@@ -130,5 +127,4 @@ def missing(registered: str, name: str, code: Registry) -> Doubt:
 
 def release(version: str) -> tuple[int, ...]:
     """(3, 4) for "3.4.1": the file format changes between minor releases, not within one."""
-    parts = [part for part in version.replace("-", ".").split(".")[:2] if part.isdigit() and len(part) < 9]
-    return tuple(map(int, parts))
+    return tuple(int(part) for part in version.replace("-", ".").split(".")[:2] if part.isdigit() and len(part) < 9)

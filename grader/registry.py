@@ -15,8 +15,7 @@ from typing import NamedTuple
 from grader.syntax import IN_ZIP, Source, arguments, called, dotted
 
 GLOBAL = "get_custom_objects"
-# {function: its parameters, in order}
-PARAMETERS = {
+PARAMETERS = {  # {function: its parameters, in order}
     "load_model": ("filepath", "custom_objects", "compile", "safe_mode"),
     "load_weights": ("filepath",),
     "load": ("file", "mmap_mode", "allow_pickle"),
@@ -70,12 +69,10 @@ class Registry:
             for name in re.findall(rb"^(?:class|def)\s+(\w+)", source, re.MULTILINE):
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
 
-    def register(self, decorator: ast.expr, name: str, source: Source) -> None:
-        if called(decorator) != "register_keras_serializable":
+    def register(self, call: ast.expr, name: str, source: Source) -> None:
+        if called(call) != "register_keras_serializable":
             return
-        given = {"package": ast.Constant("Custom"), "name": ast.Constant(name)} | arguments(
-            decorator, "package", "name"
-        )
+        given = {"package": ast.Constant("Custom"), "name": ast.Constant(name)} | arguments(call, "package", "name")
         names = [text(given[key], source) for key in ("package", "name")]
         if None in names:
             self.open = True

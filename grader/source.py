@@ -29,7 +29,8 @@ GRADER_PACKAGES = frozenset(
     "typing_extensions urllib3 werkzeug wheel wrapt".split()
 )
 LIKELY_MODULES = "utils util helpers common score scoring evaluate data_io data_manager libscores".split()
-NAMES = {module: set(names.split()) for module, names in TABLE["names"].items()}
+NAMES = {module: set(names.split()) for module, names in TABLE["names"].items()}  # in the grader's public modules
+NAMES = {f"tensorflow.{module}": names for module, names in NAMES.items() if module.startswith("keras.")} | NAMES
 KNOWN = GRADER_PACKAGES | set(TABLE["standard"].split())
 # {module: code if the zip has it, too}. IMP02: the grader has it (`ingestion` is its program). IMP03: it may have it.
 TAKEN = dict.fromkeys(LIKELY_MODULES, "IMP03") | dict.fromkeys((*KNOWN, "ingestion"), "IMP02")
@@ -193,11 +194,6 @@ def check_attributes(source: Source, whole: Zip) -> Iterator[Finding]:
             yield finding("IMP05", **source.at(node), name=f"{made}({key}=...)", instead="do without it")
 
 
-def held(module: str) -> set[str] | None:
-    """Names in a public module of the grader's Keras, tensorflow.keras, TensorFlow or numpy; None for other modules."""
-    return NAMES.get(module, NAMES.get(module.replace("tensorflow.keras.", "keras.")))
-
-
 def lacking(name: str, loaded: set[str] | None) -> str | None:
     """The beginning of a dotted name up to the first part that the grader lacks, or None. loaded: modules that some
     import loads; None if `name` itself is imported, which loads submodules."""
@@ -205,10 +201,10 @@ def lacking(name: str, loaded: set[str] | None) -> str | None:
     if name in NEWER:
         return name
     for part in parts:
-        inside, here = held(module), f"{module}.{part}"
+        inside, here = NAMES.get(module), f"{module}.{part}"
         if inside is None or part in ("*", "src", "api") or part.startswith("_"):
             return None
-        if part not in inside and not (held(here) is not None if loaded is None else here in loaded):
+        if part not in inside and here not in (NAMES if loaded is None else loaded):
             return here
         module = here
     return None

@@ -338,8 +338,7 @@ def above(path: str) -> str:
     return f"{path}/.." if path == IN_ZIP.rstrip("/") or path.endswith("..") else posixpath.dirname(path)
 
 
-# {name: what it returns} of functions that make paths, and of methods of a Path.
-MADE = {
+MADE = {  # {name: what it returns} of functions that make paths, and of methods of a Path
     **dict.fromkeys(("Path", "PurePath", "join", "path.join", "os.path.join"), posixpath.join),
     **dict.fromkeys(("abspath", "realpath", "str", "fspath", "normpath", "expanduser"), lambda path, *_: path),
     **dict.fromkeys(("getcwd", "cwd"), lambda: "."),
