@@ -3,8 +3,7 @@
     from grader.checks import check_within_limits
     for finding in check_within_limits("submission.zip"): print(finding.code, finding)
 
-This file checks the container (names, sizes, compression), source.py the Python sources, weights.py the weights. A
-hostile zip may take very long to read or crash the reader, so the checks run in a process of their own, with limits.
+This file checks the container (names, sizes, compression), source.py the Python sources, weights.py the weights.
 """
 
 from __future__ import annotations
@@ -60,9 +59,9 @@ class Entry(NamedTuple):
 
 
 def check_within_limits(path: str | Path, *how) -> list[Finding]:
-    """Run check_zip in a child process with limits on CPU time and memory.
+    """Run check_zip in a child process with limits on CPU time and memory: a hostile zip may use much or crash it.
 
-    Adds ZIP14 if it exceeds them or crashes: an error while reading the container, a warning at sources and weights.
+    Adds ZIP14 if it does: an error while reading the container, a warning at sources and weights.
     Raises ImportError if this Python lacks a package that the check needs.
     """
     limits = {"seconds": SECONDS + os.stat(path).st_size // PACE, "memory": MEMORY // 10**6}
@@ -103,8 +102,7 @@ def check_zip(
 ) -> list[Finding]:
     """All findings on a zip, each once, in the order in which a run would meet them; empty for a healthy zip.
 
-    profile, era: as in worker.py. packages: more modules that the grader has. then: called with the container's
-    findings before sources and weights are read.
+    profile, era: as in worker.py. packages: more modules that the grader has. then: given the container's findings.
     """
     path = Path(path)
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe or reading a device may block
@@ -133,8 +131,7 @@ def check_zip(
 
 
 # Beginnings of codes, in the order of a run: unpacking, import of model.py (syntax, imports), Model(), predict.
-ORDER = ("ZIP", "MET", "PY01", "IMP04", "IMP01", "IMP02", "IMP05", "PY02", "PY03", "PATH", "KER08", "KER05", "KER01",
-         "KER", "PY05", "PY06", "PY04", "NET", "IMP03", "")  # fmt: skip
+ORDER = "ZIP MET PY01 IMP04 IMP01 IMP02 IMP05 PY02 PY03 PATH KER08 KER05 KER01 KER PY05 PY06 PY04 NET IMP03".split()
 
 
 def in_order(found: list[Finding]) -> list[Finding]:

@@ -35,10 +35,9 @@ KNOWN = GRADER_PACKAGES | set(TABLE["standard"].split())
 # {module: code if the zip has it, too}. IMP02: the grader has it (`ingestion` is its program). IMP03: it may have it.
 TAKEN = dict.fromkeys(LIKELY_MODULES, "IMP03") | dict.fromkeys((*KNOWN, "ingestion"), "IMP02")
 PARTS = {"google": {"protobuf", "_upb", "*"}}  # what the grader has of a shared package
-# Functions of Keras that import a package when they are called.
-NEED = {**dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL"), "plot_model": "pydot",
-        **dict.fromkeys(("random_rotation", "random_shift", "random_shear", "random_zoom",
-                         "apply_affine_transform"), "scipy")}  # fmt: skip
+# {function of Keras: the package that it imports when it is called}
+NEED = dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL") | {"plot_model": "pydot"}
+NEED |= dict.fromkeys("random_rotation random_shift random_shear random_zoom apply_affine_transform".split(), "scipy")
 GONE = {"predict_classes", "predict_generator"}  # methods of models in older Keras
 GONE_ARGUMENTS = {"max_queue_size", "workers", "use_multiprocessing"}  # of predict in older Keras
 # Names that the standard library has only since Python 3.12.
@@ -83,7 +82,7 @@ def check_sources(
 ) -> tuple[list[Finding], Registry]:
     """Findings on model.py and all modules of the zip that it imports, and the objects that these pass to Keras.
 
-    names: all files in the zip. writable: whether the submission's folder can be written to at the grader.
+    names: all files in the zip. profile: see worker.py. writable: whether the submission's folder is, at the grader.
     """
     first = "model/__init__.py" if "model/__init__.py" in sources else "model.py"  # Python prefers a package
     trees, found = reach(sources, first)
@@ -319,10 +318,7 @@ def members(nodes: list[ast.AST]) -> set[str]:
 
 
 def check_calls(source: Source, whole: Zip) -> Iterator[Finding]:
-    """Calls of the file's functions and of methods of self whose arguments do not fit the definition.
-
-    A method is checked only if its name is defined or assigned once.
-    """
+    """Calls of the file's functions and of methods of self whose arguments do not fit the definition."""
     classes = [n for n in source.nodes if isinstance(n, ast.ClassDef)]
     usual = {node for place in (source.tree, *classes) for node in place.body}  # not in functions or conditions
     rebound = source.rebound | {n.name for n in source.nodes if isinstance(n, syntax.FUNCTIONS) and n not in usual}
@@ -333,7 +329,7 @@ def check_calls(source: Source, whole: Zip) -> Iterator[Finding]:
     for node in (n for n in source.run if isinstance(n, ast.Call)):
         name, named = dotted(node.func), {k.arg: k.value for k in node.keywords}
         definition, filled = None if name in rebound else functions.get(name), 0  # number of arguments that Python adds
-        if name.startswith("self."):
+        if name.startswith("self."):  # checked only if its name is defined or assigned once
             definition = methods.get(node, {}).get(name[5:]) if whole.given[name[5:]] == 1 else None
             decorators = tuple(map(last, definition.decorator_list)) if definition else ()
             filled = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(decorators)
@@ -360,10 +356,7 @@ def misfit(definition: ast.FunctionDef, /, *given: object, **named: object) -> s
 
 
 def check_paths(source: Source, whole: Zip, profile: str, writable: bool) -> Iterator[Finding]:
-    """Files opened by a known path that is relative, exists on one machine only, or is not in the zip.
-
-    profile: see worker.py. writable: whether the submission's folder can be written to.
-    """
+    """Files opened by a known path that is relative, exists on one machine only, or is not in the zip."""
     where = None if "chdir" in whole.calls else profile  # None: not known
     for node in (n for n in source.run if isinstance(n, ast.Call)):
         if fetches(node):

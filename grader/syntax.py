@@ -173,10 +173,8 @@ def walk(tree: ast.Module, idle: set[ast.AST], known: set[str]) -> Iterator[tupl
 
 
 def doubted(node: ast.AST, known: set[str]) -> set[str]:
-    """Fields of a statement that may fail, or that run only if there is a certain file, version, mode or name.
-
-    known: modules that can be imported. If a `try` imports only such modules, its `except` counts as not run.
-    """
+    """Fields of a statement that may fail, or that run only if there is a certain file, version, mode or name. known:
+    modules that can be imported; if a `try` imports only such modules, its `except` counts as not run."""
     if isinstance(node, ast.Try) and node.handlers:
         tried = {module.split(".")[0] for module, _ in imports(n for part in node.body for n in ast.walk(part))}
         return {"body", "handlers"} if tried and tried <= known else {"body"}
@@ -314,10 +312,8 @@ def together(trees: dict[str, ast.Module], known: set[str]) -> dict[str, Source]
 
 
 def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
-    """{name: expression} of variables, attributes of self and parameters that have only one value.
-
-    given: last names of functions that are called with arguments, so that defaults may be replaced.
-    """
+    """{name: expression} of variables, attributes of self and parameters that have only one value. given: last names of
+    functions that are called with arguments, so that defaults may be replaced."""
     values: dict[str, list[ast.expr | None]] = {"": [None]}  # "": targets without a name, not known
     classes = {inner: node.name for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body}
     for node in nodes:
