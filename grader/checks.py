@@ -6,8 +6,6 @@
 This file checks the container (names, sizes, compression), source.py the Python sources, weights.py the weights.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import multiprocessing
@@ -249,12 +247,12 @@ def has_command(metadata: bytes) -> bool:
     """Whether a metadata file, read as YAML as the worker does, holds a command that is not empty."""
     import yaml  # imported here: building a zip needs the standard library only
 
-    try:  # as nodes only: resolving aliases and tags could take unlimited memory and time
+    with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
+        # As nodes only: resolving aliases and tags could take unlimited memory and time.
         root = yaml.compose(metadata.decode("utf-8-sig", errors="ignore"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return False
-    pairs = root.value if isinstance(root, yaml.MappingNode) else []
-    return any(key.value == "command" and value.value and not value.tag.endswith(":null") for key, value in pairs)
+        pairs = root.value if isinstance(root, yaml.MappingNode) else []
+        return any(key.value == "command" and value.value and not value.tag.endswith(":null") for key, value in pairs)
+    return False
 
 
 def check_metadata(entries: dict[str, Entry], era: str) -> Iterator[Finding]:

@@ -4,8 +4,6 @@ A code never changes its meaning; a new finding gets a new row. An `error` refus
 Failure modes are numbered by how often submissions to Codabench fail in this way, the most frequent first.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@
 The table keras_table.json is made from the grader's Keras by tests/keras_table.py, which explains it.
 """
 
-from __future__ import annotations
-
 import json
 from collections import namedtuple
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ registry.unread(sources)                              for the others
 registry.models("net.keras")                          the calls that load this file
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from dataclasses import dataclass, field

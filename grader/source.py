@@ -6,8 +6,6 @@ The checks start at model.py and follow its imports within the zip; other script
 code counts as run.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import posixpath

@@ -6,8 +6,6 @@ may fail, unless it always runs and every `except` raises again; an `except`, if
 there. If such code does run, the rehearsal finds its errors.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import posixpath

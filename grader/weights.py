@@ -3,8 +3,6 @@
 check_weights(file, entries, code, known)     file: the open zip; code: what its sources load, see registry.py
 """
 
-from __future__ import annotations
-
 import _compat_pickle
 import ast
 import bz2
