@@ -86,13 +86,12 @@ def check_and_send(send, limits: dict[str, int], path: str | Path, *how) -> None
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for h5py's numpy: each thread would use memory
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY, held + MEMORY))
+    ended = finding("ZIP14", "warning", **limits)
     with contextlib.suppress(MemoryError, RecursionError):
-        ended = finding("ZIP14", "warning", **limits)
         try:
-            found = check_zip(path, *how, then=lambda found: send.send([*found, ended]))
+            send.send(check_zip(path, *how, then=lambda found: send.send([*found, ended])))
         except ImportError as error:
-            found = error
-        send.send(found)
+            send.send(error)
 
 
 def check_zip(
@@ -119,8 +118,7 @@ def check_zip(
             then(in_order(found))
             if "model.py" in entries:
                 sources = {name: entry.head for name, entry in entries.items() if name.endswith(".py")}
-                writable = not ERAS[era].over_predictions
-                said, code = check_sources(sources, set(entries), profile, packages, writable)
+                said, code = check_sources(sources, set(entries), profile, packages, not ERAS[era].over_predictions)
                 found += said
                 found += check_weights(file, entries, code, KNOWN | module_names(sources) | set(packages))
     except ZIP_ERRORS as error:

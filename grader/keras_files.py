@@ -1,8 +1,6 @@
 """Checks whether the grader's version of Keras can load a saved model, from its config. No model is loaded.
 
-    check_model("net.keras", "3.4.1", config, compiled, code, legacy=False)     `code`: what the sources register
-
-The table keras_table.json is made from the grader's Keras by tests/keras_table.py, which explains it.
+check_model("net.keras", "3.4.1", config, compiled, code, legacy=False)     `code`: what the sources register
 """
 
 import json
@@ -16,7 +14,7 @@ from grader.registry import Registry
 GRADER_KERAS = "3.4.1"  # of tensorflow/tensorflow:2.17.0
 # Keys that Keras removes from the configs of .h5 files.
 POPPED = {"batch_input_shape", "axis", "module", "function_type", "output_shape_type", "output_shape_module"}
-TABLE = json.loads(Path(__file__).with_name("keras_table.json").read_text())
+TABLE = json.loads(Path(__file__).with_name("keras_table.json").read_text())  # see tests/keras_table.py
 Doubt = namedtuple("Doubt", "code name how")  # why Keras cannot create an object: details of a finding, all texts
 CLASSES, PLAIN, FUNCTIONS = TABLE["classes"], TABLE["plain"], TABLE["functions"]
 
@@ -113,8 +111,8 @@ def missing(registered: str, name: str, code: Registry) -> Doubt:
         how = f"the sources register as {others[0]}"
     elif any(name in names or plain in names for names in code.defined.values()):
         how = "the sources define, but neither register nor pass as custom_objects"
-    elif name in code.idle or plain in code.idle:
-        how = f"only {code.idle.get(plain) or code.idle[name]} defines, which model.py never imports"
+    elif file := code.idle.get(plain) or code.idle.get(name):
+        how = f"only {file} defines, which model.py never imports"
     else:
         how = "neither the grader's Keras nor model.py defines"
     return Doubt("KER02", registered, how)

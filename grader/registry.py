@@ -1,8 +1,7 @@
 """What the sources of a zip pass to Keras when it loads a file: registered classes, custom objects, options.
 
-registry = Registry(); registry.add(source, own)      for each file that model.py imports
-registry.unread(sources)                              for the others
-registry.models("net.keras")                          the calls that load this file
+registry = Registry(); registry.add(source, own); registry.unread({file that model.py does not import: its text})
+registry.models("net.keras")        the calls that load this file
 """
 
 import ast
@@ -68,14 +67,13 @@ class Registry:
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
 
     def register(self, call: ast.expr, name: str, source: Source) -> None:
-        if called(call) != "register_keras_serializable":
-            return
-        given = {"package": ast.Constant("Custom"), "name": ast.Constant(name)} | arguments(call, "package", "name")
-        names = [text(given[key], source) for key in ("package", "name")]
-        if None in names:
-            self.open = True
-        else:
-            self.registered.add(">".join(names))
+        if called(call) == "register_keras_serializable":
+            given = {"package": ast.Constant("Custom"), "name": ast.Constant(name)} | arguments(call, "package", "name")
+            names = [text(given[key], source) for key in ("package", "name")]
+            if None in names:
+                self.open = True
+            else:
+                self.registered.add(">".join(names))
 
     def call(self, node: ast.Call, runs: bool, source: Source) -> None:
         name, given = called(node), arguments(node, *PARAMETERS.get(called(node), ()))
@@ -84,8 +82,7 @@ class Registry:
         of_all = called(getattr(node.func, "value", None)) == GLOBAL
         if of_all if name == "update" else "custom_objects" in given:  # any dict has an update
             self.take(given.get("custom_objects"), source)
-        if name == "enable_unsafe_deserialization":
-            self.safe = False
+        self.safe &= name != "enable_unsafe_deserialization"
         if not runs:
             return
         self.calls.add(name)
@@ -93,12 +90,12 @@ class Registry:
             self.arrays.add(name_in_zip(given["file"], source))
         if name in self.loads:
             path, said = name_in_zip(given.get("filepath"), source), source.at(node) | {"call": name}
-            options = [is_true(given.get(key), source) for key in ("compile", "safe_mode")]
-            self.loads[name].append(Load(path, said, *options))
+            options = (getattr(source.meaning(given.get(key)), "value", None) for key in ("compile", "safe_mode"))
+            self.loads[name].append(Load(path, said, *(option is not False for option in options)))
 
     def take(self, given: ast.expr | None, source: Source) -> None:
         """Note the names in an expression for custom objects; unless it is a dict of known names, set `open`."""
-        match source.values.get(dotted(given), given):
+        match source.meaning(given):
             case ast.Constant(None):
                 names = []
             case ast.Call(ast.Name("dict"), [], keywords):
@@ -141,8 +138,3 @@ def text(node: ast.expr, source: Source) -> str | None:
     if isinstance(node, ast.Attribute) and node.attr == "__name__":
         return dotted(node.value) or None
     return source.path(node)
-
-
-def is_true(node: ast.expr | None, source: Source) -> bool:
-    """Whether an option is true; True if it is not given or not known."""
-    return getattr(source.values.get(dotted(node), node), "value", None) is not False

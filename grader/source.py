@@ -2,8 +2,7 @@
 
     check_sources({"model.py": b"..."}, names_in_the_zip, profile="an2dl", packages=(), writable=False)
 
-The checks start at model.py and follow its imports within the zip; other scripts are ignored. syntax.py decides which
-code counts as run.
+They follow the imports of model.py within the zip. syntax.py decides which code counts as run.
 """
 
 import ast
@@ -19,8 +18,7 @@ from grader.keras_files import CLASSES, TABLE
 from grader.registry import Registry
 from grader.syntax import IN_ZIP, Source, arguments, called, dotted, imported, imports, last, own_nodes
 
-# What `import` finds in tensorflow/tensorflow:2.17.0, besides the standard library.
-GRADER_PACKAGES = frozenset(
+GRADER_PACKAGES = frozenset(  # what `import` finds in tensorflow/tensorflow:2.17.0, besides the standard library
     "absl astunparse certifi charset_normalizer flatbuffers gast google grpc h5py idna keras markdown markdown_it "
     "markupsafe mdurl ml_dtypes namex numpy opt_einsum optree packaging pip pkg_resources pygments requests rich "
     "setuptools six tensorboard tensorboard_data_server tensorflow tensorflow_io_gcs_filesystem termcolor "

@@ -14,8 +14,7 @@ from functools import cached_property
 
 IN_ZIP = "<zip>/"  # stands for the folder of the unpacked zip in paths
 DYNAMIC = {"globals", "locals", "vars", "exec", "eval", "setattr", "__getattr__", "__path__", "*"}  # may bind any name
-# Names in conditions that test the machine: which branch runs depends on it.
-MACHINE = {"hasattr", "find_spec", "environ", "getenv", "platform", "system", "uname", "modules", "isinstance"}
+MACHINE = set("hasattr find_spec environ getenv platform system uname modules isinstance".split())  # names that test it
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -69,10 +68,14 @@ class Source:
         """Nodes in annotations that Python does not evaluate: of local variables; with a __future__ import, all."""
         every = list(self.nodes)
         if ("__future__.", "annotations") not in [part[:2] for n in every for part in imported(n)]:
-            functions = [n for n in every if isinstance(n, FUNCTIONS)]
+            functions = (n for n in every if isinstance(n, FUNCTIONS))
             every = [n for function in functions for n in own_nodes(function.body) if isinstance(n, ast.AnnAssign)]
         given = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n in every]
         return {inner for node in given if node for inner in ast.walk(node)}
+
+    def meaning(self, node: ast.expr | None) -> ast.expr | None:
+        """An expression, or the one that a name stands for."""
+        return self.values.get(dotted(node), node)
 
     def path(self, node: ast.expr | None) -> str | None:
         """The value of an expression of constants, os.path, pathlib and __file__; None if it is not known."""

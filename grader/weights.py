@@ -46,30 +46,25 @@ def check_weights(file: zipfile.ZipFile, entries: dict, code: Registry, known: f
     """Findings on every file of the zip that holds weights. known: modules that can be imported at the grader."""
     for name, entry in entries.items():
         try:
-            yield from check_one(file, name, entry, code, known)
+            if entry.head.startswith(b"version https://git-lfs"):
+                raise zipfile.BadZipFile("it is a Git LFS pointer; run git lfs pull")
+            if name.endswith((".h5", ".hdf5")):
+                check_whole(entry.head, entry.size)
+                if code.models(name) or code.weights(name):
+                    yield from check_h5(copied(file, name), name, code)
+            elif name.endswith(".keras"):
+                yield from check_keras(copied(file, name), name, code)
+            elif code.calls & UNPICKLE and code.speaks_of(name):
+                needs = needed(file, name, entry.head)
+                lacks = [] if code.renames else sorted(needs - known)
+                yield from (finding("KER09", file=name, name=module) for module in lacks)
+                if needs and name in code.arrays:
+                    why = "it holds Python's objects, which np.load takes only with allow_pickle=True"
+                    yield finding("KER05", file=name, why=why)
         except ZIP_ERRORS as error:
             yield finding("KER05", file=name, why=str(error) or type(error).__name__)
     yield from check_loads(set(entries), code)
     yield from check_manifest(entries)
-
-
-def check_one(file: zipfile.ZipFile, name: str, entry, code: Registry, known: frozenset[str]) -> Iterator[Finding]:
-    """Findings on one file, if it holds weights. Raises one of ZIP_ERRORS if it is damaged."""
-    if entry.head.startswith(b"version https://git-lfs"):
-        raise zipfile.BadZipFile("it is a Git LFS pointer; run git lfs pull")
-    if name.endswith((".h5", ".hdf5")):
-        check_whole(entry.head, entry.size)
-        if code.models(name) or code.weights(name):
-            with copied(file, name) as stream:
-                yield from check_h5(stream, name, code)
-    elif name.endswith(".keras"):
-        with copied(file, name) as stream:
-            yield from check_keras(stream, name, code)
-    elif code.calls & UNPICKLE and code.speaks_of(name):
-        needs = needed(file, name, entry.head)
-        yield from (finding("KER09", file=name, name=module) for module in sorted(needs - known) if not code.renames)
-        if needs and name in code.arrays:
-            raise zipfile.BadZipFile("it holds Python's objects, which np.load takes only with allow_pickle=True")
 
 
 def check_whole(head: bytes, size: int, what: str = "it") -> None:
@@ -106,7 +101,7 @@ def parsed(data: bytes | str, what: str) -> dict:
 
 def check_keras(stream: BinaryIO, name: str, code: Registry) -> Iterator[Finding]:
     """Check a .keras file, itself a zip: completeness, version of Keras, config. Raises BadZipFile if it is damaged."""
-    with zipfile.ZipFile(stream) as file:
+    with stream, zipfile.ZipFile(stream) as file:
         weights = "model.weights.npz" if "model.weights.npz" in file.namelist() else "model.weights.h5"
         for member in ("metadata.json", "config.json", weights):
             if member not in file.namelist():
@@ -128,7 +123,7 @@ def check_h5(stream: BinaryIO, name: str, code: Registry) -> Iterator[Finding]:
     """Check an .h5 file. The config of a whole model is in attributes of the root; a file of weights has none."""
     import h5py
 
-    with h5py.File(stream, "r") as file:
+    with stream, h5py.File(stream, "r") as file:
         if how := misnamed(file, name):
             yield from (finding("KER08", **load.said, name=name, how=how) for load in code.weights(name))
         said = {key: as_text(file.attrs.get(key)) for key in ("keras_version", "model_config", "training_config")}
@@ -144,10 +139,9 @@ def misnamed(file, name: str) -> str:
     """Why load_weights, which tells the format from the name of an .h5 file, cannot read this one; "" if it can."""
     older = "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
     newer = not older and ("layers" in file or "_layer_checkpoint_dependencies" in file)
-    ending = name.endswith(".weights.h5")
-    if older and ending:
-        return "whose weights Keras 2 wrote, or a whole model: its name must not end in .weights.h5"
-    return "whose weights Keras 3 wrote: its name must end in .weights.h5" if newer and not ending else ""
+    if name.endswith(".weights.h5"):
+        return "whose weights Keras 2 wrote, or a whole model: its name must not end in .weights.h5" if older else ""
+    return "whose weights Keras 3 wrote: its name must end in .weights.h5" if newer else ""
 
 
 def as_text(value) -> str:
@@ -171,8 +165,7 @@ def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
 
 
 def array_modules(stream: BinaryIO, size: int) -> set[str]:
-    """`modules` of the pickle in a .npy file of `size` bytes, which only object arrays have. Raises BadZipFile if the
-    file is shorter than its header says."""
+    """`modules` of the pickle in a .npy file of `size` bytes, if it holds objects. Raises BadZipFile if it is short."""
     head = stream.read(12)
     if not head.startswith(ARRAY):
         return set()
