@@ -53,7 +53,7 @@ ODD_NAMES = {  # {pattern: why an entry with such a name would not unpack under 
 class Entry(NamedTuple):
     head: bytes  # its beginning; all of sources and of READ
     size: int
-    sha256: str  # of WEIGHTS; of nothing for other files
+    sha256: str  # only of WEIGHTS
 
 
 def check_within_limits(path: str | Path, *how) -> list[Finding]:
@@ -234,7 +234,8 @@ def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     with file.open(info) as stream:
         while chunk := stream.read(1 << 20):
             size += len(chunk)
-            digest.update(chunk if info.filename == WEIGHTS else b"")
+            if info.filename == WEIGHTS:
+                digest.update(chunk)
             head += chunk[: keep - len(head)]
     if size != info.file_size:
         raise zipfile.BadZipFile(f"{info.filename} is shorter than it claims")

@@ -21,7 +21,7 @@ CLASSES, PLAIN, FUNCTIONS = TABLE["classes"], TABLE["plain"], TABLE["functions"]
 
 def check_model(name: str, version: str, config: dict, compiled, code: Registry, legacy: bool) -> Iterator[Finding]:
     """Findings on a saved model, if the sources load it. legacy: it is an .h5 file, whose format older Keras shares."""
-    loads, here, there = code.models(name), release(GRADER_KERAS), release(version)
+    loads, here, there = code.opening(name), release(GRADER_KERAS), release(version)
     foreign = there < (3,) and not legacy
     if loads and (there > here or foreign):
         yield finding("KER01", "warning" if there > here else "error", file=name, version=version, grader=GRADER_KERAS)

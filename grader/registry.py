@@ -1,7 +1,7 @@
 """What the sources of a zip pass to Keras when it loads a file: registered classes, custom objects, options.
 
 registry = Registry(); registry.add(source, own); registry.unread({file that model.py does not import: its text})
-registry.models("net.keras")        the calls that load this file
+registry.opening("net.keras")        the calls of load_model that load this file
 """
 
 import ast
@@ -79,8 +79,8 @@ class Registry:
         name, given = called(node), arguments(node, *PARAMETERS.get(called(node), ()))
         if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
             self.register(node.func, dotted(node.args[0]), source)
-        of_all = called(getattr(node.func, "value", None)) == GLOBAL
-        if of_all if name == "update" else "custom_objects" in given:  # any dict has an update
+        passes = called(getattr(node.func, "value", None)) == GLOBAL if name == "update" else "custom_objects" in given
+        if passes:  # `update` is not of any dict
             self.take(given.get("custom_objects"), source)
         self.safe &= name != "enable_unsafe_deserialization"
         if not runs:
@@ -91,7 +91,7 @@ class Registry:
         if name in self.loads:
             path, said = name_in_zip(given.get("filepath"), source), source.at(node) | {"call": name}
             options = (getattr(source.meaning(given.get(key)), "value", None) for key in ("compile", "safe_mode"))
-            self.loads[name].append(Load(path, said, *(option is not False for option in options)))
+            self.loads[name].append(Load(path, said, *(option is not False for option in options)))  # True: not known
 
     def take(self, given: ast.expr | None, source: Source) -> None:
         """Note the names in an expression for custom objects; unless it is a dict of known names, set `open`."""
@@ -107,15 +107,11 @@ class Registry:
         self.passed.update(filter(None, names))
         self.open |= not all(names)
 
-    def models(self, file: str) -> list[Load]:
-        """The calls of load_model that do or may open this file of the zip."""
-        loads = self.loads["load_model"]
-        sure = [load for load in loads if load.path == file]
-        return sure or [load for load in loads if load.path is None and self.speaks_of(file)]
-
-    def weights(self, file: str) -> list[Load]:
-        """The calls of load_weights that open this file of the zip."""
-        return [load for load in self.loads["load_weights"] if load.path == file]
+    def opening(self, file: str, call: str = "load_model") -> list[Load]:
+        """The calls of load_model or load_weights that open this file of the zip; else those of load_model that may."""
+        sure = [load for load in self.loads[call] if load.path == file]
+        may = call == "load_model" and self.speaks_of(file)
+        return sure or [load for load in self.loads[call] if load.path is None and may]
 
     def knows(self, name: str | None) -> bool:
         """Whether Keras may find an object of the sources under this name."""

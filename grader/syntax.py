@@ -179,10 +179,8 @@ def doubted(node: ast.AST, known: set[str]) -> set[str]:
     if isinstance(node, ast.Try) and node.handlers:
         tried = {module.split(".")[0] for module, _ in imports(n for part in node.body for n in ast.walk(part))}
         return {"body", "handlers"} if tried and tried <= known else {"body"}
-    if isinstance(node, ast.Match):
-        return {"cases"}
     if not isinstance(node, (ast.If, ast.IfExp)):
-        return set()
+        return {"cases"} if isinstance(node, ast.Match) else set()
     if isinstance(node.test, ast.Constant):
         return {"orelse"} if node.test.value else {"body"}
     asked = {last(n) for n in ast.walk(node.test)}

@@ -50,7 +50,7 @@ def check_weights(file: zipfile.ZipFile, entries: dict, code: Registry, known: f
                 raise zipfile.BadZipFile("it is a Git LFS pointer; run git lfs pull")
             if name.endswith((".h5", ".hdf5")):
                 check_whole(entry.head, entry.size)
-                if code.models(name) or code.weights(name):
+                if code.opening(name) or code.opening(name, "load_weights"):
                     yield from check_h5(copied(file, name), name, code)
             elif name.endswith(".keras"):
                 yield from check_keras(copied(file, name), name, code)
@@ -125,14 +125,15 @@ def check_h5(stream: BinaryIO, name: str, code: Registry) -> Iterator[Finding]:
 
     with stream, h5py.File(stream, "r") as file:
         if how := misnamed(file, name):
-            yield from (finding("KER08", **load.said, name=name, how=how) for load in code.weights(name))
+            loads = code.opening(name, "load_weights")
+            yield from (finding("KER08", **load.said, name=name, how=how) for load in loads)
         said = {key: as_text(file.attrs.get(key)) for key in ("keras_version", "model_config", "training_config")}
     if said["model_config"]:
         config, compiled = (parsed(said[key] or "{}", key) for key in ("model_config", "training_config"))
         yield from keras_files.check_model(name, said["keras_version"], config, compiled, code, legacy=True)
     else:
         how = "a file of weights without the network"
-        yield from (finding("KER08", **load.said, name=name, how=how) for load in code.models(name) if load.path)
+        yield from (finding("KER08", **load.said, name=name, how=how) for load in code.opening(name) if load.path)
 
 
 def misnamed(file, name: str) -> str:
@@ -228,11 +229,8 @@ def check_loads(names: set[str], code: Registry) -> Iterator[Finding]:
 
 def check_manifest(entries: dict) -> Iterator[Finding]:
     """Compare the SHA-256 of weights/model.weights.h5 with the one in weights/manifest.json."""
-    try:
+    with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError, RecursionError):
         manifest = json.loads(entries[MANIFEST].head)
         said = [manifest["sha256"], manifest.get("next", manifest)["sha256"]]  # `next`: of a run killed while writing
-        weights = entries[WEIGHTS]
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
-        return
-    if weights.sha256 not in said:
-        yield finding("KER06", file=WEIGHTS)
+        if entries[WEIGHTS].sha256 not in said:
+            yield finding("KER06", file=WEIGHTS)
