@@ -3,12 +3,8 @@
     from grader.checks import check_within_limits
     for finding in check_within_limits("submission.zip"): print(finding.code, finding)
 
-There are three parts: the container (names, sizes, compression) in this file, the syntax trees of the Python sources in
-source.py, the weights (contents, completeness) in weights.py. A hostile zip may take very long to read or crash the
-reader, so the checks run in a process of their own, with limits on CPU time and memory.
+This file checks the container (names, sizes, compression), source.py the Python sources, weights.py the weights.
 """
-
-from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -16,10 +12,9 @@ import multiprocessing
 import os
 import re
 import stat
-import unicodedata
+import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,24 +37,29 @@ READ = (MANIFEST, "metadata", "metadata.yaml")
 SHOWN = 5  # names of leftovers in a finding
 SHORT = 4096  # bytes kept of files that are neither sources nor in READ
 JUNK = re.compile(
-    r"(?:^|/)(?:(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(?:/|$)"
-    r"|(\.DS_Store$|Thumbs\.db$|desktop\.ini$|\._(?=[^/]*$)))|(\.py[co])$",
+    r"(?:^|/)(?:(__MACOSX|__pycache__|\.ipynb_checkpoints|\.git|\.idea|\.vscode)(?:/|$)|(\._)[^/]*$"
+    r"|(\.DS_Store|Thumbs\.db|desktop\.ini)$)|(\.py[co])$",
     re.IGNORECASE,
 )
+JUNK_ENDS = {1: "/*", 2: "*", 3: "", 4: ""}  # of the pattern for `zip -d`, by group of JUNK
+ODD_NAMES = {  # {pattern: why an entry with such a name would not unpack under it}
+    r"^$|[\0-\x1f\x7f-\x9f]": "has no name or control characters in it",
+    r"\\": "has backslashes",
+    r"^(/|[A-Za-z]:)": "is an absolute path",
+    r"(^|/)\.\.?(/|$)|//": "climbs out of its folder or has empty parts",
+}
 
 
 class Entry(NamedTuple):
-    """A file in the zip: its first bytes (all of them for sources and READ), size and SHA-256."""
-
-    head: bytes
+    head: bytes  # its beginning; all of sources and of READ
     size: int
-    sha256: str | None  # only of WEIGHTS
+    sha256: str  # only of WEIGHTS
 
 
 def check_within_limits(path: str | Path, *how) -> list[Finding]:
-    """Run check_zip in a child process with limits on CPU time and memory.
+    """Run check_zip in a child process with limits on CPU time and memory: a hostile zip may use much or crash it.
 
-    Adds ZIP14 if it exceeds them or crashes: an error while reading the container, a warning at sources and weights.
+    Adds ZIP14 if it does: an error while reading the container, a warning at sources and weights.
     Raises ImportError if this Python lacks a package that the check needs.
     """
     limits = {"seconds": SECONDS + os.stat(path).st_size // PACE, "memory": MEMORY // 10**6}
@@ -86,26 +86,20 @@ def check_and_send(send, limits: dict[str, int], path: str | Path, *how) -> None
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for h5py's numpy: each thread would use memory
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY, held + MEMORY))
+    ended = finding("ZIP14", "warning", **limits)
     with contextlib.suppress(MemoryError, RecursionError):
-        ended = finding("ZIP14", "warning", **limits)
         try:
-            found = check_zip(path, *how, then=lambda found: send.send([*found, ended]))
+            send.send(check_zip(path, *how, then=lambda found: send.send([*found, ended])))
         except ImportError as error:
-            found = error
-        send.send(found)
+            send.send(error)
 
 
 def check_zip(
-    path: str | Path,
-    profile: str = "an2dl",
-    packages: tuple[str, ...] = (),
-    era: str = NEWEST,
-    then: Callable[[list[Finding]], None] = lambda found: None,
+    path: str | Path, profile: str = "an2dl", packages: tuple[str, ...] = (), era: str = NEWEST, then=lambda found: None
 ) -> list[Finding]:
     """All findings on a zip, each once, in the order in which a run would meet them; empty for a healthy zip.
 
-    profile, era: as in worker.py. packages: more modules that the grader has. then: called with the container's
-    findings before sources and weights are read.
+    profile, era: as in worker.py. packages: more modules that the grader has. then: given the container's findings.
     """
     path = Path(path)
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe or reading a device may block
@@ -114,7 +108,8 @@ def check_zip(
     if refused([f for f in found if f.code == "ZIP11"]):
         return found
     try:
-        with zipfile.ZipFile(path) as file:
+        with zipfile.ZipFile(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about invalid escapes in the sources
             found += check_names(file, path.stat().st_size)
             if refused([f for f in found if f.code not in ("ZIP01", "ZIP06")]):
                 return in_order(found)  # reading on could be unsafe
@@ -123,8 +118,7 @@ def check_zip(
             then(in_order(found))
             if "model.py" in entries:
                 sources = {name: entry.head for name, entry in entries.items() if name.endswith(".py")}
-                writable = not ERAS[era].over_predictions
-                said, code = check_sources(sources, set(entries), profile, packages, writable)
+                said, code = check_sources(sources, set(entries), profile, packages, not ERAS[era].over_predictions)
                 found += said
                 found += check_weights(file, entries, code, KNOWN | module_names(sources) | set(packages))
     except ZIP_ERRORS as error:
@@ -133,8 +127,7 @@ def check_zip(
 
 
 # Beginnings of codes, in the order of a run: unpacking, import of model.py (syntax, imports), Model(), predict.
-ORDER = ("ZIP", "MET", "PY01", "IMP04", "IMP01", "IMP02", "IMP05", "PY02", "PY03", "PATH", "KER08", "KER05", "KER01",
-         "KER", "PY05", "PY06", "PY04", "NET", "IMP03", "")  # fmt: skip
+ORDER = "ZIP MET PY01 IMP04 IMP01 IMP02 IMP05 PY02 PY03 PATH KER08 KER05 KER01 KER PY05 PY06 PY04 NET IMP03".split()
 
 
 def in_order(found: list[Finding]) -> list[Finding]:
@@ -143,18 +136,15 @@ def in_order(found: list[Finding]) -> list[Finding]:
     for f in found:
         kinds.setdefault((f.code, f.level, re.sub(r" line \d+", "", f.wrong)), []).append(f)
     codes: dict[tuple[str, str], list[Finding]] = {}
-    for (code, level, _), same in kinds.items():
-        first = noted(same[0], f"{len(same)} times") if len(same) > 1 else same[0]
-        codes.setdefault((code, level), []).append(first)
+    for (code, level, _), (first, *more) in kinds.items():
+        note = f" ({len(more) + 1} times)" if more else ""
+        codes.setdefault((code, level), []).append(first._replace(wrong=first.wrong + note))
     for same in codes.values():
         if len(same) > MOST:
-            same[MOST - 1 :] = [noted(same[MOST - 1], f"and {len(same) - MOST} more")]
-    ranks = {f.code: next(at for at, start in enumerate(ORDER) if f.code.startswith(start)) for f in found}
-    return sorted((f for same in codes.values() for f in same), key=lambda f: ranks[f.code])
-
-
-def noted(f: Finding, note: str) -> Finding:
-    return replace(f, wrong=f"{f.wrong} ({note})")
+            last = same[MOST - 1]
+            same[MOST - 1 :] = [last._replace(wrong=f"{last.wrong} (and {len(same) - MOST} more)")]
+    shown = (f for same in codes.values() for f in same)
+    return sorted(shown, key=lambda f: next(at for at, start in enumerate(ORDER) if f.code.startswith(start)))
 
 
 def check_file(path: Path) -> Iterator[Finding]:
@@ -179,8 +169,9 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
     seen: dict[str, set[str]] = {}  # {name in lower case: names}
     for info in infos:
         name = info.filename
-        if how := odd_name(info):
-            yield finding("ZIP07", name=name, how=how)
+        odd = [how for pattern, how in ODD_NAMES.items() if re.search(pattern, info.orig_filename)]
+        if odd:  # zipfile cleans `filename`, not `orig_filename`
+            yield finding("ZIP07", name=name, how=odd[0])
             continue
         yield from check_entry(info)
         if name.split("/")[0] in PREDICTIONS:
@@ -192,24 +183,21 @@ def check_names(file: zipfile.ZipFile, size: int) -> Iterator[Finding]:
         same.add(key)
     files = {info.filename for info in infos if not info.is_dir() and len(info.filename) <= MAX_ENTRY_NAME}
     yield from check_leftovers(sorted(info.filename for info in infos))
-    for name in files:  # a file where another entry needs a folder
+    for name in sorted(files):  # a file where another entry needs a folder
         for folder in (name[:at] for at, letter in enumerate(name) if letter == "/"):
-            for other in seen.get(folder.casefold(), set()) & files:
+            for other in sorted(seen.get(folder.casefold(), set()) & files):
                 yield finding("ZIP09", "error" if other == folder else "warning", name=name, other=other)
     if "model.py" not in files:
         nested = sorted(n for n in files if n.split("/")[-1] == "model.py" and not JUNK.search(n))
-        if nested:
-            yield finding("ZIP01", where=nested[0].rpartition("/")[0] + "/")
-        else:
-            yield finding("ZIP02", where=inside_another(file, infos))
+        inside = nested[0].removesuffix("model.py") if nested else inside_another(file, infos)
+        yield finding("ZIP01" if nested else "ZIP02", where=inside)
 
 
 def check_entry(info: zipfile.ZipInfo) -> Iterator[Finding]:
-    """Check length of name, file type, claimed size and compression method of one entry."""
     name = info.filename
     if len(name) > MAX_ENTRY_NAME or any(len(part.encode()) > MAX_PART_NAME for part in name.split("/")):
-        yield finding("ZIP06", name=name, how=f"has parts of more than {MAX_PART_NAME} bytes, or is longer "
-                                              f"than {MAX_ENTRY_NAME} characters")  # fmt: skip
+        how = f"has parts of more than {MAX_PART_NAME} bytes, or is longer than {MAX_ENTRY_NAME} characters"
+        yield finding("ZIP06", name=name, how=how)
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         yield finding("ZIP08", name=name)
     if packed_tightly(info):
@@ -217,83 +205,58 @@ def check_entry(info: zipfile.ZipInfo) -> Iterator[Finding]:
     if info.flag_bits & 0x1:
         yield finding("ZIP04", name=name, how="encrypted")
     elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-        method = {9: "Deflate64", 93: "Zstandard"}.get(info.compress_type)
-        yield finding("ZIP04", name=name, how=f"compressed with {method or f'method {info.compress_type}'}")
+        method = {9: "Deflate64", 93: "Zstandard"}.get(info.compress_type, f"method {info.compress_type}")
+        yield finding("ZIP04", name=name, how=f"compressed with {method}")
 
 
 def check_leftovers(names: list[str]) -> Iterator[Finding]:
     """One finding on all leftovers, with patterns for `zip -d` that delete them (its * matches slashes, too)."""
-    junk = [name for name in names if JUNK.search(name)]
+    junk = [match for match in map(JUNK.search, names) if match]
     if junk:
-        patterns = sorted({leftover_pattern(name) for name in junk})
-        shown = ", ".join(junk[:SHOWN]) + (", ..." if len(junk) > SHOWN else "")
-        yield finding("ZIP05", n=len(junk), name=shown, patterns=" ".join(f"'{pattern}'" for pattern in patterns))
-
-
-def leftover_pattern(name: str) -> str:
-    """The `zip -d` pattern that deletes this leftover and others of its kind."""
-    found = JUNK.search(name)
-    kind = found[found.lastindex]
-    if found[1]:  # a folder
-        return f"*{kind}/*"
-    return "*._*" if kind == "._" else f"*{kind}"
+        patterns = sorted({f"'*{match[match.lastindex]}{JUNK_ENDS[match.lastindex]}'" for match in junk})
+        shown = [match.string for match in junk[:SHOWN]] + ["..."] * (len(junk) > SHOWN)
+        yield finding("ZIP05", n=len(junk), name=", ".join(shown), patterns=" ".join(patterns))
 
 
 def inside_another(file: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> str:
     """A phrase that names the zip inside the zip that holds model.py; empty if there is none."""
-    for info in [i for i in infos if i.filename.lower().endswith(".zip")][:3]:
+    for info in [info for info in infos if info.filename.lower().endswith(".zip")][:3]:
         with contextlib.suppress(*ZIP_ERRORS), file.open(info) as stream, zipfile.ZipFile(stream) as inner:
             if any(name.split("/")[-1] == "model.py" for name in inner.namelist()):
                 return f": it lies in {info.filename}, a zip inside the zip; upload that one"
     return ""
 
 
-def odd_name(info: zipfile.ZipInfo) -> str | None:
-    """Why an entry would not unpack under its own name, or None. zipfile cleans `filename`, not `orig_filename`."""
-    name = info.orig_filename
-    if not name or any(unicodedata.category(c) == "Cc" for c in name):
-        return "has no name or control characters in it"
-    if "\\" in name:
-        return "has backslashes"
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return "is an absolute path"
-    if any(part in ("", ".", "..") for part in name.removesuffix("/").split("/")):
-        return "climbs out of its folder or has empty parts"
-    return None
-
-
 def read_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     """Read one file to its end, which checks the CRC, in pieces of 1 MB. Raises BadZipFile if it is too short."""
-    digest, head, size = hashlib.sha256() if info.filename == WEIGHTS else None, b"", 0
+    digest, head, size = hashlib.sha256(), b"", 0
     keep = info.file_size if info.filename.endswith(".py") or info.filename in READ else SHORT
     with file.open(info) as stream:
         while chunk := stream.read(1 << 20):
             size += len(chunk)
-            if digest:
+            if info.filename == WEIGHTS:
                 digest.update(chunk)
             head += chunk[: keep - len(head)]
     if size != info.file_size:
         raise zipfile.BadZipFile(f"{info.filename} is shorter than it claims")
-    return Entry(head, size, digest and digest.hexdigest())
+    return Entry(head, size, digest.hexdigest())
 
 
 def has_command(metadata: bytes) -> bool:
     """Whether a metadata file, read as YAML as the worker does, holds a command that is not empty."""
     import yaml  # imported here: building a zip needs the standard library only
 
-    try:  # as nodes only: resolving aliases and tags could take unlimited memory and time
+    with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
+        # As nodes only: resolving aliases and tags could take unlimited memory and time.
         root = yaml.compose(metadata.decode("utf-8-sig", errors="ignore"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return False
-    pairs = root.value if isinstance(root, yaml.MappingNode) else []
-    return any(key.value == "command" and value.value and not value.tag.endswith(":null") for key, value in pairs)
+        pairs = root.value if isinstance(root, yaml.MappingNode) else []
+        return any(key.value == "command" and value.value and not value.tag.endswith(":null") for key, value in pairs)
+    return False
 
 
 def check_metadata(entries: dict[str, Entry], era: str) -> Iterator[Finding]:
     named = [name for name in ("metadata", "metadata.yaml") if name in entries]
-    for name in named:
-        if has_command(entries[name].head):
-            yield finding("MET01", name=name)
+    yield from (finding("MET01", name=name) for name in named if has_command(entries[name].head))
     size = sum(entry.size for entry in entries.values()) / 1e6
     if not named and size > COPY_MB and not ERAS[era].over_predictions:
         yield finding("ZIP12", size=f"{size:.0f}")

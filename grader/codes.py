@@ -4,36 +4,12 @@ A code never changes its meaning; a new finding gets a new row. An `error` refus
 Failure modes are numbered by how often submissions to Codabench fail in this way, the most frequent first.
 """
 
-from __future__ import annotations
-
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 
-class Code(NamedTuple):
-    """One row of the table; the last three are templates that a finding fills in."""
-
-    level: str
-    mode: str
-    wrong: str
-    platform: str
-    change: str
-
-
-def read() -> dict[str, Code]:
-    """{code: its row} of CODES.md."""
-    lines = Path(__file__).with_name("CODES.md").read_text(encoding="utf-8").splitlines()
-    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if line.startswith("| ")]
-    return {code: Code(*row) for code, *row in rows[1:]}
-
-
-CODES = read()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A code with its details filled in; str() gives them as one sentence."""
+class Finding(NamedTuple):
+    """A code with its details filled in; str() gives them as one sentence. Rows of the table are templates of it."""
 
     code: str
     level: str
@@ -46,7 +22,12 @@ class Finding:
         return f"{wrong}; on the platform, {self.platform}; {self.change}."
 
     def as_json(self) -> dict:
-        return {**asdict(self), "message": str(self)}
+        return {**self._asdict(), "message": str(self)}
+
+
+LINES = Path(__file__).with_name("CODES.md").read_text(encoding="utf-8").splitlines()
+ROWS = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in LINES if line.startswith("| ")]
+CODES = {code: Finding(code, level, *templates) for code, level, _, *templates in ROWS[1:]}
 
 
 def clean(value):
@@ -62,7 +43,7 @@ def finding(code: str, level: str | None = None, **details) -> Finding:
     row, details = CODES[code], {key: clean(value) for key, value in details.items()}
     level = level or row.level
     assert level in ("error", "warning"), code
-    return Finding(code, level, *(part.format(**details) for part in (row.wrong, row.platform, row.change)))
+    return Finding(code, level, *(template.format(**details) for template in row[2:]))
 
 
 def refused(findings: list[Finding]) -> bool:

@@ -1,11 +1,8 @@
 """What the sources of a zip pass to Keras when it loads a file: registered classes, custom objects, options.
 
-code = registry.Code(); code.add(source, own)     for each file that model.py imports
-code.unread(sources)                              for the others
-code.loads("net.keras")                           the calls that load this file
+registry = Registry(); registry.add(source, own); registry.unread({file that model.py does not import: its text})
+registry.opening("net.keras")        the calls of load_model that load this file
 """
-
-from __future__ import annotations
 
 import ast
 import re
@@ -15,8 +12,7 @@ from typing import NamedTuple
 from grader.syntax import IN_ZIP, Source, arguments, called, dotted
 
 GLOBAL = "get_custom_objects"
-# {function: its parameters, in order}
-PARAMETERS = {
+PARAMETERS = {  # {function: its parameters, in order}
     "load_model": ("filepath", "custom_objects", "compile", "safe_mode"),
     "load_weights": ("filepath",),
     "load": ("file", "mmap_mode", "allow_pickle"),
@@ -34,7 +30,7 @@ class Load(NamedTuple):
 
 
 @dataclass
-class Code:
+class Registry:
     registered: set[str] = field(default_factory=set)  # "package>name"
     passed: set[str] = field(default_factory=set)  # keys of custom_objects
     open: bool = False  # custom objects with unknown names are passed
@@ -42,8 +38,7 @@ class Code:
     safe: bool = True  # no enable_unsafe_deserialization()
     defined: dict[str, set[str]] = field(default_factory=dict)  # {module: names at its top level}
     idle: dict[str, str] = field(default_factory=dict)  # {class or function: its file, which model.py never imports}
-    models: list[Load] = field(default_factory=list)
-    weights: list[Load] = field(default_factory=list)
+    loads: dict[str, list[Load]] = field(default_factory=lambda: {"load_weights": [], "load_model": []})
     arrays: set[str | None] = field(default_factory=set)  # files that np.load opens without allow_pickle
     texts: set[str] = field(default_factory=set)  # every string and, if it is a path, its file name
     calls: set[str] = field(default_factory=set)  # last names of functions called in code that runs
@@ -67,47 +62,40 @@ class Code:
                 self.call(node, runs and not its_own, source)
 
     def unread(self, sources: dict[str, bytes]) -> None:
-        """Read the files that model.py does not import."""
         for file, source in sources.items():
             for name in re.findall(rb"^(?:class|def)\s+(\w+)", source, re.MULTILINE):
                 self.idle.setdefault(name.decode("utf-8", "replace"), file)
 
-    def register(self, decorator: ast.expr, name: str, source: Source) -> None:
-        if called(decorator) != "register_keras_serializable":
-            return
-        defaults = {"package": ast.Constant("Custom"), "name": ast.Constant(name)}
-        given = defaults | arguments(decorator, "package", "name")
-        package, own = text(given["package"], source), text(given["name"], source)
-        if package is None or own is None:
-            self.open = True
-        else:
-            self.registered.add(f"{package}>{own}")
+    def register(self, call: ast.expr, name: str, source: Source) -> None:
+        if called(call) == "register_keras_serializable":
+            given = {"package": ast.Constant("Custom"), "name": ast.Constant(name)} | arguments(call, "package", "name")
+            names = [text(given[key], source) for key in ("package", "name")]
+            if None in names:
+                self.open = True
+            else:
+                self.registered.add(">".join(names))
 
     def call(self, node: ast.Call, runs: bool, source: Source) -> None:
-        """Note what a call registers, passes or loads."""
         name, given = called(node), arguments(node, *PARAMETERS.get(called(node), ()))
         if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
             self.register(node.func, dotted(node.args[0]), source)
-        passes = "custom_objects" in given
-        if name == "update":  # of get_custom_objects(), or of any dict
-            passes = called(getattr(node.func, "value", None)) == GLOBAL
-        if passes:
+        passes = called(getattr(node.func, "value", None)) == GLOBAL if name == "update" else "custom_objects" in given
+        if passes:  # `update` is not of any dict
             self.take(given.get("custom_objects"), source)
-        if name == "enable_unsafe_deserialization":
-            self.safe = False
+        self.safe &= name != "enable_unsafe_deserialization"
         if not runs:
             return
         self.calls.add(name)
         if dotted(node.func) in ("np.load", "numpy.load") and "file" in given and "allow_pickle" not in given:
             self.arrays.add(name_in_zip(given["file"], source))
-        if name in ("load_model", "load_weights"):
-            options = [is_true(given.get(key), source) for key in ("compile", "safe_mode")]
-            load = Load(name_in_zip(given.get("filepath"), source), source.at(node) | {"call": name}, *options)
-            (self.models if name == "load_model" else self.weights).append(load)
+        if name in self.loads:
+            path, said = name_in_zip(given.get("filepath"), source), source.at(node) | {"call": name}
+            options = (getattr(source.meaning(given.get(key)), "value", None) for key in ("compile", "safe_mode"))
+            self.loads[name].append(Load(path, said, *(option is not False for option in options)))  # True: not known
 
     def take(self, given: ast.expr | None, source: Source) -> None:
         """Note the names in an expression for custom objects; unless it is a dict of known names, set `open`."""
-        match source.values.get(dotted(given), given):
+        match source.meaning(given):
             case ast.Constant(None):
                 names = []
             case ast.Call(ast.Name("dict"), [], keywords):
@@ -116,17 +104,18 @@ class Code:
                 names = [key and text(key, source) for key in keys]
             case _:
                 names = [None]
-        self.passed |= set(filter(None, names))
-        self.open = self.open or not all(names)
+        self.passed.update(filter(None, names))
+        self.open |= not all(names)
 
-    def loads(self, file: str) -> list[Load]:
-        """The calls of load_model that do or may open this file of the zip."""
-        sure = [load for load in self.models if load.path == file]
-        return sure or [load for load in self.models if load.path is None and self.speaks_of(file)]
+    def opening(self, file: str, call: str = "load_model") -> list[Load]:
+        """The calls of load_model or load_weights that open this file of the zip; else those of load_model that may."""
+        sure = [load for load in self.loads[call] if load.path == file]
+        may = call == "load_model" and self.speaks_of(file)
+        return sure or [load for load in self.loads[call] if load.path is None and may]
 
-    def weights_of(self, file: str) -> list[Load]:
-        """The calls of load_weights that open this file of the zip."""
-        return [load for load in self.weights if load.path == file]
+    def knows(self, name: str | None) -> bool:
+        """Whether Keras may find an object of the sources under this name."""
+        return self.open or name in self.passed or name in self.registered
 
     def speaks_of(self, file: str) -> bool:
         """Whether a string in the sources is the name, the stem or the suffix of the file."""
@@ -137,7 +126,7 @@ class Code:
 
 def name_in_zip(node: ast.expr | None, source: Source) -> str | None:
     """The path of an expression, relative to the zip's root; None if it is not known."""
-    path = node and source.path(node)
+    path = source.path(node)
     return path and path.removeprefix(IN_ZIP).removeprefix("./").rstrip("/")
 
 
@@ -145,9 +134,3 @@ def text(node: ast.expr, source: Source) -> str | None:
     if isinstance(node, ast.Attribute) and node.attr == "__name__":
         return dotted(node.value) or None
     return source.path(node)
-
-
-def is_true(node: ast.expr | None, source: Source) -> bool:
-    """Whether an option is true; True if it is not given or not known."""
-    node = source.values.get(dotted(node), node)
-    return not (isinstance(node, ast.Constant) and node.value is False)

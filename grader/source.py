@@ -2,11 +2,8 @@
 
     check_sources({"model.py": b"..."}, names_in_the_zip, profile="an2dl", packages=(), writable=False)
 
-The checks start at model.py and follow its imports within the zip; other scripts are ignored. syntax.py decides which
-code counts as run.
+They follow the imports of model.py within the zip. syntax.py decides which code counts as run.
 """
-
-from __future__ import annotations
 
 import ast
 import inspect
@@ -15,44 +12,28 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from grader import syntax
 from grader.codes import Finding, finding
-from grader.keras_files import held, table
-from grader.registry import Code
-from grader.syntax import (
-    DYNAMIC,
-    FUNCTIONS,
-    IN_ZIP,
-    Source,
-    absolute,
-    arguments,
-    called,
-    dotted,
-    gives_up,
-    imported,
-    imports,
-    last,
-    module_files,
-    own_nodes,
-    parse,
-    together,
-)
+from grader.keras_files import CLASSES, TABLE
+from grader.registry import Registry
+from grader.syntax import IN_ZIP, Source, arguments, called, dotted, imported, imports, last, own_nodes
 
-# What `import` finds in tensorflow/tensorflow:2.17.0, besides the standard library.
-GRADER_PACKAGES = frozenset(
+GRADER_PACKAGES = frozenset(  # what `import` finds in tensorflow/tensorflow:2.17.0, besides the standard library
     "absl astunparse certifi charset_normalizer flatbuffers gast google grpc h5py idna keras markdown markdown_it "
     "markupsafe mdurl ml_dtypes namex numpy opt_einsum optree packaging pip pkg_resources pygments requests rich "
     "setuptools six tensorboard tensorboard_data_server tensorflow tensorflow_io_gcs_filesystem termcolor "
     "typing_extensions urllib3 werkzeug wheel wrapt".split()
 )
 LIKELY_MODULES = "utils util helpers common score scoring evaluate data_io data_manager libscores".split()
-KNOWN = GRADER_PACKAGES | set(table()["standard"].split())
+NAMES = {module: set(names.split()) for module, names in TABLE["names"].items()}  # in the grader's public modules
+NAMES = {f"tensorflow.{module}": names for module, names in NAMES.items() if module.startswith("keras.")} | NAMES
+KNOWN = GRADER_PACKAGES | set(TABLE["standard"].split())
 # {module: code if the zip has it, too}. IMP02: the grader has it (`ingestion` is its program). IMP03: it may have it.
-TAKEN = {**dict.fromkeys(LIKELY_MODULES, "IMP03"), **dict.fromkeys((*KNOWN, "ingestion"), "IMP02")}
-PARTS = {"google": frozenset({"protobuf", "_upb"})}  # what the grader has of a shared package
-# Functions of Keras that import a package when they are called.
-NEED = {**dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL"), "plot_model": "pydot",
-        **dict.fromkeys(("random_rotation", "random_shift", "random_shear", "random_zoom",
-                         "apply_affine_transform"), "scipy")}  # fmt: skip
+TAKEN = dict.fromkeys(LIKELY_MODULES, "IMP03") | dict.fromkeys((*KNOWN, "ingestion"), "IMP02")
+PARTS = {"google": {"protobuf", "_upb", "*"}}  # what the grader has of a shared package
+# {function of Keras: the package that it imports when it is called}
+NEED = dict.fromkeys(("array_to_img", "load_img", "save_img"), "PIL") | {"plot_model": "pydot"}
+NEED |= dict.fromkeys("random_rotation random_shift random_shear random_zoom apply_affine_transform".split(), "scipy")
 GONE = {"predict_classes", "predict_generator"}  # methods of models in older Keras
 GONE_ARGUMENTS = {"max_queue_size", "workers", "use_multiprocessing"}  # of predict in older Keras
 # Names that the standard library has only since Python 3.12.
@@ -67,41 +48,53 @@ METHODS = frozenset("open load save mkdir read_text read_bytes write_text write_
 ELSEWHERE = ("/tmp", "/dev", "/proc", "/sys", "/app", "/etc")  # absolute paths that exist on any Linux machine
 
 
+class Zip:
+    """What the checks of one source must know of all: of those that model.py imports (`trees`), and of the zip."""
+
+    def __init__(self, trees: dict[str, ast.Module], sources: Iterable[str], names: set[str], packages: Iterable[str]):
+        every = [node for tree in trees.values() for node in ast.walk(tree)]
+        defined = [n.name for n in every if isinstance(n, ast.FunctionDef)]
+        stored = [n.attr for n in every if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+        moves = {"sys.path", "sys.modules"} & set(map(dotted, every))
+        self.packages = packages  # more modules that the grader has
+        self.tops = {name.split("/")[0].removesuffix(".py") for name in sources}  # modules at the root
+        self.known = KNOWN | {"__main__", *packages} | (module_names(sources) if "sys.path" in moves else self.tops)
+        self.reached = syntax.together(trees, self.known)
+        self.places = names | prefixes(names, "/") | {"."}  # files and folders
+        self.stems = prefixes(names, "/.")  # the same up to a dot
+        self.modules = set() if moves else self.stems - KNOWN  # paths of own modules; none if they may be elsewhere
+        self.loaded = prefixes((f"{module}." for module, _ in imports(every)), ".")  # modules that some import loads
+        self.calls = {*map(called, every), "Model"}  # last names of the functions that are called
+        self.functions = set(defined)  # not to be taken for those of libraries with the same name
+        self.given = Counter(stored + defined)  # number of definitions and assignments of each name
+        self.bound = members(every)
+        self.taken = {n.arg for n in every if isinstance(n, ast.arg)}  # names of parameters
+        if any(isinstance(n, syntax.FUNCTIONS) and n.name == "predict" and n.args.kwarg for n in every):
+            self.taken |= GONE_ARGUMENTS
+
+
 def check_sources(
     sources: dict[str, bytes], names: set[str], profile: str, packages: tuple[str, ...], writable: bool
-) -> tuple[list[Finding], Code]:
+) -> tuple[list[Finding], Registry]:
     """Findings on model.py and all modules of the zip that it imports, and the objects that these pass to Keras.
 
-    names: all files in the zip. writable: whether the submission's folder can be written to at the grader.
+    names: all files in the zip. profile: see worker.py. writable: whether the submission's folder is, at the grader.
     """
-    first = next(file for file in module_files("model", "") if file in sources)  # Python prefers a package to a module
+    first = "model/__init__.py" if "model/__init__.py" in sources else "model.py"  # Python prefers a package
     trees, found = reach(sources, first)
-    every = [node for tree in trees.values() for node in ast.walk(tree)]
-    tops = {name.split("/")[0].removesuffix(".py") for name in sources}
-    moves = {"sys.path", "sys.modules"} & set(map(dotted, every))
-    known = KNOWN | {"__main__", *packages} | (module_names(sources) if "sys.path" in moves else tops)
-    reached = together(trees, known)
-    stored = [n.attr for n in every if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
-    given = Counter(stored + [n.name for n in every if isinstance(n, ast.FunctionDef)])
-    bound, loaded = members(every), prefixes((f"{module}." for module, _ in imports(every)), ".")
-    places, stems = names | prefixes(names, "/") | {"."}, prefixes(names, "/.")
-    there = set() if moves else stems - KNOWN
-    functions = {n.name for n in every if isinstance(n, ast.FunctionDef)}
-    gone, calls = gone_arguments(every), {*map(called, every), "Model"}
-    where = None if "chdir" in calls else profile
-    found += check_model(reached, first)
-    code = Code()
-    for source in reached.values():
-        found += check_imports(source, known, packages, tops)
-        found += check_own(source, there, places, reached)
-        found += check_attributes(source, loaded, packages)
+    whole, registry = Zip(trees, sources, names, packages), Registry()
+    found += check_model(whole.reached, first)
+    for source in whole.reached.values():
+        found += check_imports(source, whole)
+        found += check_own(source, whole)
+        found += check_attributes(source, whole)
         found += check_names(source)
-        found += check_members(source, bound, gone, calls if "pickle" in loaded else None)
-        found += check_calls(source, given)
-        found += check_paths(source, places, stems, functions, where, writable)
-        code.add(source, functions)
-    code.unread({file: text for file, text in sources.items() if file not in reached})
-    return list(dict.fromkeys(found)), code
+        found += check_members(source, whole)
+        found += check_calls(source, whole)
+        found += check_paths(source, whole, profile, writable)
+        registry.add(source, whole.functions)
+    registry.unread({file: text for file, text in sources.items() if file not in whole.reached})
+    return list(dict.fromkeys(found)), registry
 
 
 def prefixes(names: Iterable[str], ends: str) -> set[str]:
@@ -115,98 +108,98 @@ def reach(sources: dict[str, bytes], first: str) -> tuple[dict[str, ast.Module],
     trees, found = {}, []
     for file in todo:  # grows meanwhile
         try:
-            trees[file] = parse(sources[file])
+            tree = ast.parse(sources[file])
+            compile(tree, "model.py", "exec", dont_inherit=True)  # finds more errors, such as a `return` outside
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
             found.append(finding("PY01", file=file, why=where or "nested too deeply"))
             continue
-        nodes = list(ast.walk(trees[file]))
+        trees[file] = tree
+        nodes = list(ast.walk(tree))
         moves = "sys.path" in map(dotted, nodes)  # then any folder of the zip may be on it
-        for module in dict.fromkeys(module for module, _ in imports(nodes)):
-            paths = [path for path in module_files(module, file) if path in sources]
+        for module in dict(imports(nodes)):
+            paths = [path for path in syntax.module_files(module, file) if path in sources]
             if moves:
-                ends = tuple("/" + path for path in module_files(module.lstrip("."), ""))
+                ends = tuple("/" + path for path in syntax.module_files(module.lstrip("."), ""))
                 paths += [path for path in sources if path.endswith(ends)]
             todo += [path for path in dict.fromkeys(paths) if path not in known]
             known.update(paths)
     return trees, found
 
 
-def module_names(sources: dict[str, bytes]) -> set[str]:
-    """Names of modules and packages anywhere in the zip."""
+def module_names(sources: Iterable[str]) -> set[str]:
     return {part.removesuffix(".py") for name in sources for part in name.split("/")}
 
 
-def check_imports(source: Source, known: set[str], packages: tuple[str, ...], local: set[str]) -> Iterator[Finding]:
-    """Imports of modules that neither the grader nor the zip has, or both have. local: modules at the zip's root."""
+def check_imports(source: Source, whole: Zip) -> Iterator[Finding]:
+    """Imports of modules that neither the grader nor the zip has, or both have."""
     for module, node in imports(source.nodes):
         root, *inner = module.split(".")
         first = ".".join([root, *inner[:1]])
-        lacks = root in PARTS and root not in local and inner and inner[0] not in PARTS[root] | {"*"}
+        lacks = root in PARTS and root not in whole.tops and inner and inner[0] not in PARTS[root]
         if not root:  # relative
             if source.file == "model.py" and source.nodes[node]:
                 yield finding("IMP04", **source.at(node))
-        elif (root not in known or lacks) and source.nodes[node] and first not in packages:
+        elif (root not in whole.known or lacks) and source.nodes[node] and first not in whole.packages:
             yield finding("IMP01", **source.at(node), name=first if lacks else root)
-        elif root in local and root in TAKEN:
+        elif root in whole.tops and root in TAKEN:
             yield finding(TAKEN[root], name=f"{root}.py")
 
 
-def check_own(source: Source, there: set[str], places: set[str], reached: dict[str, Source]) -> Iterator[Finding]:
-    """Imports of names that the zip's own modules lack. there: paths of modules without .py; places: all paths."""
+def check_own(source: Source, whole: Zip) -> Iterator[Finding]:
+    """Imports of names that the zip's own modules lack."""
 
     def lacks(module: str) -> bool:
-        return module.split(".")[0] in there and module.replace(".", "/") not in there
+        return module.split(".")[0] in whole.modules and module.replace(".", "/") not in whole.modules
 
     def may_give(package: str, name: str) -> bool:
         path = package.replace(".", "/")
-        code = reached.get(f"{path}/__init__.py") or reached.get(f"{path}.py")
+        code = whole.reached.get(f"{path}/__init__.py") or whole.reached.get(f"{path}.py")
         if code is None:  # a folder without __init__.py, or a file not read
-            return path not in places or f"{path}/__init__" in there
-        return bool(code.bound & {name, *DYNAMIC})
+            return path not in whole.places or f"{path}/__init__" in whole.modules
+        return bool(code.bound & {name, *syntax.DYNAMIC})
 
-    for node in source.run if there else ():
+    for node in source.run if whole.modules else ():
         for package, name, _ in imported(node):
             if source.file == "model.py" and package.startswith("."):
                 continue
-            module, full = (absolute(part, source.file) for part in (package or name, package + name))
+            module, full = (syntax.absolute(part, source.file) for part in (package or name, package + name))
             missing = module if lacks(module) else full
             if lacks(missing) and (missing == module or not (name == "*" or may_give(module, name))):
                 yield finding("IMP01", **source.at(node), name=missing)
 
 
-def check_attributes(source: Source, loaded: set[str], packages: tuple[str, ...]) -> Iterator[Finding]:
-    """Uses of Keras, TensorFlow and numpy names that the grader's versions lack. loaded: see lacking."""
+def check_attributes(source: Source, whole: Zip) -> Iterator[Finding]:
+    """Uses of Keras, TensorFlow and numpy names that the grader's versions lack."""
     inner = {node.value for node in source.nodes if isinstance(node, ast.Attribute)} | source.annotations
     for node in (node for node in source.run if node not in inner):
         name = source.public(node)
         ends = [lacking(package + part, None) for package, part, _ in imported(node) if not package.startswith(".")]
-        ends += [lacking(name, loaded)] if isinstance(node, ast.Attribute) else []
+        ends += [lacking(name, whole.loaded)] if isinstance(node, ast.Attribute) else []
         for lacks in filter(None, ends):
             other = lacks.removeprefix("tensorflow.")
             instead = f"say {other}" if other != lacks and not lacking(other, None) else "do without it"
             yield finding("IMP05", **source.at(node), name=lacks, instead=instead)
         needs = NEED.get(name.split(".")[-1]) if name.split(".")[0] in ("keras", "tensorflow") else None
-        if needs and needs not in packages:
+        if needs and needs not in whole.packages:
             yield finding("IMP01", file=source.file, at=f" line {node.lineno}: {name}", name=needs)
         made = source.public(node.func) if isinstance(node, ast.Call) else ""
-        taken = table()["classes"].get(made.removeprefix("tensorflow."))
-        more = [] if taken is None else [k.arg for k in node.keywords if k.arg not in (None, *taken.split())]
-        for key in more:
+        taken = CLASSES.get(made.removeprefix("tensorflow."))
+        for key in [] if taken is None else [k.arg for k in node.keywords if k.arg not in (None, *taken.split())]:
             yield finding("IMP05", **source.at(node), name=f"{made}({key}=...)", instead="do without it")
 
 
 def lacking(name: str, loaded: set[str] | None) -> str | None:
     """The beginning of a dotted name up to the first part that the grader lacks, or None. loaded: modules that some
     import loads; None if `name` itself is imported, which loads submodules."""
-    parts, module = name.split("."), name.split(".")[0]
+    module, *parts = name.split(".")
     if name in NEWER:
         return name
-    for part in parts[1:]:
-        inside, here = held(module), f"{module}.{part}"
+    for part in parts:
+        inside, here = NAMES.get(module), f"{module}.{part}"
         if inside is None or part in ("*", "src", "api") or part.startswith("_"):
             return None
-        if part not in inside and not (held(here) is not None if loaded is None else here in loaded):
+        if part not in inside and here not in (NAMES if loaded is None else loaded):
             return here
         module = here
     return None
@@ -219,20 +212,19 @@ def check_model(reached: dict[str, Source], file: str, name: str = "Model") -> I
     made = next((n for n in given if str(getattr(n, "module", "")).split(".")[0] not in ("keras", "tensorflow")), None)
     if isinstance(made, ast.ClassDef):
         yield from check_class(made, reached[file])
-    elif isinstance(made, ast.FunctionDef):
-        if not made.decorator_list and (how := misfit(made)):
-            yield finding("PY03", how=how)
+    elif isinstance(made, ast.FunctionDef) and not made.decorator_list and (how := misfit(made)):
+        yield finding("PY03", how=how)
     elif isinstance(made, ast.ImportFrom):
         left = {other: source for other, source in reached.items() if other != file}
         package, there, _ = next((part for part in imported(made) if part[2] == name), imported(made)[0])
-        yield from check_model(left, module_files(package, file)[-1], name if there == "*" else there)
+        yield from check_model(left, syntax.module_files(package, file)[-1], name if there == "*" else there)
     elif made is None and file in reached and not reached[file].bound & {"exec", "globals", "__getattr__"}:
         yield finding("PY02", file=file)
 
 
 def methods_of(cls: ast.ClassDef, source: Source) -> tuple[dict[str, ast.FunctionDef], bool]:
     """({name: method} of a class and its base class in the same file, whether these are all)."""
-    own = {node.name: node for node in own_nodes(cls.body) if isinstance(node, FUNCTIONS)}
+    own = {node.name: node for node in own_nodes(cls.body) if isinstance(node, syntax.FUNCTIONS)}
     whole = not (cls.decorator_list or cls.keywords)
     bases = [base for base in map(dotted, cls.bases) if base not in ("object", "ABC", "abc.ABC")]
     given = source.top.get(bases[0], []) if len(bases) == 1 else []
@@ -243,7 +235,6 @@ def methods_of(cls: ast.ClassDef, source: Source) -> tuple[dict[str, ast.Functio
 
 
 def check_class(model: ast.ClassDef, source: Source) -> Iterator[Finding]:
-    """Findings on the class Model of a file."""
     methods, whole = methods_of(model, source)
     init, predict = methods.get("__init__"), methods.get("predict")
     plain = whole or not (model.decorator_list or model.keywords or init not in model.body)
@@ -251,7 +242,7 @@ def check_class(model: ast.ClassDef, source: Source) -> Iterator[Finding]:
         yield finding("PY03", how=how)
     if predict and {*map(last, predict.decorator_list)} <= {"staticmethod", "classmethod"}:
         yield from (finding("PY04", how=f"has a predict that {how}") for how in faults(predict))
-    elif whole and not predict and not (source.bound | methods.keys()) & DYNAMIC:
+    elif whole and not predict and not (source.bound | methods.keys()) & syntax.DYNAMIC:
         if "predict" not in {last(n) for n in source.nodes if isinstance(getattr(n, "ctx", None), ast.Store)}:
             yield finding("PY04", how="has no method predict")
 
@@ -267,7 +258,7 @@ def faults(predict: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
         yield f"cannot be called with images alone ({how})"
     if isinstance(predict, ast.AsyncFunctionDef) or any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in inside):
         yield "is async or yields, which returns no labels when called"
-    elif not (returned or gives_up(predict.body)):
+    elif not (returned or syntax.gives_up(predict.body)):
         yield "returns nothing"
 
 
@@ -275,7 +266,7 @@ def check_names(source: Source) -> Iterator[Finding]:
     """Undefined names in code that runs, found by pyflakes."""
     from pyflakes import checker, messages
 
-    if any(isinstance(node, ast.alias) and node.name == "*" for node in source.nodes):
+    if "*" in source.aliases:
         return  # it may define any name
     kinds = (messages.UndefinedName, messages.UndefinedLocal)
     try:
@@ -291,56 +282,42 @@ def check_names(source: Source) -> Iterator[Finding]:
     yield from (finding("PY05", **source.at(node), name=name) for name, node in undefined.items())
 
 
-def gone_arguments(nodes: list[ast.AST]) -> set[str]:
-    """Those of GONE_ARGUMENTS that no function of the zip takes; none if a `predict` in the zip has **kwargs."""
-    if any(isinstance(n, FUNCTIONS) and n.name == "predict" and n.args.kwarg for n in nodes):
-        return set()
-    return GONE_ARGUMENTS - {n.arg for n in nodes if isinstance(n, ast.arg)}
-
-
-def check_members(source: Source, bound: set[str], gone: set[str], made: set[str] | None) -> Iterator[Finding]:
-    """Calls of methods or arguments that Keras models no longer have, and attributes of self that nothing sets.
-
-    bound: see members. gone: see gone_arguments. made: names called; other classes may be unpickled. None: no pickles.
-    """
+def check_members(source: Source, whole: Zip) -> Iterator[Finding]:
+    """Calls of methods or arguments that Keras models no longer have, and attributes of self that nothing sets."""
     for node in (n for n in source.run if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
-        if called(node) in GONE - bound:
+        if called(node) in GONE - whole.bound:
             yield finding("IMP05", **source.at(node), name=called(node), instead="say predict, then argmax")
-        if called(node) == "predict" and (given := {k.arg for k in node.keywords} & gone):
-            name = f"predict({min(given)}=...)"
-            yield finding("IMP05", **source.at(node), name=name, instead="do without it")
-    classes = [n for n in source.nodes if isinstance(n, ast.ClassDef) and stands_alone(n)]
-    for cls in (c for c in classes if not (bound & {*DYNAMIC, "__dict__"} or (made and c.name not in made))):
+        gone = {k.arg for k in node.keywords} & GONE_ARGUMENTS - whole.taken
+        if called(node) == "predict" and gone:
+            yield finding("IMP05", **source.at(node), name=f"predict({min(gone)}=...)", instead="do without it")
+    for cls in (n for n in source.nodes if isinstance(n, ast.ClassDef)):
+        based = cls.decorator_list or cls.keywords or any(getattr(b, "id", "") != "object" for b in cls.bases)
+        unpickled = "pickle" in whole.loaded and cls.name not in whole.calls
+        if based or unpickled or whole.bound & {*syntax.DYNAMIC, "__dict__"}:
+            continue  # something else may add attributes
         used = [n for n in ast.walk(cls) if isinstance(n, ast.Attribute) and dotted(n.value) == "self"]
         named = {node.attr: node for node in used if source.nodes[node]}
-        for name in sorted(named.keys() - bound - set(dir(object))):
+        for name in sorted(named.keys() - whole.bound - set(dir(object))):
             yield finding("PY05", **source.at(named[name]), name=f"self.{name}")
-
-
-def stands_alone(cls: ast.ClassDef) -> bool:
-    """Whether a class has no base, metaclass or decorator that may add attributes."""
-    return not cls.decorator_list and not cls.keywords and all(getattr(b, "id", "") == "object" for b in cls.bases)
 
 
 def members(nodes: list[ast.AST]) -> set[str]:
     """Names that attributes may have: functions, classes, attributes set on any object, class variables, strings."""
-    found = {getattr(node, "name", None) for node in nodes} | ({called(node) for node in nodes} & DYNAMIC)
+    found = {getattr(node, "name", None) for node in nodes} | ({called(node) for node in nodes} & syntax.DYNAMIC)
     for node in nodes:
-        if isinstance(node, ast.Attribute) and (isinstance(node.ctx, ast.Store) or node.attr == "__dict__"):
-            found.add(node.attr)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.add(node.value)
-        elif isinstance(node, ast.ClassDef):
-            found |= {n.id for n in own_nodes(node.body) if isinstance(n, ast.Name)}
+        match node:
+            case ast.Attribute(_, "__dict__" as name) | ast.Attribute(_, name, ast.Store()) | ast.Constant(str(name)):
+                found.add(name)
+            case ast.ClassDef():
+                found |= {n.id for n in own_nodes(node.body) if isinstance(n, ast.Name)}
     return found
 
 
-def check_calls(source: Source, given: Counter[str]) -> Iterator[Finding]:
-    """Calls of the file's functions and of methods of self whose arguments do not fit the definition.
-    given: number of definitions and assignments of each name. A method is checked only if its name occurs once."""
+def check_calls(source: Source, whole: Zip) -> Iterator[Finding]:
+    """Calls of the file's functions and of methods of self whose arguments do not fit the definition."""
     classes = [n for n in source.nodes if isinstance(n, ast.ClassDef)]
     usual = {node for place in (source.tree, *classes) for node in place.body}  # not in functions or conditions
-    rebound = source.rebound | {n.name for n in source.nodes if isinstance(n, FUNCTIONS) and n not in usual}
+    rebound = source.rebound | {n.name for n in source.nodes if isinstance(n, syntax.FUNCTIONS) and n not in usual}
     functions = {n.name: n for n in source.tree.body if isinstance(n, ast.FunctionDef) and not n.decorator_list}
     methods: dict[ast.AST, dict[str, ast.FunctionDef]] = {}  # {node: methods of the innermost class around it}
     for cls in classes:  # the outer ones first
@@ -348,8 +325,8 @@ def check_calls(source: Source, given: Counter[str]) -> Iterator[Finding]:
     for node in (n for n in source.run if isinstance(n, ast.Call)):
         name, named = dotted(node.func), {k.arg: k.value for k in node.keywords}
         definition, filled = None if name in rebound else functions.get(name), 0  # number of arguments that Python adds
-        if name.startswith("self."):
-            definition = methods.get(node, {}).get(name[5:]) if given[name[5:]] == 1 else None
+        if name.startswith("self."):  # checked only if its name is defined or assigned once
+            definition = methods.get(node, {}).get(name[5:]) if whole.given[name[5:]] == 1 else None
             decorators = tuple(map(last, definition.decorator_list)) if definition else ()
             filled = {(): 1, ("classmethod",): 1, ("staticmethod",): 0}.get(decorators)
         if definition is None or filled is None or None in named or any(isinstance(a, ast.Starred) for a in node.args):
@@ -374,25 +351,19 @@ def misfit(definition: ast.FunctionDef, /, *given: object, **named: object) -> s
     return ""
 
 
-def check_paths(
-    source: Source, places: set[str], stems: set[str], own: set[str], where: str | None, writable: bool
-) -> Iterator[Finding]:
-    """Files opened by a known path that is relative, exists on one machine only, or is not in the zip.
-
-    places: files and folders of the zip. stems: the same up to a dot. own: functions of the zip, which are not taken
-    for those of libraries with the same name. where: the profile (see worker.py); None if the submission calls chdir.
-    writable: whether the submission's folder can be written to.
-    """
+def check_paths(source: Source, whole: Zip, profile: str, writable: bool) -> Iterator[Finding]:
+    """Files opened by a known path that is relative, exists on one machine only, or is not in the zip."""
+    where = None if "chdir" in whole.calls else profile  # None: not known
     for node in (n for n in source.run if isinstance(n, ast.Call)):
         if fetches(node):
             yield finding("NET01", **source.at(node))
-        if called(node) not in LOADERS | WRITERS or dotted(node.func).removeprefix("self.") in own:
+        if called(node) not in LOADERS | WRITERS or dotted(node.func).removeprefix("self.") in whole.functions:
             continue
         path, written = opened(node, source)
         if not path or "\0" in path or re.match(r"\w+://", path):
             continue
         ours, inside = f"{path}/".startswith(IN_ZIP), posixpath.normpath(f"{path}/".removeprefix(IN_ZIP))
-        there = inside in places or (inside in stems and called(node) in ("restore", "load_weights"))
+        there = inside in whole.places or (inside in whole.stems and called(node) in ("restore", "load_weights"))
         code, level = None, None
         if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:[\\/]", path):
             code = "PATH02" if not written and not path.startswith(ELSEWHERE) else None

@@ -6,19 +6,15 @@ may fail, unless it always runs and every `except` raises again; an `except`, if
 there. If such code does run, the rehearsal finds its errors.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import posixpath
-import warnings
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 IN_ZIP = "<zip>/"  # stands for the folder of the unpacked zip in paths
 DYNAMIC = {"globals", "locals", "vars", "exec", "eval", "setattr", "__getattr__", "__path__", "*"}  # may bind any name
-# Names in conditions that test the machine: which branch runs depends on it.
-MACHINE = {"hasattr", "find_spec", "environ", "getenv", "platform", "system", "uname", "modules", "isinstance"}
+MACHINE = set("hasattr find_spec environ getenv platform system uname modules isinstance".split())  # names that test it
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -72,30 +68,56 @@ class Source:
         """Nodes in annotations that Python does not evaluate: of local variables; with a __future__ import, all."""
         every = list(self.nodes)
         if ("__future__.", "annotations") not in [part[:2] for n in every for part in imported(n)]:
-            functions = [n for n in every if isinstance(n, FUNCTIONS)]
+            functions = (n for n in every if isinstance(n, FUNCTIONS))
             every = [n for function in functions for n in own_nodes(function.body) if isinstance(n, ast.AnnAssign)]
         given = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n in every]
         return {inner for node in given if node for inner in ast.walk(node)}
 
-    def path(self, node: ast.expr) -> str | None:
+    def meaning(self, node: ast.expr | None) -> ast.expr | None:
+        """An expression, or the one that a name stands for."""
+        return self.values.get(dotted(node), node)
+
+    def path(self, node: ast.expr | None) -> str | None:
         """The value of an expression of constants, os.path, pathlib and __file__; None if it is not known."""
+        self.fuel = [None] * 50
         with contextlib.suppress(LookupError, TypeError):  # TypeError: a function of MADE with other arguments
-            return path_of(node, self, [None] * 50)
+            return self.evaluate(node)
+
+    def evaluate(self, node: ast.expr | None) -> str:
+        """As `path`, but raises LookupError if the value is not known. Those of names are kept."""
+        self.fuel.pop()  # one step; raises IndexError, a LookupError, when empty
+        part = self.evaluate
+        if (name := dotted(node)) in self.values:
+            text = part(self.values.pop(name))  # removed meanwhile: it may depend on itself
+            self.values[name] = ast.Constant(text)
+            return text
+        match node:
+            case ast.Constant(str() as text):
+                return text
+            case ast.Name("__file__"):
+                return IN_ZIP + self.file
+            case ast.FormattedValue(value, -1, None):
+                return part(value)
+            case ast.JoinedStr(pieces):
+                return "".join(map(part, pieces))
+            case ast.BinOp(left, ast.Add(), right):
+                return part(left) + part(right)
+            case ast.BinOp(left, ast.Div(), right):
+                return posixpath.join(part(left), part(right))
+            case ast.Attribute(base, "parent"):
+                return above(part(base))
+            case ast.Call(ast.Attribute(base, method), args, []) if method in METHODS:
+                return METHODS[method](*map(part, [base, *args]))
+            case ast.Call(function, args, []):
+                name = dotted(function) if last(function) == "join" else last(function)  # str has a join, too
+                return MADE[name](*map(part, args))
+        raise LookupError
 
     def public(self, node: ast.AST) -> str:
         """The full name of an imported object, such as "numpy.load" for np.load; "" for anything else."""
         root, _, rest = dotted(node).partition(".")
         full = self.aliases.get(root, "") if root not in self.rebound else ""
         return f"{full}.{rest}" if full and rest else full
-
-
-def parse(source: bytes) -> ast.Module:
-    """The tree of a source. Raises SyntaxError, ValueError, RecursionError or MemoryError if it does not compile."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about invalid escapes in the submission
-        tree = ast.parse(source)
-        compile(tree, "model.py", "exec", dont_inherit=True)  # finds more errors, such as a `return` outside
-        return tree
 
 
 def uncalled(trees: Iterable[ast.Module]) -> set[ast.AST]:
@@ -152,17 +174,13 @@ def walk(tree: ast.Module, idle: set[ast.AST], known: set[str]) -> Iterator[tupl
 
 
 def doubted(node: ast.AST, known: set[str]) -> set[str]:
-    """Fields of a statement that may fail, or that run only if there is a certain file, version, mode or name.
-
-    known: modules that can be imported. If a `try` imports only such modules, its `except` counts as not run.
-    """
+    """Fields of a statement that may fail, or that run only if there is a certain file, version, mode or name. known:
+    modules that can be imported; if a `try` imports only such modules, its `except` counts as not run."""
     if isinstance(node, ast.Try) and node.handlers:
-        tried = [module for module, _ in imports(inner for part in node.body for inner in ast.walk(part))]
-        return {"body", "handlers"} if tried and all(name.split(".")[0] in known for name in tried) else {"body"}
-    if isinstance(node, ast.Match):
-        return {"cases"}
+        tried = {module.split(".")[0] for module, _ in imports(n for part in node.body for n in ast.walk(part))}
+        return {"body", "handlers"} if tried and tried <= known else {"body"}
     if not isinstance(node, (ast.If, ast.IfExp)):
-        return set()
+        return {"cases"} if isinstance(node, ast.Match) else set()
     if isinstance(node.test, ast.Constant):
         return {"orelse"} if node.test.value else {"body"}
     asked = {last(n) for n in ast.walk(node.test)}
@@ -170,8 +188,7 @@ def doubted(node: ast.AST, known: set[str]) -> set[str]:
         return {"body", "orelse"}  # which one runs depends on the machine
     if asked & {"exists", "isfile", "isdir", "is_file"}:
         unsure, other = ("orelse", "body") if isinstance(node.test, ast.UnaryOp) else ("body", "orelse")
-        ends = isinstance(node, ast.If) and gives_up(getattr(node, other))  # the program stops without the file
-        return set() if ends else {unsure}
+        return set() if gives_up(getattr(node, other)) else {unsure}  # if the program stops without the file
     words = [n for n in ast.walk(node.test) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     switch = isinstance(node.test, (ast.Name, ast.Attribute)) or (isinstance(node.test, ast.Compare) and words)
     return {"body"} if switch else set()
@@ -187,9 +204,9 @@ def strict_tries(node: ast.AST) -> Iterator[ast.Try]:
                 return
 
 
-def gives_up(body: list[ast.stmt]) -> bool:
+def gives_up(body: list[ast.stmt] | ast.expr) -> bool:
     """Whether a block ends with a `raise`, with a call that exits the program, or with an endless loop."""
-    end = body[-1] if body else None
+    end = body[-1] if isinstance(body, list) and body else None
     endless = isinstance(end, ast.While) and isinstance(end.test, ast.Constant) and end.test.value
     leaves = isinstance(end, ast.Expr) and called(end.value) in ("exit", "quit", "_exit", "abort")
     return bool(endless or leaves or isinstance(end, ast.Raise))
@@ -197,28 +214,24 @@ def gives_up(body: list[ast.stmt]) -> bool:
 
 def imported(node: ast.AST) -> list[tuple[str, str, str]]:
     """[(package, name, local name)]: (".nets.", "vit", "net") for `from .nets import vit as net`; [] if no import."""
-    if isinstance(node, ast.Import):
-        return [("", alias.name, alias.asname or alias.name) for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        package = "." * node.level + (f"{node.module}." if node.module else "")
-        return [(package, alias.name, alias.asname or alias.name) for alias in node.names]
-    return []
+    if not isinstance(node, (ast.Import, ast.ImportFrom)):
+        return []
+    module = getattr(node, "module", None)
+    package = "." * getattr(node, "level", 0) + (f"{module}." if module else "")
+    return [(package, alias.name, alias.asname or alias.name) for alias in node.names]
 
 
 def imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
     """Yield (name of an imported module or object, node), also for importlib and variables that choose a backend."""
     for node in nodes:
+        names = [package + name for package, name, _ in imported(node)]
         match node:
-            case ast.Import() | ast.ImportFrom():
-                names = [package + name for package, name, _ in imported(node)]
             case ast.Call(args=[ast.Constant(str() as name), *_]) if called(node) in ("import_module", "__import__"):
                 names = [name]
             case ast.Call(args=[ast.Constant(key), ast.Constant(value)]) if called(node) in ("setdefault", "putenv"):
                 names = backend(key, value)
             case ast.Assign([ast.Subscript(slice=ast.Constant(key)), *_], ast.Constant(value)):
                 names = backend(key, value)
-            case _:
-                continue
         yield from ((name, node) for name in names)
 
 
@@ -291,18 +304,15 @@ def together(trees: dict[str, ast.Module], known: set[str]) -> dict[str, Source]
             paths = reversed(module_files(package or name, source.file))
             other = next((sources[path] for path in paths if path in sources), source)
             for wanted in [name] if package else list(other.values):
-                value = other.values.get(wanted) if other is not source else None
-                text = value and other.path(value)
+                text = other.path(other.values.get(wanted)) if other is not source else None
                 if text is not None:
                     source.values.setdefault(here if package else f"{here}.{wanted}", ast.Constant(text))
     return sources
 
 
 def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
-    """{name: expression} of variables, attributes of self and parameters that have only one value.
-
-    given: last names of functions that are called with arguments, so that defaults may be replaced.
-    """
+    """{name: expression} of variables, attributes of self and parameters that have only one value. given: last names of
+    functions that are called with arguments, so that defaults may be replaced."""
     values: dict[str, list[ast.expr | None]] = {"": [None]}  # "": targets without a name, not known
     classes = {inner: node.name for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body}
     for node in nodes:
@@ -318,47 +328,12 @@ def constants(nodes: Iterable[ast.AST], given: set[str]) -> dict[str, ast.expr]:
     return {name: found[0] for name, found in values.items() if len(found) == 1 and found[0] is not None}
 
 
-def path_of(node: ast.expr, source: Source, fuel: list[None]) -> str:
-    """Source.path, but raises LookupError if not known. `fuel` limits the steps; values of names are cached."""
-
-    def part(n: ast.expr) -> str:
-        return path_of(n, source, fuel)
-
-    fuel.pop()  # raises IndexError, a LookupError, when empty
-    if (name := dotted(node)) in source.values:
-        text = part(source.values.pop(name))  # removed meanwhile: it may depend on itself
-        source.values[name] = ast.Constant(text)
-        return text
-    match node:
-        case ast.Constant(str() as text):
-            return text
-        case ast.Name("__file__"):
-            return IN_ZIP + source.file
-        case ast.FormattedValue(value, -1, None):
-            return part(value)
-        case ast.JoinedStr(pieces):
-            return "".join(map(part, pieces))
-        case ast.BinOp(left, ast.Add(), right):
-            return part(left) + part(right)
-        case ast.BinOp(left, ast.Div(), right):
-            return posixpath.join(part(left), part(right))
-        case ast.Attribute(base, "parent"):
-            return above(part(base))
-        case ast.Call(ast.Attribute(base, method), args, []) if method in METHODS:
-            return METHODS[method](*map(part, [base, *args]))
-        case ast.Call(function, args, []):
-            name = dotted(function) if last(function) == "join" else last(function)  # str has a join, too
-            return MADE[name](*map(part, args))
-    raise LookupError
-
-
 def above(path: str) -> str:
     """The parent of a file or folder; for the zip's root, a path outside the zip."""
     return f"{path}/.." if path == IN_ZIP.rstrip("/") or path.endswith("..") else posixpath.dirname(path)
 
 
-# {name: what it returns} of functions that make paths, and of methods of a Path.
-MADE = {
+MADE = {  # {name: what it returns} of functions that make paths, and of methods of a Path
     **dict.fromkeys(("Path", "PurePath", "join", "path.join", "os.path.join"), posixpath.join),
     **dict.fromkeys(("abspath", "realpath", "str", "fspath", "normpath", "expanduser"), lambda path, *_: path),
     **dict.fromkeys(("getcwd", "cwd"), lambda: "."),

@@ -3,8 +3,6 @@
 check_weights(file, entries, code, known)     file: the open zip; code: what its sources load, see registry.py
 """
 
-from __future__ import annotations
-
 import _compat_pickle
 import ast
 import bz2
@@ -28,49 +26,45 @@ from typing import BinaryIO
 
 from grader import keras_files
 from grader.codes import Finding, finding
-from grader.registry import Code
+from grader.registry import Registry
 
 MAX_RATIO, SMALL = 200, 10 << 20  # largest compression ratio of a file; bytes below which any will do
 PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill")
 UNPICKLE = {"load", "Unpickler", "loads", "read_pickle"}
 MAX_OPCODES = 20_000  # read of one pickle: a module is named early, with its first object
+ARRAY = b"\x93NUMPY"  # first bytes of a .npy file
 PROTOCOLS = [bytes((0x80, number)) for number in range(2, 6)]  # first bytes of a pickle
 PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 MODELS = (".keras", ".h5", ".hdf5")
 WEIGHTS, MANIFEST = "weights/model.weights.h5", "weights/manifest.json"  # of this project's own submissions
 # All exceptions that zipfile and zlib are known to raise on damaged zips.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError, struct.error,
-              NotImplementedError, RuntimeError, IndexError, lzma.LZMAError)  # fmt: skip
+              RuntimeError, IndexError, lzma.LZMAError)  # fmt: skip
 
 
-def check_weights(file: zipfile.ZipFile, entries: dict, code: Code, known: frozenset[str]) -> Iterator[Finding]:
+def check_weights(file: zipfile.ZipFile, entries: dict, code: Registry, known: frozenset[str]) -> Iterator[Finding]:
     """Findings on every file of the zip that holds weights. known: modules that can be imported at the grader."""
     for name, entry in entries.items():
         try:
-            yield from check_one(file, name, entry, code, known)
+            if entry.head.startswith(b"version https://git-lfs"):
+                raise zipfile.BadZipFile("it is a Git LFS pointer; run git lfs pull")
+            if name.endswith((".h5", ".hdf5")):
+                check_whole(entry.head, entry.size)
+                if code.opening(name) or code.opening(name, "load_weights"):
+                    yield from check_h5(copied(file, name), name, code)
+            elif name.endswith(".keras"):
+                yield from check_keras(copied(file, name), name, code)
+            elif code.calls & UNPICKLE and code.speaks_of(name):
+                needs = needed(file, name, entry.head)
+                lacks = [] if code.renames else sorted(needs - known)
+                yield from (finding("KER09", file=name, name=module) for module in lacks)
+                if needs and name in code.arrays:
+                    why = "it holds Python's objects, which np.load takes only with allow_pickle=True"
+                    yield finding("KER05", file=name, why=why)
         except ZIP_ERRORS as error:
             yield finding("KER05", file=name, why=str(error) or type(error).__name__)
     yield from check_loads(set(entries), code)
     yield from check_manifest(entries)
-
-
-def check_one(file: zipfile.ZipFile, name: str, entry, code: Code, known: frozenset[str]) -> Iterator[Finding]:
-    """Findings on one file, if it holds weights. Raises one of ZIP_ERRORS if it is damaged."""
-    if entry.head.startswith(b"version https://git-lfs"):
-        raise zipfile.BadZipFile("it is a Git LFS pointer; run git lfs pull")
-    if name.endswith((".h5", ".hdf5")):
-        check_whole(entry.head, entry.size)
-        if code.loads(name) or code.weights_of(name):
-            with copied(file, name) as stream:
-                yield from check_h5(stream, name, code)
-    elif name.endswith(".keras"):
-        with copied(file, name) as stream:
-            yield from check_keras(stream, name, code)
-    elif code.calls & UNPICKLE and code.speaks_of(name):
-        needs = needed(file, name, entry.head)
-        yield from (finding("KER09", file=name, name=module) for module in sorted(needs - known) if not code.renames)
-        if needs and name in code.arrays:
-            raise zipfile.BadZipFile("it holds Python's objects, which np.load takes only with allow_pickle=True")
 
 
 def check_whole(head: bytes, size: int, what: str = "it") -> None:
@@ -105,13 +99,12 @@ def parsed(data: bytes | str, what: str) -> dict:
     raise zipfile.BadZipFile(f"its {what} is damaged")
 
 
-def check_keras(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
+def check_keras(stream: BinaryIO, name: str, code: Registry) -> Iterator[Finding]:
     """Check a .keras file, itself a zip: completeness, version of Keras, config. Raises BadZipFile if it is damaged."""
-    with zipfile.ZipFile(stream) as file:
-        names = set(file.namelist())
-        weights = "model.weights.npz" if "model.weights.npz" in names else "model.weights.h5"
+    with stream, zipfile.ZipFile(stream) as file:
+        weights = "model.weights.npz" if "model.weights.npz" in file.namelist() else "model.weights.h5"
         for member in ("metadata.json", "config.json", weights):
-            if member not in names:
+            if member not in file.namelist():
                 raise zipfile.BadZipFile(f"it has no {member}")
             if packed_tightly(info := file.getinfo(member)):
                 raise zipfile.BadZipFile(f"its {member} claims {info.file_size / 1e6:.0f} MB")
@@ -126,60 +119,56 @@ def check_keras(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
     yield from keras_files.check_model(name, version, config, compiled, code, legacy=False)
 
 
-def check_h5(stream: BinaryIO, name: str, code: Code) -> Iterator[Finding]:
+def check_h5(stream: BinaryIO, name: str, code: Registry) -> Iterator[Finding]:
     """Check an .h5 file. The config of a whole model is in attributes of the root; a file of weights has none."""
     import h5py
 
-    with h5py.File(stream, "r") as file:
-        how = misnamed(file, name)
-        for load in code.weights_of(name) if how else ():
-            yield finding("KER08", **load.said, name=name, how=how)
+    with stream, h5py.File(stream, "r") as file:
+        if how := misnamed(file, name):
+            loads = code.opening(name, "load_weights")
+            yield from (finding("KER08", **load.said, name=name, how=how) for load in loads)
         said = {key: as_text(file.attrs.get(key)) for key in ("keras_version", "model_config", "training_config")}
     if said["model_config"]:
         config, compiled = (parsed(said[key] or "{}", key) for key in ("model_config", "training_config"))
         yield from keras_files.check_model(name, said["keras_version"], config, compiled, code, legacy=True)
     else:
-        for load in [load for load in code.loads(name) if load.path]:
-            yield finding("KER08", **load.said, name=name, how="a file of weights without the network")
+        how = "a file of weights without the network"
+        yield from (finding("KER08", **load.said, name=name, how=how) for load in code.opening(name) if load.path)
 
 
 def misnamed(file, name: str) -> str:
     """Why load_weights, which tells the format from the name of an .h5 file, cannot read this one; "" if it can."""
     older = "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
     newer = not older and ("layers" in file or "_layer_checkpoint_dependencies" in file)
-    ending = name.endswith(".weights.h5")
-    if older and ending:
-        return "whose weights Keras 2 wrote, or a whole model: its name must not end in .weights.h5"
-    return "whose weights Keras 3 wrote: its name must end in .weights.h5" if newer and not ending else ""
+    if name.endswith(".weights.h5"):
+        return "whose weights Keras 2 wrote, or a whole model: its name must not end in .weights.h5" if older else ""
+    return "whose weights Keras 3 wrote: its name must end in .weights.h5" if newer else ""
 
 
 def as_text(value) -> str:
     """An attribute's text; "" if it holds none."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     return value if isinstance(value, str) else ""
 
 
 def needed(file: zipfile.ZipFile, name: str, head: bytes) -> set[str]:
     """Packages that unpickling a file needs: a pickle, a compressed pickle, object arrays in .npy and .npz files."""
-    opened = next((way for magic, way in PACKED.items() if head.startswith(magic)), None)
     needs = set()
     if name.endswith(".npz"):
         with copied(file, name) as stream, zipfile.ZipFile(stream) as arrays:
             needs = set().union(*(array_modules(arrays.open(i), i.file_size) for i in arrays.infolist()))
-    elif name.endswith(PICKLES) or opened or head.startswith((b"\x93NUMPY", *PROTOCOLS)):
-        with file.open(name) as stream:
-            size = file.getinfo(name).file_size
-            of_array = head.startswith(b"\x93NUMPY")
-            needs = array_modules(stream, size) if of_array else modules(opened(stream) if opened else stream)
+    elif head.startswith(ARRAY):
+        needs = array_modules(file.open(name), file.getinfo(name).file_size)
+    elif name.endswith(PICKLES) or head.startswith((*PROTOCOLS, *PACKED)):
+        opened = next((way for magic, way in PACKED.items() if head.startswith(magic)), lambda stream: stream)
+        needs = modules(opened(file.open(name)))
     return {module.split(".")[0] for module in needs}
 
 
 def array_modules(stream: BinaryIO, size: int) -> set[str]:
-    """`modules` of the pickle in a .npy file of `size` bytes, which only object arrays have. Raises BadZipFile if the
-    file is shorter than its header says."""
+    """`modules` of the pickle in a .npy file of `size` bytes, if it holds objects. Raises BadZipFile if it is short."""
     head = stream.read(12)
-    if not head.startswith(b"\x93NUMPY"):
+    if not head.startswith(ARRAY):
         return set()
     width = 2 if head[6:7] == b"\1" else 4  # of the header's length
     begin = 8 + width + int.from_bytes(head[8 : 8 + width], "little")
@@ -191,10 +180,10 @@ def array_modules(stream: BinaryIO, size: int) -> set[str]:
         kind, count = described["descr"], math.prod(map(operator.index, described["shape"]))
     except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
         raise zipfile.BadZipFile("its header is damaged") from None
-    if isinstance(kind, str) and (item := re.match(r"[<>|=]?([a-zA-Z])(\d+)", kind)):
-        end = begin + count * int(item[2]) * (4 if item[1] == "U" else 1)
-        if size < end:
-            raise zipfile.BadZipFile(f"it has {size:,} of {end:,} bytes")
+    item = re.match(r"[<>|=]?([a-zA-Z])(\d+)", str(kind))  # of structured types, nothing
+    end = begin + count * int(item[2]) * (4 if item[1] == "U" else 1) if item else 0
+    if size < end:
+        raise zipfile.BadZipFile(f"it has {size:,} of {end:,} bytes")
     return set()
 
 
@@ -222,31 +211,26 @@ def modules(stream: BinaryIO) -> set[str]:
     return {renamed.get(name, name) for name in found}
 
 
-def check_loads(names: set[str], code: Code) -> Iterator[Finding]:
+def check_loads(names: set[str], code: Registry) -> Iterator[Finding]:
     """Calls that load what Keras 3 cannot: a SavedModel folder, a TensorFlow checkpoint, a file of another suffix."""
     saved = {posixpath.dirname(name) for name in names if posixpath.basename(name) == "saved_model.pb"}
     models = any(name.endswith(MODELS) for name in names)
-    for load in (*code.weights, *code.models):
-        other = None
-        if load.path and not load.path.endswith(MODELS):
-            other = "which ends neither in .keras nor in .h5"
+    for load in [load for loads in code.loads.values() for load in loads]:
+        other = "which ends neither in .keras nor in .h5" if load.path and not load.path.endswith(MODELS) else ""
         if load.said["call"] == "load_weights":
             how = "a TensorFlow checkpoint" if other and f"{load.path}.index" in names else other
         elif load.path in saved or (load.path is None and saved and not models):
             how = "a SavedModel folder"
         else:
-            how = other if load.path in names else None
+            how = other if load.path in names else ""
         if how:
             yield finding("KER08", **load.said, name=load.path or min(saved), how=how)
 
 
 def check_manifest(entries: dict) -> Iterator[Finding]:
     """Compare the SHA-256 of weights/model.weights.h5 with the one in weights/manifest.json."""
-    try:
+    with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError, RecursionError):
         manifest = json.loads(entries[MANIFEST].head)
         said = [manifest["sha256"], manifest.get("next", manifest)["sha256"]]  # `next`: of a run killed while writing
-        weights = entries[WEIGHTS]
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
-        return
-    if weights.sha256 not in said:
-        yield finding("KER06", file=WEIGHTS)
+        if entries[WEIGHTS].sha256 not in said:
+            yield finding("KER06", file=WEIGHTS)

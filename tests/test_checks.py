@@ -82,9 +82,6 @@ WEIGHTS = {"weights/model.weights.h5": hdf5()}
 MANIFEST = {"weights/manifest.json": json.dumps({"sha256": sha256(hdf5()).hexdigest()})}
 SAVED, LOSS = keras_file(), {"loss": {"module": "builtins", "class_name": "function", "config": "my_loss"}}
 CUSTOM = layer("Spotlight", None, "Blood>Spotlight")
-DEFINED = (
-    "import keras, os\n@keras.saving.register_keras_serializable('Blood')\nclass Spotlight(keras.layers.Layer): pass"
-)
 TWO_METHODS = model("return self.scale(X, factor=2)[:, 0]") + "\n    def scale(self, X, {}=1):\n        return X\n"
 CROP = "def crop(X, size):\n    return X"
 TOOLS = model(top="import tools")
@@ -500,12 +497,8 @@ FAULTS = [
     ("PATH03", model("return np.load('x.npy')"), model() + TRAINING),
     ("NET01", model(init="self.net = keras.applications.ResNet50(weights='imagenet')", top=LOADS),
      model(init="self.net = keras.applications.ResNet50(weights=None)", top=LOADS)),
-    ("KER02", {"model.py": loads("n.keras"), "n.keras": keras_file(CUSTOM)},
-     {"model.py": loads("n.keras").replace(LOADS, DEFINED), "n.keras": keras_file(CUSTOM)}),
     ("KER02", {"model.py": loads("n.keras"), "n.keras": keras_file(layer("RandAugment", "keras_cv.layers"))},
      {"model.py": loads("n.keras"), "n.keras": keras_file(layer("RandomFlip"))}),
-    ("KER03", {"model.py": loads("n.keras"), "n.keras": keras_file(layer("Lambda", name="scale"))},
-     {"model.py": loads("n.keras"), "n.keras": keras_file(layer("Rescaling", scale=2))}),
     ("KER04", {"model.py": loads("n.keras"), "n.keras": keras_file(compiled=LOSS)},
      {"model.py": loads("n.keras", ", compile=False"), "n.keras": keras_file(compiled=LOSS)}),
     ("KER05", {"model.py": GOOD, "w.h5": hdf5()[:-1]}, {"model.py": GOOD, "w.h5": hdf5()}),
@@ -651,7 +644,7 @@ def test_configs_that_no_keras_writes_are_judged_all_the_same(tmp_path, odd):
 
 def test_metrics_that_no_keras_writes_are_passed_over():
     for metrics, names in ((5, []), ("MeanIoU", []), ({"a": "MeanIoU"}, []), (["MeanIoU", 5, "accuracy"], ["MeanIoU"])):
-        found = keras_files.stuck({"metrics": metrics}, registry.Code(), legacy=True)
+        found = keras_files.stuck({"metrics": metrics}, registry.Registry(), legacy=True)
         assert [doubt.name for doubt in found] == names
 
 
@@ -801,7 +794,7 @@ def test_the_table_is_what_the_graders_keras_takes():
     if metadata.version("keras") != keras_files.GRADER_KERAS or sys.version_info[:2] != (3, 11):
         pytest.skip(f"needs Keras {keras_files.GRADER_KERAS} and Python 3.11")
     made = subprocess.run([sys.executable, ROOT / "tests/keras_table.py"], capture_output=True, text=True)
-    assert json.loads(made.stdout) == keras_files.table(), "python tests/keras_table.py > grader/keras_table.json"
+    assert json.loads(made.stdout) == keras_files.TABLE, "python tests/keras_table.py > grader/keras_table.json"
 
 
 @pytest.mark.slow
