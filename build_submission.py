@@ -11,8 +11,6 @@ Each finding has a code, explained in grader/CODES.md; docs/CHECKING.md explains
 Exit status: 0 not refused, 1 refused or failed, 2 wrong usage.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

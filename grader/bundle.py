@@ -1,7 +1,5 @@
 """Makes a competition for Codabench: the same programs that the local worker runs, pages, cells to score on."""
 
-from __future__ import annotations
-
 import datetime
 import io
 from pathlib import Path

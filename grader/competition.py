@@ -9,8 +9,6 @@ The keys are Codabench's (version 2). These are added, and left out of the bundl
 Paths are relative to the YAML file. Missing keys are taken from competition.yaml; in phases, only limits are.
 """
 
-from __future__ import annotations
-
 import datetime
 from pathlib import Path
 from typing import NamedTuple

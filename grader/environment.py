@@ -6,8 +6,6 @@
 It is a virtual environment with links to the distributions that the grader's image has: all others are missing.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os

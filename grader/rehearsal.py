@@ -1,7 +1,5 @@
 """A rehearsal: runs, scores and probes one zip in the sandbox as the platform would; collects facts for the report."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

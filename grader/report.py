@@ -3,8 +3,6 @@
 Both are made from report.json; docs/CHECKING.md explains its keys.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html as markup

@@ -6,8 +6,6 @@ Time, memory, disk and the number of processes are checked from outside the sand
 exceeds a limit is killed with all of its processes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

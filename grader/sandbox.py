@@ -12,8 +12,6 @@ besides program and output], "isolated": bool, "disk": bytes}. Exit status: the 
 it. It writes {"peak": resident bytes, "disk": whether it wrote more than `disk` bytes} to the file descriptor FD.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import ctypes

@@ -4,8 +4,6 @@ This code runs outside the sandbox on files that untrusted code may have written
 type and shape.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import math

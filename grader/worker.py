@@ -16,8 +16,6 @@ there without a shell:
 Source: codalab/codabench, compute_worker.py.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The audit as one self-contained HTML page, for a person to judge."""
 
-from __future__ import annotations
-
 import base64
 from html import escape
 

@@ -8,8 +8,6 @@ and pasting (`traces`). Without the network's weights, only pictures that are re
 errors are suspected by confident learning, for a person to judge (`label_errors`).
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import sys
@@ -110,7 +108,7 @@ def audit(cells: Cells, backbone: str | Path | None = None, drop_label_errors: b
     return Audit(kept, match.cell, sorted(removed, key=lambda record: record["index"]), suspects)
 
 
-def _judge(group: np.ndarray, labels: np.ndarray, match: Copies, scores: np.ndarray, signs: np.ndarray,
+def _judge(group: np.ndarray, labels: np.ndarray, match: "Copies", scores: np.ndarray, signs: np.ndarray,
            limit: float) -> list[dict]:  # fmt: skip
     """Records of the images to remove from a group of copies (sorted indices). labels, scores, signs: (n,), of all
     images. limit: the score beyond which an image is an outlier; 0 if there are no scores."""

@@ -5,8 +5,6 @@ cells = data.read("data/bloodmnist_224.npz")      # MedMNIST's, its training par
 cells = data.read("PBC_dataset_normal_DIB")       # a folder per class
 """
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections.abc import Callable
@@ -35,7 +33,7 @@ class Cells:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> Cells:
+    def take(self, indices: np.ndarray) -> "Cells":
         """The cells at `indices`, in that order."""
         return Cells(self.images[indices], self.labels[indices])
 

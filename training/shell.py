@@ -1,7 +1,5 @@
 """Shared by the commands: a parser, option types, and errors reported as one line that says what to do."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from contextlib import contextmanager
