@@ -4,13 +4,13 @@
     images, targets = mix(images, targets, rng, mixup=0.15, cutmix=0.25)        # a batch; drawn per image
 
 Every operation takes (image (h, w, 3) uint8 RGB, strength in [0, 1], rng) and returns a new uint8 image of the same
-shape; at strength 0 it returns the same pixels. NumPy and OpenCV only, so that it runs in worker processes without
-a deep-learning framework. All randomness comes from the generator that is passed in.
+shape; at strength 0 it returns the same pixels. All randomness comes from the generator that is passed in. NumPy and
+OpenCV only, so that worker processes need no deep-learning framework.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -44,13 +44,11 @@ def signed(strength: float, rng: np.random.Generator) -> float:
 def any_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random fill colour, (3,) float in 0-255: black, white, the image's mean, one of its pixels, or any other."""
     kind = rng.integers(5)
-    if kind < 2:
-        return np.full(3, 255.0 * kind)
     if kind == 2:
         return np.array(cv2.mean(image)[:3])
     if kind == 3:
         return image[rng.integers(image.shape[0]), rng.integers(image.shape[1])].astype(float)
-    return rng.uniform(0, 255, 3)
+    return rng.uniform(0, 255, 3) if kind == 4 else np.full(3, 255.0 * kind)
 
 
 BORDERS = [cv2.BORDER_CONSTANT, cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_WRAP]
@@ -75,12 +73,9 @@ def turn(angle: float, dx: float = 0.0, dy: float = 0.0) -> list:
     return [[np.cos(angle), -np.sin(angle), dx], [np.sin(angle), np.cos(angle), dy]]
 
 
-@cache
-def pixel_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of every pixel of an image of this shape (h, w, ...): x and y, each (h, w) float32, read-only."""
-    grid = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    grid.flags.writeable = False  # cached: all callers share it
-    return grid[1], grid[0]
+def pixel_grid(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Coordinates of every pixel of an image of this shape (h, w, ...): x and y, each (h, w) float32."""
+    return np.meshgrid(*(np.arange(side, dtype=np.float32) for side in shape[1::-1]))
 
 
 def smooth_field(image: np.ndarray, knots: int, rng: np.random.Generator) -> np.ndarray:
@@ -126,16 +121,10 @@ def elastic(image, strength, rng):
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, **any_border(image, rng))
 
 
-# --- tone and colour
+# --- tone and colour; every operation of one expression, noise too, stands in the table `simple`
 
 LEVELS = np.arange(256, dtype=np.float32)[:, None]  # a column, as `look_up` takes it
-
-
-def brightness(image, strength, rng):
-    """Multiply by up to e^+-0.9, or add up to +-100."""
-    if rng.random() < 0.5:
-        return look_up(image, LEVELS * np.exp(signed(0.9 * strength, rng)))
-    return look_up(image, LEVELS + 100 * signed(strength, rng))
+LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))  # ITU-R BT.601
 
 
 def stretch(image: np.ndarray, mean: float | np.ndarray, factor: float) -> np.ndarray:
@@ -143,14 +132,67 @@ def stretch(image: np.ndarray, mean: float | np.ndarray, factor: float) -> np.nd
     return look_up(image, mean + (LEVELS - mean) * factor)
 
 
-def contrast(image, strength, rng):
-    """Stretch the distance to the mean level by e^+-1.2."""
-    return stretch(image, image.mean(), np.exp(signed(1.2 * strength, rng)))
+def without_bits(image: np.ndarray, bits: int) -> np.ndarray:
+    """Set the `bits` lowest bits to 0."""
+    return look_up(image, LEVELS // 2**bits * 2**bits)
 
 
-def gamma(image, strength, rng):
-    """255 (v / 255)^g, with g between e^-1 and e^1."""
-    return look_up(image, 255 * (LEVELS / 255) ** np.exp(signed(strength, rng)))
+def recolour(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Multiply each pixel's (r, g, b) by a 3x3 matrix."""
+    return to_uint8(cv2.transform(image.astype(np.float32), matrix))
+
+
+def saturate(image: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply each colour's distance to its luma by a factor."""
+    return recolour(image, factor * np.eye(3) + (1 - factor) * LUMA)
+
+
+def normal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Standard normal noise, float32: for each value, or (one in three) the same for the three channels."""
+    shape = (*image.shape[:2], 1) if rng.random() < 1 / 3 else image.shape
+    return rng.standard_normal(shape, np.float32)
+
+
+simple = SimpleNamespace(
+    # Multiply by up to e^+-0.9, or add up to +-100.
+    brightness=lambda image, s, rng: look_up(
+        image, LEVELS * np.exp(signed(0.9 * s, rng)) if rng.random() < 0.5 else LEVELS + 100 * signed(s, rng)
+    ),
+    # Stretch the distance to the mean level by e^+-1.2.
+    contrast=lambda image, s, rng: stretch(image, image.mean(), np.exp(signed(1.2 * s, rng))),
+    # 255 (v / 255)^g, with g between e^-1 and e^1.
+    gamma=lambda image, s, rng: look_up(image, 255 * (LEVELS / 255) ** np.exp(signed(s, rng))),
+    # Histogram equalisation of each channel; blended in by strength.
+    equalize=lambda image, s, rng: blend(image, cv2.merge([cv2.equalizeHist(c) for c in cv2.split(image)]), s),
+    # Invert values above a threshold drawn between 255 (1 - strength) and 255.
+    solarize=lambda image, s, rng: look_up(
+        image, np.where(255 * (1 - rng.uniform(0, s)) < LEVELS, 255 - LEVELS, LEVELS)
+    ),
+    # Keep the 8 to 2 highest bits.
+    posterize=lambda image, s, rng: without_bits(image, round(rng.uniform(0, 6 * s))),
+    # Blend in the negative, by strength. Weights near one half are left out, as the picture would vanish.
+    invert=lambda image, s, rng: blend(image, 255 - image, s * rng.choice([rng.uniform(0, 0.3), rng.uniform(0.8, 1)])),
+    # Move colours away from (up to 3-fold) or towards their grey.
+    saturation=lambda image, s, rng: saturate(image, 1 + s * rng.uniform(*((0, 2) if rng.random() < 0.5 else (-1, 0)))),
+    # Desaturate: blend in the luma, by strength.
+    grey=lambda image, s, rng: recolour(image, (1 - s) * np.eye(3) + s * LUMA),
+    # Add up to +-100 to each channel.
+    channel_shift=lambda image, s, rng: look_up(image, LEVELS + 100 * rng.uniform(-s, s, 3)),
+    # Multiply each channel by e^+-0.6: white balance, lamp colour.
+    channel_gain=lambda image, s, rng: look_up(image, LEVELS * np.exp(0.6 * rng.uniform(-s, s, 3))),
+    # Permute the channels; blended in by strength.
+    channel_shuffle=lambda image, s, rng: blend(image, np.ascontiguousarray(image[..., rng.permutation(3)]), s),
+    # Unsharp mask: add up to 3 times the difference from the blurred image.
+    sharpen=lambda image, s, rng: blend(image, cv2.GaussianBlur(image, (0, 0), 1.5), -rng.uniform(0, 3 * s)),
+    # Add normal noise, sigma up to 50.
+    gaussian_noise=lambda image, s, rng: to_uint8(image + rng.uniform(0, 50 * s) * normal(image, rng)),
+    # Photon noise: Poisson with at least 10 photons at white, in its normal approximation.
+    shot_noise=lambda image, s, rng: to_uint8(
+        image + np.sqrt(255 * (rng.uniform(0, s) ** 2 / 10) * image.astype(np.float32)) * normal(image, rng)
+    ),
+    # Multiply by 1 + normal noise, sigma up to 0.5.
+    speckle_noise=lambda image, s, rng: to_uint8(image * (1 + rng.uniform(0, 0.5 * s) * normal(image, rng))),
+)
 
 
 def tone_curve(image, strength, rng):
@@ -163,29 +205,8 @@ def tone_curve(image, strength, rng):
 
 def autocontrast(image, strength, rng):
     """Stretch each channel to the full range; blended in by strength."""
-    low, high = np.array([(c.min(), c.max()) for c in cv2.split(image)], np.float32).T
+    low, high = image.min((0, 1)).astype(np.float32), image.max((0, 1)).astype(np.float32)
     return blend(image, look_up(image, (LEVELS - low) * 255 / np.maximum(high - low, 1)), strength)
-
-
-def equalize(image, strength, rng):
-    """Histogram equalisation of each channel; blended in by strength."""
-    return blend(image, cv2.merge([cv2.equalizeHist(c) for c in cv2.split(image)]), strength)
-
-
-def solarize(image, strength, rng):
-    """Invert values above a threshold drawn between 255 (1 - strength) and 255."""
-    threshold = 255 * (1 - rng.uniform(0, strength))
-    return look_up(image, np.where(threshold < LEVELS, 255 - LEVELS, LEVELS))
-
-
-def without_bits(image: np.ndarray, bits: int) -> np.ndarray:
-    """Set the `bits` lowest bits to 0."""
-    return look_up(image, LEVELS // 2**bits * 2**bits)
-
-
-def posterize(image, strength, rng):
-    """Keep the 8 to 2 highest bits."""
-    return without_bits(image, round(rng.uniform(0, 6 * strength)))
 
 
 BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32)[..., None] / 16 + 1 / 32
@@ -204,55 +225,11 @@ def dither(image, strength, rng):
     return to_uint8(np.floor(image * np.float32((levels - 1) / 255) + threshold) * (255 / (levels - 1)))
 
 
-def invert(image, strength, rng):
-    """Blend in the negative, by strength. Weights near one half are left out, as the picture would vanish."""
-    weight = strength * rng.choice([rng.uniform(0, 0.3), rng.uniform(0.8, 1)])
-    return blend(image, 255 - image, weight)
-
-
-def recolour(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Multiply each pixel's (r, g, b) by a 3x3 matrix."""
-    return to_uint8(cv2.transform(image.astype(np.float32), matrix))
-
-
-LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))  # ITU-R BT.601
-
-
-def saturate(image: np.ndarray, factor: float) -> np.ndarray:
-    """Multiply each colour's distance to its luma by a factor."""
-    return recolour(image, factor * np.eye(3) + (1 - factor) * LUMA)
-
-
-def saturation(image, strength, rng):
-    """Move colours away from (up to 3-fold) or towards their grey."""
-    return saturate(image, 1 + strength * (rng.uniform(0, 2) if rng.random() < 0.5 else rng.uniform(-1, 0)))
-
-
 def hue(image, strength, rng):
     """Rotate colours about the grey axis by up to 180 degrees (Rodrigues' formula)."""
     angle = np.pi * signed(strength, rng)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     return recolour(image, np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) / 3)
-
-
-def grey(image, strength, rng):
-    """Desaturate: blend in the luma, by strength."""
-    return recolour(image, (1 - strength) * np.eye(3) + strength * LUMA)
-
-
-def channel_shift(image, strength, rng):
-    """Add up to +-100 to each channel."""
-    return look_up(image, LEVELS + 100 * rng.uniform(-strength, strength, 3))
-
-
-def channel_gain(image, strength, rng):
-    """Multiply each channel by e^+-0.6: white balance, lamp colour."""
-    return look_up(image, LEVELS * np.exp(0.6 * rng.uniform(-strength, strength, 3)))
-
-
-def channel_shuffle(image, strength, rng):
-    """Permute the channels; blended in by strength."""
-    return blend(image, np.ascontiguousarray(image[..., rng.permutation(3)]), strength)
 
 
 def stain(image, strength, rng):
@@ -338,11 +315,6 @@ def defocus(image, strength, rng):
     return convolve(image, np.clip(radius + 0.5 - np.hypot(x, y), 0, 1))
 
 
-def sharpen(image, strength, rng):
-    """Unsharp mask: add up to 3 times the difference from the blurred image."""
-    return blend(image, cv2.GaussianBlur(image, (0, 0), 1.5), -rng.uniform(0, 3 * strength))
-
-
 def rank_filter(image, strength, rng):
     """Blend in the minimum, maximum or median of 3x3 or 5x5 pixels: thicker or thinner outlines, denoising."""
     size, kind = int(rng.choice([3, 5])), rng.integers(3)
@@ -393,13 +365,10 @@ def misregister(image, strength, rng):
     ])  # fmt: skip
 
 
-INTERPOLATIONS = [cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA]
-
-
 def pixelate(image, strength, rng):
     """Shrink by a factor of up to 4 and enlarge again, each with a random interpolation."""
     size, factor = image.shape[1::-1], 1 + rng.uniform(0, 3 * strength)
-    down, up = rng.choice(INTERPOLATIONS, 2)
+    down, up = rng.choice([cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA], 2)
     small = cv2.resize(image, [round(side / factor) for side in size], interpolation=int(down))
     return cv2.resize(small, size, interpolation=int(up))
 
@@ -413,28 +382,6 @@ def jpeg(image, strength, rng):
     return cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def normal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Standard normal noise, float32: for each value, or (one in three) the same for the three channels."""
-    shape = (*image.shape[:2], 1) if rng.random() < 1 / 3 else image.shape
-    return rng.standard_normal(shape, np.float32)
-
-
-def gaussian_noise(image, strength, rng):
-    """Add normal noise, sigma up to 50."""
-    return to_uint8(image + rng.uniform(0, 50 * strength) * normal(image, rng))
-
-
-def shot_noise(image, strength, rng):
-    """Photon noise: Poisson with at least 10 photons at white, in its normal approximation."""
-    photons = rng.uniform(0, strength) ** 2 / 10
-    return to_uint8(image + np.sqrt(255 * photons * image.astype(np.float32)) * normal(image, rng))
-
-
-def speckle_noise(image, strength, rng):
-    """Multiply by 1 + normal noise, sigma up to 0.5."""
-    return to_uint8(image * (1 + rng.uniform(0, 0.5 * strength) * normal(image, rng)))
-
-
 def impulse_noise(image, strength, rng):
     """Set up to 15% of the pixels, or of the single values, to black or white."""
     shape = (*image.shape[:2], 1) if rng.random() < 0.5 else image.shape
@@ -444,11 +391,10 @@ def impulse_noise(image, strength, rng):
 
 def plane_wave(image, strength, rng):
     """Add a wave in any direction, 1 to 48 cycles a picture, up to 60 high (Vaish et al. 2024, arXiv:2403.01944)."""
-    x, y = (np.arange(side, dtype=np.float32) * (2 * np.pi / side) for side in image.shape[1::-1])
+    x, y = (grid * (2 * np.pi / side) for grid, side in zip(pixel_grid(image.shape), image.shape[1::-1], strict=True))
     cycles, angle = np.exp(rng.uniform(0, np.log(48))), rng.uniform(0, 2 * np.pi)
-    down, across = cycles * np.sin(angle) * y + rng.uniform(0, 2 * np.pi), cycles * np.cos(angle) * x
-    wave = np.sin(down.astype(np.float32)[:, None] + across.astype(np.float32))
-    return to_uint8(image + wave[..., None] * (60 * rng.uniform(-strength, strength, 3)).astype(np.float32))
+    wave = np.sin(cycles * np.sin(angle) * y + rng.uniform(0, 2 * np.pi) + cycles * np.cos(angle) * x)[..., None]
+    return to_uint8(image + wave * (60 * rng.uniform(-strength, strength, 3)).astype(np.float32))
 
 
 def texture(image, strength, rng):
@@ -502,15 +448,12 @@ def grid_mask(image, strength, rng):
     """Fill a rotated grid of squares, up to 0.7 of the period wide, with a colour (GridMask, Chen et al. 2020)."""
     period, angle = rng.uniform(8, 40), rng.uniform(0, np.pi)
     width = rng.uniform(0.2, 0.7) * strength
-    x, y = (np.arange(side, dtype=np.float32) / period for side in image.shape[1::-1])
-    hidden = np.ones(image.shape[:2], bool)
+    x, y = (grid / period for grid in pixel_grid(image.shape))
+    hidden = np.ones((*image.shape[:2], 1), bool)
     for turned in (angle, angle + np.pi / 2):  # the two directions, in periods
-        down, across = np.sin(turned) * y + rng.random(), np.cos(turned) * x
-        along = down.astype(np.float32)[:, None] + across.astype(np.float32)
+        along = (np.sin(turned) * y + rng.random() + np.cos(turned) * x)[..., None]
         hidden &= along - np.floor(along) < np.float32(width)
-    image = image.copy()
-    image[hidden] = to_uint8(any_colour(image, rng))
-    return image
+    return np.where(hidden, to_uint8(any_colour(image, rng)), image)
 
 
 def blots(image, strength, rng):
@@ -566,7 +509,7 @@ def sign(rng: np.random.Generator) -> float:
 SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)  # PIL's kernel
 RANDAUGMENT = {
     "autocontrast": lambda image, s, rng: autocontrast(image, float(s > 0), rng),  # full effect at any strength
-    "equalize": lambda image, s, rng: equalize(image, float(s > 0), rng),  # likewise
+    "equalize": lambda image, s, rng: simple.equalize(image, float(s > 0), rng),  # likewise
     "posterize": lambda image, s, rng: without_bits(image, round(4 * s)),
     "rotate": lambda image, s, rng: warp(image, turn(np.deg2rad(30) * s * sign(rng))),
     "solarize": lambda image, s, rng: look_up(image, np.where(LEVELS >= 256 * (1 - s), 255 - LEVELS, LEVELS)),
@@ -630,11 +573,6 @@ def shear(image: np.ndarray, x: float = 0.0, y: float = 0.0) -> np.ndarray:
     return warp(image, [[1, x, x * down], [y, 1, y * right]], **REFLECT)
 
 
-def shift(image: np.ndarray, x: float = 0.0, y: float = 0.0) -> np.ndarray:
-    """Move by the fractions x of the width and y of the height; reflected outside."""
-    return warp(image, [[1, 0, -x * image.shape[1]], [0, 1, -y * image.shape[0]]], **REFLECT)
-
-
 def keras_solarize(image, strength, rng):
     """Add 110 m, then invert values of at least 255 (1 - m); the two magnitudes m are drawn separately."""
     if strength == 0:
@@ -647,13 +585,13 @@ KERAS_RANDAUGMENT = {
     "autocontrast": RANDAUGMENT["autocontrast"],
     "equalize": RANDAUGMENT["equalize"],
     "solarize": keras_solarize,
-    "colour": lambda image, s, rng: grey(image, near(s, rng), rng),
+    "colour": lambda image, s, rng: simple.grey(image, near(s, rng), rng),
     "contrast": lambda image, s, rng: stretch(image, image.mean((0, 1), np.float32), 1 + signed(s, rng)),
     "brightness": lambda image, s, rng: look_up(image, LEVELS + 255 * signed(s, rng)),
     "shear_x": lambda image, s, rng: shear(image, x=near(s, rng) * sign(rng)),
     "shear_y": lambda image, s, rng: shear(image, y=near(s, rng) * sign(rng)),
-    "translate_x": lambda image, s, rng: shift(image, x=signed(s, rng)),
-    "translate_y": lambda image, s, rng: shift(image, y=signed(s, rng)),
+    "translate_x": lambda image, s, rng: warp(image, turn(0, dx=-signed(s, rng) * image.shape[1]), **REFLECT),
+    "translate_y": lambda image, s, rng: warp(image, turn(0, dy=-signed(s, rng) * image.shape[0]), **REFLECT),
 }
 KERAS_AUGMIX = {  # KerasCV never draws its ninth operation, a shift along y
     "autocontrast": RANDAUGMENT["autocontrast"],
@@ -663,7 +601,7 @@ KERAS_AUGMIX = {  # KerasCV never draws its ninth operation, a shift along y
     "solarize": lambda image, s, rng: look_up(image, np.where(int(255 * s) > LEVELS, LEVELS, 255 - LEVELS)),
     "shear_x": lambda image, s, rng: shear(image, x=0.3 * s * sign(rng)),
     "shear_y": lambda image, s, rng: shear(image, y=0.3 * s * sign(rng)),
-    "translate_x": lambda image, s, rng: shift(image, x=int(s * image.shape[1] / 3) * sign(rng) / image.shape[1]),
+    "translate_x": lambda image, s, rng: warp(image, turn(0, -int(s * image.shape[1] / 3) * sign(rng)), **REFLECT),
 }
 
 
@@ -704,6 +642,25 @@ class Policy:
     plain: float = 0.0
 
 
+# The best teams used a long sequence of varied layers, each with its own probability. The order is random, so that
+# borders and patches are recoloured about half the time. On average an image passes four or five layers.
+OURS = (
+    Layer(0.8, (affine,)),
+    Layer(0.2, (perspective, elastic)),
+    Layer(0.4, (simple.brightness, simple.contrast, simple.gamma, tone_curve, autocontrast, simple.equalize)),
+    Layer(
+        0.4, (simple.saturation, hue, simple.grey, simple.channel_shift, simple.channel_gain, simple.channel_shuffle)
+    ),
+    Layer(0.5, (stain, restain)),
+    Layer(0.25, (illumination, veil)),
+    Layer(0.3, (simple.solarize, simple.posterize, dither, simple.invert)),
+    Layer(0.25, (random_convolution,)),
+    Layer(0.35, (gaussian_blur, motion_blur, defocus, simple.sharpen, rank_filter, flatten, outline)),
+    Layer(0.3, (pixelate, jpeg, scatter, misregister)),
+    Layer(0.35, (simple.gaussian_noise, simple.shot_noise, simple.speckle_noise, impulse_noise)),
+    Layer(0.3, (plane_wave, texture, pattern)),
+    Layer(0.5, (cutout, grid_mask, blots, scratches, drop_lines)),
+)
 RANDAUGMENT_TWICE = (Layer(1.0, tuple(RANDAUGMENT.values()), 0.3, low=0.3),) * 2
 RANDAUGMENT_KERAS_CV = (Layer(10 / 11, tuple(KERAS_RANDAUGMENT.values()), 0.3, low=0.3),) * 2  # its default rate
 AUGMIX_KERAS_CV = (Layer(1.0, (keras_augmix,), 0.2, low=0.2),)
@@ -720,27 +677,7 @@ POLICIES = {
     "randaugment_cutout_keras_cv": Policy((*RANDAUGMENT_KERAS_CV, CUTOUT)),
     "augmix_keras_cv": Policy(AUGMIX_KERAS_CV),
     "augmix_randaugment_keras_cv": Policy((*AUGMIX_KERAS_CV, *RANDAUGMENT_KERAS_CV)),
-    # The best teams used a long sequence of varied layers, each with its own probability. The order is random, so that
-    # borders and patches are recoloured about half the time. On average an image passes four or five layers.
-    "ours": Policy(
-        always=(flip_turn,),
-        plain=0.08,
-        layers=(
-            Layer(0.8, (affine,)),
-            Layer(0.2, (perspective, elastic)),
-            Layer(0.4, (brightness, contrast, gamma, tone_curve, autocontrast, equalize)),
-            Layer(0.4, (saturation, hue, grey, channel_shift, channel_gain, channel_shuffle)),
-            Layer(0.5, (stain, restain)),
-            Layer(0.25, (illumination, veil)),
-            Layer(0.3, (solarize, posterize, dither, invert)),
-            Layer(0.25, (random_convolution,)),
-            Layer(0.35, (gaussian_blur, motion_blur, defocus, sharpen, rank_filter, flatten, outline)),
-            Layer(0.3, (pixelate, jpeg, scatter, misregister)),
-            Layer(0.35, (gaussian_noise, shot_noise, speckle_noise, impulse_noise)),
-            Layer(0.3, (plane_wave, texture, pattern)),
-            Layer(0.5, (cutout, grid_mask, blots, scratches, drop_lines)),
-        ),
-    ),
+    "ours": Policy(OURS, always=(flip_turn,), plain=0.08),
 }
 
 
