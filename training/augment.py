@@ -18,9 +18,6 @@ import numpy as np
 Operation = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 
-# --- helpers
-
-
 def to_uint8(values: np.ndarray) -> np.ndarray:
     """Round to the nearest integer and clip to 0-255."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
@@ -64,8 +61,7 @@ def warp(image: np.ndarray, matrix, **border) -> np.ndarray:
     matrix = np.array(matrix, float)
     centre = (np.array(image.shape[1::-1]) - 1) / 2
     matrix[:, 2] += centre - matrix[:, :2] @ centre
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=flags, **border)
+    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **border)
 
 
 def turn(angle: float, dx: float = 0.0, dy: float = 0.0) -> list:
@@ -121,7 +117,7 @@ def elastic(image, strength, rng):
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, **any_border(image, rng))
 
 
-# --- tone and colour; every operation of one expression, noise too, stands in the table `simple`
+# --- operations of one expression, and tone and colour
 
 LEVELS = np.arange(256, dtype=np.float32)[:, None]  # a column, as `look_up` takes it
 LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))  # ITU-R BT.601
@@ -182,6 +178,12 @@ simple = SimpleNamespace(
     channel_gain=lambda image, s, rng: look_up(image, LEVELS * np.exp(0.6 * rng.uniform(-s, s, 3))),
     # Permute the channels; blended in by strength.
     channel_shuffle=lambda image, s, rng: blend(image, np.ascontiguousarray(image[..., rng.permutation(3)]), s),
+    # Gaussian blur, sigma up to 3 pixels.
+    gaussian_blur=lambda image, s, rng: cv2.GaussianBlur(image, (0, 0), max(0.1, rng.uniform(0, 3 * s))),
+    # Convolve with a disc of radius up to 4 pixels, softened at its edge.
+    defocus=lambda image, s, rng: convolve(
+        image, np.clip(rng.uniform(0, 4 * s) + 0.5 - np.hypot(*np.mgrid[-5:6, -5:6]), 0, 1)
+    ),
     # Unsharp mask: add up to 3 times the difference from the blurred image.
     sharpen=lambda image, s, rng: blend(image, cv2.GaussianBlur(image, (0, 0), 1.5), -rng.uniform(0, 3 * s)),
     # Add normal noise, sigma up to 50.
@@ -198,9 +200,8 @@ simple = SimpleNamespace(
 def tone_curve(image, strength, rng):
     """Map the levels through a smooth random curve, common or per channel (after Models Genesis, Zhou et al. 2019)."""
     channels = int(rng.choice([1, 3]))
-    bend = rng.uniform(-1, 1, (int(rng.integers(3, 7)), channels))
-    bend = cv2.resize(bend, (channels, 256), interpolation=cv2.INTER_CUBIC)
-    return look_up(image, LEVELS + 110 * strength * bend)
+    knots = rng.uniform(-1, 1, (int(rng.integers(3, 7)), channels))
+    return look_up(image, LEVELS + 110 * strength * cv2.resize(knots, (channels, 256), interpolation=cv2.INTER_CUBIC))
 
 
 def autocontrast(image, strength, rng):
@@ -282,12 +283,6 @@ def veil(image, strength, rng):
 # --- focus, sampling, noise
 
 
-def gaussian_blur(image, strength, rng):
-    """Gaussian blur, sigma up to 3 pixels."""
-    sigma = rng.uniform(0, 3 * strength)
-    return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.1 else image.copy()
-
-
 def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Correlate with a kernel that is first scaled to sum to 1; reflected at the border."""
     return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
@@ -306,15 +301,6 @@ def motion_blur(image, strength, rng):
     return convolve(image, kernel)
 
 
-def defocus(image, strength, rng):
-    """Convolve with a disc of radius up to 4 pixels, softened at its edge."""
-    radius = rng.uniform(0, 4 * strength)
-    if radius < 0.5:
-        return image.copy()
-    y, x = np.mgrid[-5:6, -5:6]
-    return convolve(image, np.clip(radius + 0.5 - np.hypot(x, y), 0, 1))
-
-
 def rank_filter(image, strength, rng):
     """Blend in the minimum, maximum or median of 3x3 or 5x5 pixels: thicker or thinner outlines, denoising."""
     size, kind = int(rng.choice([3, 5])), rng.integers(3)
@@ -330,10 +316,9 @@ def flatten(image, strength, rng):
     if strength == 0:
         return image.copy()
     colour, space = rng.uniform(0, 120 * strength), rng.uniform(1, 5)
-    other = image
     for _ in range(int(rng.integers(1, 4))):
-        other = cv2.bilateralFilter(other, 5, colour, space)
-    return other
+        image = cv2.bilateralFilter(image, 5, colour, space)
+    return image
 
 
 def outline(image, strength, rng):
@@ -655,7 +640,7 @@ OURS = (
     Layer(0.25, (illumination, veil)),
     Layer(0.3, (simple.solarize, simple.posterize, dither, simple.invert)),
     Layer(0.25, (random_convolution,)),
-    Layer(0.35, (gaussian_blur, motion_blur, defocus, simple.sharpen, rank_filter, flatten, outline)),
+    Layer(0.35, (simple.gaussian_blur, motion_blur, simple.defocus, simple.sharpen, rank_filter, flatten, outline)),
     Layer(0.3, (pixelate, jpeg, scatter, misregister)),
     Layer(0.35, (simple.gaussian_noise, simple.shot_noise, simple.speckle_noise, impulse_noise)),
     Layer(0.3, (plane_wave, texture, pattern)),
