@@ -4,10 +4,8 @@
     network = networks.build("DenseNet169", weights=networks.resolve_weights("DenseNet169", "imagenet"))
 
 Every network takes float32 images (n, 96, 96, 3) in 0-255, as `model.preprocess` gives them, and returns softmax
-probabilities (n, 8) float32. Resizing to a network's own size and the scaling it was pretrained with are layers of the
-graph. "As far as stated" marks usual values, used where the reports of LionIA and Spritzers state none.
-
-A submission with one of these networks must include this file. It needs only `model.py` and what Keras itself needs.
+probabilities (n, 8) float32; resizing and scaling are layers of the graph. "As far as stated" marks usual values, used
+where the reports of LionIA and Spritzers state none. A submission with one of these networks must include this file.
 """
 
 import math
@@ -27,12 +25,13 @@ PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
 
 @dataclass(frozen=True)
 class Network:
-    """An architecture."""
+    """An architecture. backbone: symbolic images (n, size, size, 3) in 0-255 to symbolic features (n, d); None: that of
+    keras.applications, which has ImageNet weights. size: pixels a side to which images are resized. dense: units of a
+    ReLU layer added after the backbone, not in the backbone's weights files; 0: none."""
 
-    backbone: Callable  # symbolic images (n, size, size, 3) in 0-255 to symbolic features (n, d)
-    size: int = 96  # pixels a side to which images are resized
-    dense: int = 0  # units of a ReLU layer added after the backbone, not in the backbone's weights files; 0: none
-    imagenet: bool = False  # whether keras.applications has ImageNet weights for it
+    backbone: Callable | None = None
+    size: int = model.IMAGE_SIZE
+    dense: int = 0
 
 
 def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None) -> keras.Model:
@@ -50,7 +49,7 @@ def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: 
         if name == "EfficientNetV2B0":  # the code that is also used at inference
             made = model.build_network(headless, dropout, pixels)
         else:
-            made = _assemble(NETWORKS[name], headless, dropout)
+            made = _assemble(name, headless, dropout)
         if whole:
             made.load_weights(weights)
     except (ValueError, OSError, KeyError) as error:
@@ -60,12 +59,13 @@ def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: 
     return made
 
 
-def _assemble(network: Network, headless: Path | None, dropout: float) -> keras.Model:
+def _assemble(name: str, headless: Path | None, dropout: float) -> keras.Model:
     """Resizing if needed, backbone, added layer if any, dropout and head; see `build`."""
+    network = NETWORKS[name]
     x = images = keras.Input((model.IMAGE_SIZE, model.IMAGE_SIZE, 3))
     if network.size != model.IMAGE_SIZE:
         x = layers.Resizing(network.size, network.size, dtype="float32")(x)
-    x = network.backbone(x)
+    x = network.backbone(x) if network.backbone else application(name, x)
     if headless is not None:
         keras.Model(images, x).load_weights(headless)
     if network.dense:
@@ -85,11 +85,6 @@ def _has_head(weights: Path) -> bool:
 # --- the teams' own networks, and the transformer
 
 
-def linear(x):
-    """Spritzers' first model, a linear classifier: the pixels themselves, in 0-1, are the features."""
-    return layers.Flatten()(layers.Rescaling(1 / 255, dtype="float32")(x))
-
-
 def convolved(x, blocks, start: str = "glorot_uniform"):
     """Scaling to 0-1, then blocks of (filters, convolutions), each followed by max pooling. start: initialiser."""
     x = layers.Rescaling(1 / 255, dtype="float32")(x)
@@ -98,17 +93,6 @@ def convolved(x, blocks, start: str = "glorot_uniform"):
             x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer=start)(x)
         x = layers.MaxPooling2D()(x)
     return x
-
-
-def basic_cnn(x):
-    """LionIA's basic CNN, as far as stated: three convolutions with max pooling and one dense layer, from scratch."""
-    x = convolved(x, ((32, 1), (64, 1), (128, 1)))
-    return layers.Dense(128, activation="relu")(layers.Flatten()(x))
-
-
-def simple_cnn(x):
-    """Spritzers' simple CNN: four convolutions. Widths, max pooling and the final average pooling are usual values."""
-    return layers.GlobalAveragePooling2D()(convolved(x, ((32, 1), (64, 1), (128, 1), (256, 1))))
 
 
 def half_vgg(x):
@@ -179,22 +163,25 @@ def application(name: str, x):
     return getattr(keras.applications, name)(weights=None, include_top=False, input_tensor=x, pooling="avg").output
 
 
-def _application(name: str, **more) -> Network:
-    return Network(partial(application, name), imagenet=True, **more)
-
-
 NETWORKS = {
-    "Linear": Network(linear),  # Spritzers, their first model
-    "BasicCNN": Network(basic_cnn),  # LionIA
-    "SimpleCNN": Network(simple_cnn),  # Spritzers, four convolutions
+    # Spritzers' first model, a linear classifier: the pixels themselves, in 0-1, are the features
+    "Linear": Network(lambda x: layers.Flatten()(layers.Rescaling(1 / 255, dtype="float32")(x))),
+    # LionIA's, as far as stated: three convolutions with max pooling and one dense layer
+    "BasicCNN": Network(
+        lambda x: layers.Dense(128, activation="relu")(layers.Flatten()(convolved(x, ((32, 1), (64, 1), (128, 1)))))
+    ),
+    # Spritzers', four convolutions; widths, max pooling and the final average pooling are usual values
+    "SimpleCNN": Network(
+        lambda x: layers.GlobalAveragePooling2D()(convolved(x, ((32, 1), (64, 1), (128, 1), (256, 1))))
+    ),
     "HalfVGG": Network(half_vgg),  # Spritzers; Simonyan & Zisserman 2015, with half the filters
-    "MobileNetV3Small": _application("MobileNetV3Small"),  # Spritzers; Howard et al. 2019
-    "ResNet50V2": _application("ResNet50V2"),  # LionIA; He et al. 2016, Identity mappings
-    "ResNet101": _application("ResNet101"),  # the reports' comparisons; He et al. 2016, Deep residual learning
-    "DenseNet169": _application("DenseNet169"),  # the reports' comparisons; Huang et al. 2017
-    "ConvNeXtBase": _application("ConvNeXtBase", dense=256),  # LionIA, with an added layer; Liu et al. 2022
-    "EfficientNetB4": _application("EfficientNetB4", size=380),  # Spritzers' best; Tan & Le 2019
-    "EfficientNetV2B0": _application("EfficientNetV2B0"),  # LionIA's best, and ours; Tan & Le 2021
+    "MobileNetV3Small": Network(),  # Spritzers; Howard et al. 2019
+    "ResNet50V2": Network(),  # LionIA; He et al. 2016, Identity mappings
+    "ResNet101": Network(),  # the reports' comparisons; He et al. 2016, Deep residual learning
+    "DenseNet169": Network(),  # the reports' comparisons; Huang et al. 2017
+    "ConvNeXtBase": Network(dense=256),  # LionIA, with an added layer; Liu et al. 2022
+    "EfficientNetB4": Network(size=380),  # Spritzers' best; Tan & Le 2019
+    "EfficientNetV2B0": Network(),  # LionIA's best, and ours; Tan & Le 2021
     "ViT": Network(vit),  # future work in the reports; Dosovitskiy et al. 2021
     "Hybrid": Network(hybrid),  # future work in the reports; Xiao et al. 2021
 }
@@ -210,12 +197,10 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
         return None
     if weights != "imagenet":
         path = Path(weights)
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: give a .weights.h5 file of {name}, imagenet or none")
-        if not path.name.endswith(".weights.h5"):
-            raise ValueError(f"{path} is no weights file: its name must end in .weights.h5")
+        if not path.is_file() or not path.name.endswith(".weights.h5"):
+            raise ValueError(f"{path} is missing or no weights file: give a .weights.h5 of {name}, imagenet or none")
         return path
-    if not NETWORKS[name].imagenet:
+    if NETWORKS[name].backbone:
         raise ValueError(f"{name} has no ImageNet weights: use none, or the path of your own")
     path = Path(folder) / f"{name.lower()}_notop.weights.h5"
     if not path.is_file():
@@ -241,9 +226,7 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
 def backbone_layers(network) -> list:
     """The backbone's layers in graph order, as in Keras's `base_model.layers`: the input is the first, a nested model
     counts as one. Layers around the backbone are left out: resizing, scaling that Keras leaves to the caller, the added
-    layer, dropout and head."""
-    if network.layers[-1].name != "head":
-        raise ValueError("the network does not end in dropout and head: take one of training.networks.build")
+    layer, and the last two, dropout and head."""
     inner = [layer for layer in network.layers[:-2] if layer.name not in ("scaling", "added")]
     return [layer for layer in inner if not isinstance(layer, layers.Resizing)]
 

@@ -1,6 +1,7 @@
 """Accuracy, cross-entropy, and temperature scaling."""
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray) -> dict:
@@ -15,8 +16,6 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
     probabilities: (n, 8) at T = 1; at T they are p^(1/T), normalised.
     """
-    from scipy.optimize import minimize_scalar
-
     logits = np.log(np.clip(probabilities, 1e-30, None).astype(np.float64))
 
     def loss(log_temperature: float) -> float:
