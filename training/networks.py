@@ -95,6 +95,12 @@ def convolved(x, blocks, start: str = "glorot_uniform"):
     return x
 
 
+def basic_cnn(x):
+    """LionIA's basic CNN, as far as stated: three convolutions with max pooling and one dense layer, from scratch."""
+    x = convolved(x, ((32, 1), (64, 1), (128, 1)))
+    return layers.Dense(128, activation="relu")(layers.Flatten()(x))
+
+
 def half_vgg(x):
     """Spritzers' modified VGG: VGG16 with half the filters and smaller dense layers (512 for 4096, as far as stated);
     He initialisation, without which thirteen successive convolutions do not start to learn (He et al. 2015)."""
@@ -104,39 +110,36 @@ def half_vgg(x):
     return x
 
 
-def vit(x, patch: int = 8, width: int = 192, depth: int = 6):
+def vit(x):
     """A vision transformer (Dosovitskiy et al. 2021): width and heads of DeiT-Ti (Touvron et al. 2021), half its depth,
     and the average of all patches instead of a class token (Beyer, Zhai & Kolesnikov 2022)."""
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
-    return encode(layers.Conv2D(width, patch, strides=patch)(x), depth)
+    return encode(layers.Conv2D(192, 8, strides=8)(x), depth=6)
 
 
-def hybrid(x, width: int = 192, depth: int = 5):
+def hybrid(x):
     """A transformer with a convolutional stem, which replaces the patch embedding and one block (Xiao et al. 2021).
     12x12 tokens for a 96-pixel image, as many as in `vit`."""
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
-    for filters in (width // 4, width // 2, width):
+    for filters in (48, 96, 192):
         x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
-    return encode(layers.Conv2D(width, 1)(x), depth)
+    return encode(layers.Conv2D(192, 1)(x), depth=5)
 
 
 def encode(x, depth: int, heads: int = 3):
     """Transformer encoder: tokens (n, h, w, width) through `depth` blocks, then their average (n, width)."""
     small = partial(keras.initializers.TruncatedNormal, stddev=0.02)
-    width, tokens = x.shape[3], x.shape[1] * x.shape[2]
+    norm, width, tokens = partial(layers.LayerNormalization, epsilon=1e-6), x.shape[3], x.shape[1] * x.shape[2]
     x = layers.Reshape((tokens, width))(x)
     positions = keras.ops.cumsum(keras.ops.ones_like(x[:, :, 0], dtype="int32"), axis=1) - 1
     x = layers.Add()([x, layers.Embedding(tokens, width, embeddings_initializer=small())(positions)])
     for _ in range(depth):
-        y = layers.LayerNormalization(epsilon=1e-6)(x)
-        y = layers.MultiHeadAttention(heads, width // heads, kernel_initializer=small())(y, y)
-        x = layers.Add()([x, y])
-        y = layers.LayerNormalization(epsilon=1e-6)(x)
-        y = layers.Dense(4 * width, activation="gelu", kernel_initializer=small())(y)
-        y = layers.Dense(width, kernel_initializer=small())(y)
-        x = layers.Add()([x, y])
-    return layers.GlobalAveragePooling1D()(layers.LayerNormalization(epsilon=1e-6)(x))
+        y = norm()(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(heads, width // heads, kernel_initializer=small())(y, y)])
+        y = layers.Dense(4 * width, activation="gelu", kernel_initializer=small())(norm()(x))
+        x = layers.Add()([x, layers.Dense(width, kernel_initializer=small())(y)])
+    return layers.GlobalAveragePooling1D()(norm()(x))
 
 
 # --- keras.applications, each with the input scaling that its ImageNet weights expect
@@ -166,10 +169,7 @@ def application(name: str, x):
 NETWORKS = {
     # Spritzers' first model, a linear classifier: the pixels themselves, in 0-1, are the features
     "Linear": Network(lambda x: layers.Flatten()(layers.Rescaling(1 / 255, dtype="float32")(x))),
-    # LionIA's, as far as stated: three convolutions with max pooling and one dense layer
-    "BasicCNN": Network(
-        lambda x: layers.Dense(128, activation="relu")(layers.Flatten()(convolved(x, ((32, 1), (64, 1), (128, 1)))))
-    ),
+    "BasicCNN": Network(basic_cnn),  # LionIA
     # Spritzers', four convolutions; widths, max pooling and the final average pooling are usual values
     "SimpleCNN": Network(
         lambda x: layers.GlobalAveragePooling2D()(convolved(x, ((32, 1), (64, 1), (128, 1), (256, 1))))
@@ -211,16 +211,12 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, pretrained.save_weights)
         except Exception as error:  # keras raises a bare Exception where a download fails
+            fetch = f"keras.applications.{name}(weights='imagenet', include_top=False).save_weights('{path.name}')"
             raise ValueError(
                 f"{path} is missing and could not be downloaded ({error}). On a machine with internet run\n"
-                f"    python -c \"import keras; keras.applications.{name}(weights='imagenet', include_top=False)"
-                f".save_weights('{path.name}')\"\n"
-                f"and put the file at {path}; or use weights 'none'."
+                f'    python -c "import keras; {fetch}"\nand put the file at {path}; or use weights none.'
             ) from error
     return path
-
-
-# --- layers and cost of a network
 
 
 def backbone_layers(network) -> list:

@@ -55,7 +55,7 @@ class Reported:
 
 
 RECIPES: dict[str, Recipe] = {
-    # What ships. Images grow from 64 to 96 to 112 pixels (progressive resizing, Tan & Le 2021) within one cosine schedule.
+    # What ships. Images grow from 64 to 112 pixels (progressive resizing, Tan & Le 2021) within one cosine schedule.
     "ours": Recipe(
         policy="ours", mixup=0.15, cutmix=0.25, epochs=104, sizes=((0, 64), (0.2, 96), (0.6, 112)), batch_size=64,
         learning_rate=8e-4, warmup_epochs=2.0, validation=0.02, views=4,
