@@ -70,11 +70,3 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
         if not isinstance(changes[knob], kinds):
             raise ValueError(f"--set {assignment}: {knob} is now {old!r}, the new value must be of that kind")
     return dataclasses.replace(recipe, **changes)
-
-
-def shortened(recipe: Recipe, epochs: int | None) -> Recipe:
-    """The recipe with `epochs` epochs in total, including the head stage; None: unchanged."""
-    if epochs is None:
-        return recipe
-    head = min(recipe.head_epochs, epochs)
-    return dataclasses.replace(recipe, head_epochs=head, epochs=epochs - head)

@@ -31,7 +31,7 @@ from training.optimization import Average, check_memory, compile_for, freeze, fu
 from training.provenance import find_checkpoint, provenance, save_half
 from training.recipes import RECIPES, Recipe
 from training.scores import fit_temperature, score
-from training.settings import check, from_scratch, override, shortened
+from training.settings import check, from_scratch, override
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -87,9 +87,6 @@ def as_dataset(source: Batches, epoch: int):
     options = tf.data.Options()
     options.autotune.enabled = False
     return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).with_options(options)
-
-
-# --- the run ---------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -216,9 +213,8 @@ class Run:
         state = {"settings": self.settings, "provenance": self.provenance, "history": self.history}
         write_json(temporary / "state.json", state)
         os.replace(temporary, final)
-        for old in self.out.glob("checkpoint-*"):
-            if old != final:
-                shutil.rmtree(old)
+        for old in set(self.out.glob("checkpoint-*")) - {final}:
+            shutil.rmtree(old)
 
     def set_temperature(self) -> None:
         """Fit the temperature to model.py's predictions on all validation cells; write it and the new scores."""
@@ -264,11 +260,9 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
     if is_over(state["history"], recipe):
         print(f"{out} is finished: {len(state['history'])} epochs")
         return model.read_manifest(out)
-    probe = networks.build(recipe.network, dropout=recipe.dropout)  # finds faults before the slow audit
-    if not checkpoint:
+    if not checkpoint:  # find faults before the slow audit
         networks.resolve_weights(recipe.network, recipe.weights)
-    freeze(probe, recipe, "all" if recipe.epochs else "head")
-    check_space(out, probe)
+        freeze(networks.build(recipe.network), recipe, "all" if recipe.epochs else "head")
     cells = limited(cells, limit, recipe.seed)
     training, validation, audit = prepare(cells, recipe)
     known = provenance(cells, audit)
@@ -284,15 +278,6 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
     return model.read_manifest(out)
 
 
-def check_space(out: Path, network) -> None:
-    """Raises ValueError if the disk lacks room for the old and the new checkpoint and the weights that ship."""
-    needed = 12 * 4 * network.count_params()
-    there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise ValueError(f"{there} has {free / 2**20:.0f} MB free, a run needs {needed / 2**20:.0f}: make room")
-
-
 def best_epoch(history: list[dict], recipe: Recipe) -> int:
     """The epoch whose weights ship: the last; with early stopping, the one with the lowest validation loss."""
     if recipe.patience is None:
@@ -306,9 +291,6 @@ def is_over(history: list[dict], recipe: Recipe) -> bool:
     if done >= recipe.head_epochs + recipe.epochs:
         return True
     return recipe.patience is not None and done > 0 and done - 1 - best_epoch(history, recipe) >= recipe.patience
-
-
-# --- command line ----------------------------------------------------------------------------------------------------
 
 
 def options() -> shell.Parser:
@@ -351,12 +333,13 @@ def parse() -> tuple[argparse.Namespace, Recipe]:
     if args.ensemble and (idle := given - {"--ensemble", "--out"}):
         parser.error(f"{', '.join(sorted(idle))} would have no effect with --ensemble")
     recipe = RECIPES[args.recipe]
-    if args.weights == "none":
-        recipe = from_scratch(recipe)
-    elif args.weights is not None:
-        recipe = dataclasses.replace(recipe, weights=args.weights)
+    if args.weights is not None:
+        recipe = from_scratch(recipe) if args.weights == "none" else dataclasses.replace(recipe, weights=args.weights)
     try:
-        recipe = shortened(override(recipe, args.set), args.epochs)
+        recipe = override(recipe, args.set)
+        if args.epochs is not None:
+            head = min(recipe.head_epochs, args.epochs)
+            recipe = dataclasses.replace(recipe, head_epochs=head, epochs=args.epochs - head)
         check(recipe)
     except ValueError as error:
         parser.error(str(error))
