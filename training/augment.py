@@ -417,10 +417,8 @@ def pattern(image, strength, rng):
 def cutout(image, strength, rng):
     """Fill one to three rectangles, each up to 0.6 of the side, with a colour or noise (DeVries & Taylor 2017)."""
     image = image.copy()
-    if strength == 0:
-        return image
     h, w = image.shape[:2]
-    count = int(rng.integers(1, 4))
+    count = int(rng.integers(1, 4)) if strength else 0
     for _ in range(count):
         dy, dx = (rng.uniform(0.05, 0.6, 2) * strength * (h, w) / np.sqrt(count)).astype(int) + 1
         top, left = rng.integers(0, h - dy + 1), rng.integers(0, w - dx + 1)
@@ -443,10 +441,8 @@ def grid_mask(image, strength, rng):
 
 def blots(image, strength, rng):
     """Draw one to five soft-edged ellipses, filled or not, in one colour: dirt, dye, drops, dust, glare."""
-    if strength == 0:
-        return image.copy()
-    side = image.shape[0]
-    count, mask = int(rng.integers(1, 6)), np.zeros(image.shape[:2], np.float32)
+    side, mask = image.shape[0], np.zeros(image.shape[:2], np.float32)
+    count = int(rng.integers(1, 6)) if strength else 0
     for _ in range(count):
         centre = rng.integers(0, side, 2).tolist()
         axes = [1 + int(v) for v in rng.uniform(0.02, 0.3, 2) * strength * side / np.sqrt(count)]
@@ -459,10 +455,9 @@ def blots(image, strength, rng):
 def scratches(image, strength, rng):
     """Draw one to six lines, straight or kinked, of any colour, 1 to 4 pixels wide: hairs, scratches, grids."""
     image = image.copy()
-    if strength == 0:
-        return image
     h, w = image.shape[:2]
-    for _ in range(int(rng.integers(1, 2 + round(5 * strength)))):
+    count = int(rng.integers(1, 2 + round(5 * strength))) if strength else 0
+    for _ in range(count):
         points = np.rint(rng.uniform(-0.2, 1.2, (int(rng.integers(2, 5)), 2)) * (w, h)).astype(np.int32)
         width = 1 + int(rng.uniform(0, 4 * strength))
         cv2.polylines(image, [points], False, any_colour(image, rng).tolist(), width, cv2.LINE_AA)
@@ -603,9 +598,6 @@ def keras_augmix(image, strength, rng):
             chain = operations[rng.integers(len(operations))](chain, strength * (1 - rng.random()), rng)
         mixture = cv2.addWeighted(mixture, 1, chain, weight, 0, dtype=cv2.CV_32F)
     return cv2.addWeighted(image, keep, mixture, 1 - keep, 0, dtype=cv2.CV_8U)
-
-
-# --- policies
 
 
 @dataclass(frozen=True)

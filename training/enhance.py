@@ -13,11 +13,9 @@ import numpy as np
 
 
 def illumination(image: np.ndarray) -> np.ndarray:
-    """Divides by the background illumination (Gonzalez and Woods, Digital Image Processing, 4th ed., 9.6 and 2.6).
-
-    It is estimated by morphological closing of the grey image with a square of 65 pixels, wider than any cell, and a
-    Gaussian blur, sigma 16 pixels. The gain has the same mean level and is the same for the three channels.
-    """
+    """Divides by the background illumination (Gonzalez and Woods, Digital Image Processing, 4th ed., 9.6 and 2.6): the
+    grey image, closed with a square of 65 pixels, wider than any cell, and blurred, sigma 16. The mean level stays; the
+    gain is the same for the three channels."""
     grey, square = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.getStructuringElement(cv2.MORPH_RECT, (65, 65))
     field = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, square, borderType=cv2.BORDER_REFLECT).astype(np.float32)
     field = np.maximum(cv2.GaussianBlur(field, (0, 0), 16, borderType=cv2.BORDER_REFLECT), 1)
@@ -42,11 +40,9 @@ def segment(image: np.ndarray) -> np.ndarray:
 
 
 def cell_mask(image: np.ndarray) -> np.ndarray:
-    """Mask (height, width) bool of the cell in the middle.
-
-    Otsu's threshold (1979) of the slightly blurred green channel, which haemoglobin and the stain absorb; an opening
-    to remove specks; a closing to fill gaps. Only regions that reach into the central third are kept.
-    """
+    """Mask (height, width) bool of the cell in the middle: Otsu's threshold (1979) of the slightly blurred green
+    channel, which haemoglobin and the stain absorb; an opening to remove specks, a closing to fill gaps. Only regions
+    that reach into the central third are kept."""
     green = cv2.GaussianBlur(np.ascontiguousarray(image[..., 1]), (0, 0), 1.5)
     _, mask = cv2.threshold(green, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))

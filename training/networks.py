@@ -77,12 +77,8 @@ def _assemble(name: str, headless: Path | None, dropout: float) -> keras.Model:
 def _has_head(weights: Path) -> bool:
     """Whether a `.weights.h5` holds a dense layer with one output per class."""
     with h5py.File(weights) as file:
-        held = file["layers"]
-        biases = [held[name]["vars"].get("1") for name in held if name.startswith("dense")]
-        return any(bias is not None and bias.shape == (model.NUM_CLASSES,) for bias in biases)
-
-
-# --- the teams' own networks, and the transformer
+        dense = [layer["vars"] for name, layer in file["layers"].items() if name.startswith("dense")]
+        return any("1" in held and held["1"].shape == (model.NUM_CLASSES,) for held in dense)
 
 
 def convolved(x, blocks, start: str = "glorot_uniform"):
@@ -142,27 +138,23 @@ def encode(x, depth: int, heads: int = 3):
     return layers.GlobalAveragePooling1D()(norm()(x))
 
 
-# --- keras.applications, each with the input scaling that its ImageNet weights expect
+# --- keras.applications
 
+UNSCALED = {"ResNet50V2": "resnet_v2", "ResNet101": "resnet", "DenseNet169": "densenet"}  # others scale in their graph
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0-1
-AGAIN = [1 / math.sqrt(d) for d in DEVIATION]
-SCALING = {  # (scale, offset) of pixels in 0-255; MobileNetV3, ConvNeXt and EfficientNetV2 scale internally
-    "ResNet50V2": (1 / 127.5, -1.0),  # to [-1, 1]
-    "ResNet101": (1.0, [-103.939, -116.779, -123.68]),  # BGR minus the mean
-    "DenseNet169": ([1 / (255 * d) for d in DEVIATION], [-m / d for m, d in zip(MEAN, DEVIATION, strict=True)]),
-    # Keras normalises internally. If it loads ImageNet weights itself, it also divides by sqrt(deviation). Here the
-    # input is scaled instead, y/255 - mean = (x/255 - mean) / sqrt(deviation), so that one graph serves all weights.
-    "EfficientNetB4": (AGAIN, [255 * m * (1 - a) for m, a in zip(MEAN, AGAIN, strict=True)]),
-}
 
 
 def application(name: str, x):
-    """Features of keras.applications' network `name` without its top, with average pooling, for images x in 0-255."""
-    if name == "ResNet101":
-        x = keras.ops.flip(x, axis=-1)  # RGB to BGR
-    if name in SCALING:
-        own = name == "EfficientNetB4"  # counted as a backbone layer, as Keras's graph has it too
-        x = layers.Rescaling(*SCALING[name], dtype="float32", name=None if own else "scaling")(x)
+    """Features of keras.applications' network `name` without its top, with average pooling, for images x in 0-255,
+    which are scaled as its ImageNet weights expect."""
+    if name in UNSCALED:
+        x = getattr(keras.applications, UNSCALED[name]).preprocess_input(x)
+    if name == "EfficientNetB4":
+        # Keras normalises internally. If it loads ImageNet weights itself, it also divides by sqrt(deviation). Here the
+        # input is scaled, y/255 - mean = (x/255 - mean) / sqrt(deviation), so that one graph serves all weights.
+        again = [1 / math.sqrt(d) for d in DEVIATION]
+        offset = [255 * m * (1 - a) for m, a in zip(MEAN, again, strict=True)]
+        x = layers.Rescaling(again, offset, dtype="float32")(x)
     return getattr(keras.applications, name)(weights=None, include_top=False, input_tensor=x, pooling="avg").output
 
 
@@ -221,10 +213,8 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
 
 def backbone_layers(network) -> list:
     """The backbone's layers in graph order, as in Keras's `base_model.layers`: the input is the first, a nested model
-    counts as one. Layers around the backbone are left out: resizing, scaling that Keras leaves to the caller, the added
-    layer, and the last two, dropout and head."""
-    inner = [layer for layer in network.layers[:-2] if layer.name not in ("scaling", "added")]
-    return [layer for layer in inner if not isinstance(layer, layers.Resizing)]
+    counts as one. Layers around the backbone are left out: resizing, the added layer, the last two (dropout, head)."""
+    return [x for x in network.layers[:-2] if x.name != "added" and not isinstance(x, layers.Resizing)]
 
 
 def flops(network) -> int:

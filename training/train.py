@@ -81,9 +81,8 @@ def as_dataset(source: Batches, epoch: int):
         return generate()
     import tensorflow as tf
 
-    n, kinds = source.size, (tf.float32,) * (2 if source.weights is None else 3)
-    shapes = ((n, data.IMAGE_SIZE, data.IMAGE_SIZE, 3), (n, len(data.CLASSES)), (n,))
-    signature = tuple(tf.TensorSpec(shape, kind) for shape, kind in zip(shapes, kinds, strict=False))
+    shapes = [(data.IMAGE_SIZE, data.IMAGE_SIZE, 3), (len(data.CLASSES),)] + [()] * (source.weights is not None)
+    signature = tuple(tf.TensorSpec((source.size, *shape)) for shape in shapes)
     options = tf.data.Options()
     options.autotune.enabled = False
     return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).with_options(options)
@@ -301,26 +300,16 @@ def options() -> shell.Parser:
     add, cells, cpus = parser.add_argument, ROOT / "data" / "training_set.npz", min(16, os.cpu_count() or 1)
     add("--out", type=Path, required=True, metavar="FOLDER", help="of the run: weights, manifest, checkpoints")
     add("--recipe", choices=RECIPES, default="ours", metavar="NAME", help="one of the recipes below (default: ours)")
-    add(
-        "--data",
-        type=Path,
-        default=cells,
-        metavar="CELLS",
-        help="npz or folder per class (default: data/training_set.npz)",
-    )
+    add("--data", type=Path, default=cells, metavar="CELLS", help="npz or a folder per class"
+        " (default: data/training_set.npz)")  # fmt: skip
     add("--epochs", type=shell.positive, metavar="N", help="passes over the cells, in all (default: the recipe's)")
     add("--weights", help="start from imagenet, a file, or none: random, all layers trained (default: the recipe's)")
     add("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob of the recipe; can be repeated")
     add("--limit", type=shell.positive, metavar="N", help="use at most so many cells, for a trial (default: all)")
     add("--resume", action="store_true", help="go on where the run in --out stopped")
     add("--precision", choices=PRECISIONS, default="float32", help="mixed_* is for GPUs (default: float32)")
-    add(
-        "--workers",
-        type=shell.count,
-        default=cpus,
-        metavar="N",
-        help=f"that augment; 0: none but this (default: {cpus})",
-    )
+    add("--workers", type=shell.count, default=cpus, metavar="N", help="processes that augment, 0 for none but this"
+        f" (default here: {cpus})")  # fmt: skip
     add("--ensemble", type=Path, nargs="+", metavar="RUN", help="train nothing: combine these finished runs in --out,"
         " to average their probabilities; inference takes the sum of their times")  # fmt: skip
     return parser
