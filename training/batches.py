@@ -1,14 +1,13 @@
 """Batches of augmented cells, prepared by worker processes. NumPy and OpenCV only, no deep-learning framework."""
 
 import os
-import shutil
 import signal
 import sys
 import threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context, parent_process, shared_memory
-from pathlib import Path
+from multiprocessing import get_context, parent_process
+from tempfile import NamedTemporaryFile
 from types import ModuleType
 
 import cv2
@@ -32,13 +31,8 @@ class Batches:
         self.weights = class_weights(cells.labels) if recipe.class_weights else None
         self.size = recipe.batch_size // recipe.accumulate
         self.steps = len(self.slots) // self.size
-        others = cells.labels, self.slots, self.weights, recipe
-        if workers:
-            self.memory = share(cells.images)
-            self.pool = _started(workers, self.memory.name, cells.images.shape, *others)
-        else:
-            self.memory, self.pool = None, ThreadPoolExecutor(1)
-            _set(cells.images, *others)
+        given = cells.images, cells.labels, self.slots, self.weights, recipe
+        self.pool = _started(workers, *given) if workers else ThreadPoolExecutor(1, initializer=_set, initargs=given)
 
     def epoch(self, number: int):
         """Yield one epoch: images (batch, 96, 96, 3) uint8, targets (batch, 8) float32, weights (batch,) or None."""
@@ -52,25 +46,8 @@ class Batches:
             yield batch.result()
 
     def close(self) -> None:
-        """End the workers and free the shared memory."""
+        """End the workers."""
         self.pool.shutdown(cancel_futures=True)
-        if self.memory:
-            self.memory.close()
-            self.memory.unlink()
-
-
-def share(images: np.ndarray) -> shared_memory.SharedMemory:
-    """Copy images, uint8, to shared memory. Raises ValueError if there is no room for them."""
-    folder = Path("/dev/shm")  # shared memory on Linux; writing more than fits kills the process without a message
-    free = shutil.disk_usage(folder).free if folder.is_dir() else images.nbytes
-    if free < images.nbytes:
-        raise ValueError(
-            f"{folder} has {free / 2**20:.0f} MB free, the workers' images need {images.nbytes / 2**20:.0f}: give the "
-            "container more (docker run --shm-size=1g), or augment without workers (--workers 0)"
-        )
-    memory = shared_memory.SharedMemory(create=True, size=images.nbytes)
-    np.ndarray(images.shape, np.uint8, memory.buf)[:] = images
-    return memory
 
 
 def oversample(labels: np.ndarray) -> np.ndarray:
@@ -89,23 +66,26 @@ def policy_of(recipe: Recipe, label: int) -> augment.Policy:
     return augment.POLICIES[dict(recipe.class_policies).get(int(label), recipe.policy)]
 
 
-def _started(workers: int, *attachment) -> ProcessPoolExecutor:
-    """A pool of running processes."""
-    # spawn: a fork can hang once a framework has started threads
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_work, initargs=attachment)
+def _started(workers: int, images: np.ndarray, *others) -> ProcessPoolExecutor:
+    """A pool of running processes, which share the images: a file in the temporary folder, until all have opened it."""
+    context = get_context("spawn")  # a fork can hang once a framework has started threads
     # each would import the main module, and so load the framework
     main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
     try:
-        for future in [pool.submit(os.getpid) for _ in range(workers)]:
-            future.result()
+        with NamedTemporaryFile(suffix=".npy") as file:
+            np.save(file, images)
+            file.flush()
+            ready = context.Barrier(workers)
+            pool = ProcessPoolExecutor(workers, context, initializer=_work, initargs=(ready, file.name, *others))
+            for future in [pool.submit(os.getpid) for _ in range(workers)]:
+                future.result()
     finally:
         sys.modules["__main__"] = main
     return pool
 
 
-def _work(name, shape, *others):
+def _work(ready, path, *others):
     """Initialise a worker. It ignores Ctrl-C, which the parent handles, and exits when the parent ends or is killed."""
-    global _memory
 
     def end():
         parent_process().join()
@@ -113,8 +93,8 @@ def _work(name, shape, *others):
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end, daemon=True).start()
-    _memory = shared_memory.SharedMemory(name)
-    _set(np.ndarray(shape, np.uint8, _memory.buf), *others)
+    _set(np.asarray(np.load(path, mmap_mode="r")), *others)
+    ready.wait()  # no worker is idle before the last is started
 
 
 def _set(*given):
