@@ -15,8 +15,6 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-Operation = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
-
 
 def to_uint8(values: np.ndarray) -> np.ndarray:
     """Round to the nearest integer and clip to 0-255."""
@@ -48,12 +46,10 @@ def any_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(0, 255, 3) if kind == 4 else np.full(3, 255.0 * kind)
 
 
-BORDERS = [cv2.BORDER_CONSTANT, cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_WRAP]
-
-
 def any_border(image: np.ndarray, rng: np.random.Generator) -> dict:
     """Random border arguments for OpenCV: a fill colour, reflection, edge replication or wrap-around."""
-    return {"borderValue": any_colour(image, rng).tolist(), "borderMode": BORDERS[rng.integers(5)]}
+    modes = [cv2.BORDER_CONSTANT] * 2 + [cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_WRAP]
+    return {"borderValue": any_colour(image, rng).tolist(), "borderMode": modes[rng.integers(5)]}
 
 
 def warp(image: np.ndarray, matrix, **border) -> np.ndarray:
@@ -605,7 +601,7 @@ class Layer:
     """With probability `odds`, one of `operations` at a strength drawn uniformly from (`low`, `strength`]."""
 
     odds: float
-    operations: tuple[Operation, ...]
+    operations: tuple[Callable, ...]
     strength: float = 1.0
     low: float = 0.0
 
@@ -615,7 +611,7 @@ class Policy:
     """`always`, then `layers` in a random order per image, each with its own odds; a share `plain` skips `layers`."""
 
     layers: tuple[Layer, ...] = ()
-    always: tuple[Operation, ...] = ()
+    always: tuple[Callable, ...] = ()
     plain: float = 0.0
 
 
@@ -677,8 +673,7 @@ def mix(images: np.ndarray, targets: np.ndarray, rng: np.random.Generator, mixup
 
     images: (n, h, w, 3) uint8; targets: (n, k) float32 class weights; mixup, cutmix: their probabilities, at most 1
     together. MixUp (Zhang et al. 2018) averages with weights from Beta(0.4, 0.4); CutMix (Yun et al. 2019) pastes a
-    rectangle whose area is drawn uniformly. Targets are mixed by the same weights, or by the area covered. Returns new
-    arrays.
+    rectangle whose area is drawn uniformly. Targets are mixed by weight or area. Returns new arrays.
     """
     mixed, weights = images.copy(), targets.astype(np.float32)
     partners = rng.permutation(len(images))

@@ -20,9 +20,9 @@ from training.recipes import Recipe
 class Batches:
     """Batches of one training set, made by worker processes, or in this process if `workers` is 0.
 
-    A slot is one use of a cell in an epoch; with oversampling, cells of rare classes have several slots. Augmentation
-    of slot i in epoch e is seeded by (seed, e, i), mixing of a batch by (seed, e, first slot, 1), so that batches do
-    not depend on the number of workers. A batch is the `size` images of one step.
+    A slot is one use of a cell in an epoch; with oversampling, cells of rare classes have several. Slot i in epoch e is
+    augmented with the seed (seed, e, i), a batch mixed with (seed, e, its first slot, 1): batches do not depend on the
+    number of workers. A batch is the `size` images of one step.
     """
 
     def __init__(self, cells: data.Cells, recipe: Recipe, workers: int):

@@ -19,7 +19,7 @@ def illumination(image: np.ndarray) -> np.ndarray:
     grey, square = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.getStructuringElement(cv2.MORPH_RECT, (65, 65))
     field = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, square, borderType=cv2.BORDER_REFLECT).astype(np.float32)
     field = np.maximum(cv2.GaussianBlur(field, (0, 0), 16, borderType=cv2.BORDER_REFLECT), 1)
-    return _to_uint8(image * (field.mean() / field)[..., None])
+    return np.rint(image * (field.mean() / field)[..., None]).clip(0, 255).astype(np.uint8)
 
 
 def clahe(image: np.ndarray) -> np.ndarray:
@@ -36,7 +36,7 @@ def segment(image: np.ndarray) -> np.ndarray:
     mask = cell_mask(image)
     if not mask.any() or mask.all():
         return image.copy()
-    return np.where(mask[..., None], image, _to_uint8(image[~mask].mean(0)))
+    return np.where(mask[..., None], image, np.rint(image[~mask].mean(0)).astype(np.uint8))
 
 
 def cell_mask(image: np.ndarray) -> np.ndarray:
@@ -56,10 +56,6 @@ def cell_mask(image: np.ndarray) -> np.ndarray:
 def bilateral(image: np.ndarray) -> np.ndarray:
     """Bilateral filter (Tomasi and Manduchi 1998) of 9 pixels; standard deviations 30 grey levels and 3 pixels."""
     return cv2.bilateralFilter(image, 9, 30.0, 3.0)
-
-
-def _to_uint8(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 STEPS = {"illumination": illumination, "clahe": clahe, "segment": segment, "bilateral": bilateral}

@@ -8,11 +8,9 @@ from training.files import new_folder, write_json
 
 
 def combine(runs: list[Path], out: Path) -> None:
-    """Write folder `out`: a subfolder with weights and manifest for each run, and a manifest that lists them.
-
-    Raises ValueError for fewer than two runs, a run that is an ensemble or damaged files; FileNotFoundError for
-    missing files; FileExistsError if `out` exists.
-    """
+    """Write folder `out`: a subfolder with weights and manifest for each run, and a manifest that lists them. Raises
+    ValueError for fewer than two runs, a run that is an ensemble or damaged files; FileNotFoundError for missing files;
+    FileExistsError if `out` exists."""
     if len(runs) < 2:
         raise ValueError("an ensemble needs at least two runs: name their folders")
     if out.exists():

@@ -180,11 +180,9 @@ NETWORKS = {
 
 
 def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path | None:
-    """The path of a network's weights file; None if `weights` is "none".
-
-    "imagenet" means folder/<name in lower case>_notop.weights.h5; if that is missing, keras.applications' weights are
-    downloaded and saved there. Any other text is a path. Raises ValueError if there are no such weights.
-    """
+    """The path of a network's weights file; None if `weights` is "none". "imagenet" means folder/<name in lower case>
+    _notop.weights.h5; if that is missing, keras.applications' weights are downloaded and saved there. Any other text is
+    a path. Raises ValueError if there are no such weights."""
     if weights == "none":
         return None
     if weights != "imagenet":

@@ -16,7 +16,6 @@ OPTIMIZERS = {"adamw": keras.optimizers.AdamW, "adam": keras.optimizers.Adam, "l
 
 def freeze(network, recipe: Recipe, stage: str) -> None:
     """Set which layers train: in stage 'head' only the head, in 'all' also the backbone layers that the recipe trains.
-
     A frozen batch norm runs in inference mode. Raises ValueError for too high a `frozen`, or an `only` without a layer.
     """
     backbone = networks.backbone_layers(network)
@@ -45,8 +44,7 @@ def fuse_batch_norm(network) -> None:
     """Compute batch norm with TensorFlow's fused kernel, a fifth faster on a CPU. Other backends are unchanged."""
     if keras.backend.backend() == "tensorflow":
         for layer in batch_norms(network):
-            if len(layer.input.shape) == 4:
-                layer.call = partial(_fused, layer)
+            layer.call = partial(_fused, layer)
 
 
 def _fused(layer, inputs, training=None, mask=None):

@@ -37,10 +37,8 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, dict]:
-    """Audit the cells, then split them: (training cells, validation cells, the audit's report).
-
-    Raises ValueError if a class has no training cells, or if there are no validation cells.
-    """
+    """Audit the cells, then split them: (training cells, validation cells, the audit's report). Raises ValueError if a
+    class has no training cells, or if there are no validation cells."""
     print(f"audit of {len(cells):,} images: copies, contradictory labels, pictures that repeat", flush=True)
     audit = clean.audit(cells)
     kept = audit.kept
@@ -67,10 +65,8 @@ def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
 
 
 def as_dataset(source: Batches, epoch: int):
-    """One epoch for `fit`, preprocessed by model.py: a tf.data.Dataset for TensorFlow, otherwise a generator.
-
-    Keras would convert the generator to a dataset with autotuning, whose thread can delay an epoch's end by a minute.
-    """
+    """One epoch for `fit`, preprocessed by model.py: a generator; for TensorFlow a tf.data.Dataset, as Keras would make
+    one with autotuning, whose thread can delay an epoch's end by a minute."""
 
     def generate():
         for images, targets, weights in source.epoch(epoch):
