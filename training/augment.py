@@ -150,26 +150,21 @@ simple = SimpleNamespace(
     brightness=lambda image, s, rng: look_up(
         image, LEVELS * np.exp(signed(0.9 * s, rng)) if rng.random() < 0.5 else LEVELS + 100 * signed(s, rng)
     ),
-    # Stretch the distance to the mean level by e^+-1.2.
-    contrast=lambda image, s, rng: stretch(image, image.mean(), np.exp(signed(1.2 * s, rng))),
-    # 255 (v / 255)^g, with g between e^-1 and e^1.
-    gamma=lambda image, s, rng: look_up(image, 255 * (LEVELS / 255) ** np.exp(signed(s, rng))),
+    contrast=lambda image, s, rng: stretch(image, image.mean(), np.exp(signed(1.2 * s, rng))),  # by e^+-1.2
+    gamma=lambda image, s, rng: look_up(image, 255 * (LEVELS / 255) ** np.exp(signed(s, rng))),  # power e^-1 to e^1
     # Histogram equalisation of each channel; blended in by strength.
     equalize=lambda image, s, rng: blend(image, cv2.merge([cv2.equalizeHist(c) for c in cv2.split(image)]), s),
     # Invert values above a threshold drawn between 255 (1 - strength) and 255.
     solarize=lambda image, s, rng: look_up(
         image, np.where(255 * (1 - rng.uniform(0, s)) < LEVELS, 255 - LEVELS, LEVELS)
     ),
-    # Keep the 8 to 2 highest bits.
-    posterize=lambda image, s, rng: without_bits(image, round(rng.uniform(0, 6 * s))),
+    posterize=lambda image, s, rng: without_bits(image, round(rng.uniform(0, 6 * s))),  # keeps 8 to 2 bits
     # Blend in the negative, by strength. Weights near one half are left out, as the picture would vanish.
     invert=lambda image, s, rng: blend(image, 255 - image, s * rng.choice([rng.uniform(0, 0.3), rng.uniform(0.8, 1)])),
     # Move colours away from (up to 3-fold) or towards their grey.
     saturation=lambda image, s, rng: saturate(image, 1 + s * rng.uniform(*((0, 2) if rng.random() < 0.5 else (-1, 0)))),
-    # Desaturate: blend in the luma, by strength.
-    grey=lambda image, s, rng: recolour(image, (1 - s) * np.eye(3) + s * LUMA),
-    # Add up to +-100 to each channel.
-    channel_shift=lambda image, s, rng: look_up(image, LEVELS + 100 * rng.uniform(-s, s, 3)),
+    grey=lambda image, s, rng: recolour(image, (1 - s) * np.eye(3) + s * LUMA),  # the luma, blended in by strength
+    channel_shift=lambda image, s, rng: look_up(image, LEVELS + 100 * rng.uniform(-s, s, 3)),  # by up to +-100
     # Multiply each channel by e^+-0.6: white balance, lamp colour.
     channel_gain=lambda image, s, rng: look_up(image, LEVELS * np.exp(0.6 * rng.uniform(-s, s, 3))),
     # Permute the channels; blended in by strength.
@@ -276,7 +271,7 @@ def veil(image, strength, rng):
     return to_uint8(image + share * (any_colour(image, rng).astype(np.float32) - image))
 
 
-# --- focus, sampling, noise
+# --- focus, sampling, noise, occlusion
 
 
 def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -300,10 +295,8 @@ def motion_blur(image, strength, rng):
 def rank_filter(image, strength, rng):
     """Blend in the minimum, maximum or median of 3x3 or 5x5 pixels: thicker or thinner outlines, denoising."""
     size, kind = int(rng.choice([3, 5])), rng.integers(3)
-    if kind == 2:
-        other = cv2.medianBlur(image, size)
-    else:
-        other = (cv2.erode, cv2.dilate)[kind](image, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    other = (cv2.erode(image, disc), cv2.dilate(image, disc), cv2.medianBlur(image, size))[kind]
     return blend(image, other, rng.uniform(0, strength))
 
 
@@ -331,10 +324,9 @@ def outline(image, strength, rng):
 
 def scatter(image, strength, rng):
     """Frosted glass: each pixel is sampled at a random offset of up to 4 pixels."""
-    x, y = pixel_grid(image.shape)
     reach = rng.uniform(0, 4 * strength)
-    dx, dy = rng.uniform(-reach, reach, (2, *image.shape[:2])).astype(np.float32)
-    return cv2.remap(image, x + dx, y + dy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    x, y = pixel_grid(image.shape) + rng.uniform(-reach, reach, (2, *image.shape[:2])).astype(np.float32)
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def misregister(image, strength, rng):
@@ -407,13 +399,9 @@ def pattern(image, strength, rng):
     return to_uint8(image + field * np.float32(rng.uniform(0, 50 * strength) / max(field.std(), 1e-3)))
 
 
-# --- occlusion
-
-
 def cutout(image, strength, rng):
     """Fill one to three rectangles, each up to 0.6 of the side, with a colour or noise (DeVries & Taylor 2017)."""
-    image = image.copy()
-    h, w = image.shape[:2]
+    image, (h, w) = image.copy(), image.shape[:2]
     count = int(rng.integers(1, 4)) if strength else 0
     for _ in range(count):
         dy, dx = (rng.uniform(0.05, 0.6, 2) * strength * (h, w) / np.sqrt(count)).astype(int) + 1
@@ -450,8 +438,7 @@ def blots(image, strength, rng):
 
 def scratches(image, strength, rng):
     """Draw one to six lines, straight or kinked, of any colour, 1 to 4 pixels wide: hairs, scratches, grids."""
-    image = image.copy()
-    h, w = image.shape[:2]
+    image, (h, w) = image.copy(), image.shape[:2]
     count = int(rng.integers(1, 2 + round(5 * strength))) if strength else 0
     for _ in range(count):
         points = np.rint(rng.uniform(-0.2, 1.2, (int(rng.integers(2, 5)), 2)) * (w, h)).astype(np.int32)

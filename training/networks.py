@@ -138,8 +138,6 @@ def encode(x, depth: int, heads: int = 3):
     return layers.GlobalAveragePooling1D()(norm()(x))
 
 
-# --- keras.applications
-
 UNSCALED = {"ResNet50V2": "resnet_v2", "ResNet101": "resnet", "DenseNet169": "densenet"}  # others scale in their graph
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0-1
 

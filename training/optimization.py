@@ -56,8 +56,7 @@ def _fused(layer, inputs, training=None, mask=None):
     gamma, beta = layer.gamma if layer.scale else ones, layer.beta if layer.center else 0 * ones
     normalize = partial(tf.compat.v1.nn.fused_batch_norm, inputs, gamma, beta, epsilon=layer.epsilon)
     if not (training and layer.trainable):
-        outputs = normalize(layer.moving_mean, layer.moving_variance, is_training=False)[0]
-        return tf.cast(outputs, layer.compute_dtype)
+        return tf.cast(normalize(layer.moving_mean, layer.moving_variance, is_training=False)[0], layer.compute_dtype)
     outputs, mean, variance = normalize(is_training=True)
     variance *= 1 - 1 / size  # the kernel returns the unbiased variance
     for kept, now in ((layer.moving_mean, mean), (layer.moving_variance, variance)):

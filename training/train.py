@@ -43,10 +43,9 @@ def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, 
     audit = clean.audit(cells)
     kept = audit.kept
     train, validation = data.split(cells.labels[kept], audit.groups[kept], recipe.validation, recipe.seed)
-    missing = np.setdiff1d(np.arange(len(data.CLASSES)), cells.labels[kept[train]])
-    if len(missing):
-        names = ", ".join(f"{label} {data.CLASSES[label]}" for label in missing)
-        raise ValueError(f"no cells to train on of {names}: add some, or raise --limit")
+    missing = [f"{c} {name}" for c, name in enumerate(data.CLASSES) if c not in cells.labels[kept[train]]]
+    if missing:
+        raise ValueError(f"no cells to train on of {', '.join(missing)}: add some, or raise --limit")
     if not len(validation):
         raise ValueError(f"of {len(kept)} cells none is left to validate on: add some, or --set validation=0.2")
     print(f"{len(kept):,} kept: {len(train):,} to train on, {len(validation):,} to validate", flush=True)
