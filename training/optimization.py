@@ -48,13 +48,11 @@ def fuse_batch_norm(network) -> None:
 
 
 def _fused(layer, inputs, training=None, mask=None):
-    """Same outputs and same updates as BatchNormalization.call of `layer`, for images (n, h, w, c)."""
+    """Same outputs and same updates as BatchNormalization.call of `layer` with scale and centre, for (n, h, w, c)."""
     import tensorflow as tf
 
     inputs, size = tf.cast(inputs, tf.float32), tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
-    ones = tf.ones_like(layer.moving_mean.value)
-    gamma, beta = layer.gamma if layer.scale else ones, layer.beta if layer.center else 0 * ones
-    normalize = partial(tf.compat.v1.nn.fused_batch_norm, inputs, gamma, beta, epsilon=layer.epsilon)
+    normalize = partial(tf.compat.v1.nn.fused_batch_norm, inputs, layer.gamma, layer.beta, epsilon=layer.epsilon)
     if not (training and layer.trainable):
         return tf.cast(normalize(layer.moving_mean, layer.moving_variance, is_training=False)[0], layer.compute_dtype)
     outputs, mean, variance = normalize(is_training=True)

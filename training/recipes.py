@@ -3,8 +3,8 @@
     python -m training.train --recipe NAME --data data/training_set.npz --out runs/NAME
     python -m training.train --recipe ours --set mixup=0.3 --set epochs=5 --out runs/trial      # a trial with changes
 
-`ours` makes the weights that ship. All others are in training/reports.py, each with its source and the source's
-figures. Their scores on this project's cells are in results/systems.json.
+`ours` makes the weights that ship. All others are in training/reports.py, each with its source and that source's
+figures; scores on this project's cells are in results/systems.json.
 """
 
 from dataclasses import dataclass
