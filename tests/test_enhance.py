@@ -104,10 +104,6 @@ def test_apply_runs_the_steps_in_order(cell):
 def test_apply_says_what_is_wrong(cell):
     with pytest.raises(ValueError, match="unknown step 'sharpen'; choose from illumination, clahe, segment, bilateral"):
         enhance.apply(cell, ("clahe", "sharpen"))
-    with pytest.raises(ValueError, match="float64"):
-        enhance.apply(cell / 255, ("clahe",))
-    with pytest.raises(ValueError, match="expected uint8"):
-        enhance.apply(cell[..., 0], ("clahe",))
 
 
 def test_file_stands_alone(tmp_path):

@@ -38,10 +38,10 @@ def test_a_batch_in_four_steps_is_the_batch_at_once():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused kernel is TensorFlow's")
-@pytest.mark.parametrize("options, trainable", [({}, False), ({"scale": False}, True), ({"center": False}, True)])
-def test_fused_batch_norm_learns_and_answers_as_keras_does(options, trainable):
+@pytest.mark.parametrize("trainable", [False, True])
+def test_fused_batch_norm_learns_and_answers_as_keras_does(trainable):
     image = keras.Input((8, 8, 3))
-    norm = keras.layers.BatchNormalization(**options, trainable=trainable)
+    norm = keras.layers.BatchNormalization(trainable=trainable)
     x = keras.layers.GlobalAveragePooling2D()(norm(keras.layers.Conv2D(4, 3)(image)))
     plain = keras.Model(image, keras.layers.Dense(8, activation="softmax", name="head")(keras.layers.Dropout(0.0)(x)))
     fused = keras.models.clone_model(plain)

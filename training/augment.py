@@ -4,21 +4,16 @@
     images, targets = mix(images, targets, rng, mixup=0.15, cutmix=0.25)        # a batch; drawn per image
 
 Every operation takes (image (h, w, 3) uint8 RGB, strength in [0, 1], rng) and returns a new uint8 image of the same
-shape; at strength 0 it returns the same pixels. NumPy and OpenCV only, so that it runs in worker processes without
-a deep-learning framework. All randomness comes from the generator that is passed in.
+shape; at strength 0 it returns the same pixels. All randomness comes from the generator that is passed in. NumPy and
+OpenCV only, so that worker processes need no deep-learning framework.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
-
-Operation = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
-
-
-# --- helpers
 
 
 def to_uint8(values: np.ndarray) -> np.ndarray:
@@ -44,21 +39,17 @@ def signed(strength: float, rng: np.random.Generator) -> float:
 def any_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random fill colour, (3,) float in 0-255: black, white, the image's mean, one of its pixels, or any other."""
     kind = rng.integers(5)
-    if kind < 2:
-        return np.full(3, 255.0 * kind)
     if kind == 2:
         return np.array(cv2.mean(image)[:3])
     if kind == 3:
         return image[rng.integers(image.shape[0]), rng.integers(image.shape[1])].astype(float)
-    return rng.uniform(0, 255, 3)
-
-
-BORDERS = [cv2.BORDER_CONSTANT, cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_WRAP]
+    return rng.uniform(0, 255, 3) if kind == 4 else np.full(3, 255.0 * kind)
 
 
 def any_border(image: np.ndarray, rng: np.random.Generator) -> dict:
     """Random border arguments for OpenCV: a fill colour, reflection, edge replication or wrap-around."""
-    return {"borderValue": any_colour(image, rng).tolist(), "borderMode": BORDERS[rng.integers(5)]}
+    modes = [cv2.BORDER_CONSTANT] * 2 + [cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_WRAP]
+    return {"borderValue": any_colour(image, rng).tolist(), "borderMode": modes[rng.integers(5)]}
 
 
 def warp(image: np.ndarray, matrix, **border) -> np.ndarray:
@@ -66,8 +57,7 @@ def warp(image: np.ndarray, matrix, **border) -> np.ndarray:
     matrix = np.array(matrix, float)
     centre = (np.array(image.shape[1::-1]) - 1) / 2
     matrix[:, 2] += centre - matrix[:, :2] @ centre
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=flags, **border)
+    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **border)
 
 
 def turn(angle: float, dx: float = 0.0, dy: float = 0.0) -> list:
@@ -75,12 +65,9 @@ def turn(angle: float, dx: float = 0.0, dy: float = 0.0) -> list:
     return [[np.cos(angle), -np.sin(angle), dx], [np.sin(angle), np.cos(angle), dy]]
 
 
-@cache
-def pixel_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of every pixel of an image of this shape (h, w, ...): x and y, each (h, w) float32, read-only."""
-    grid = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    grid.flags.writeable = False  # cached: all callers share it
-    return grid[1], grid[0]
+def pixel_grid(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Coordinates of every pixel of an image of this shape (h, w, ...): x and y, each (h, w) float32."""
+    return np.meshgrid(*(np.arange(side, dtype=np.float32) for side in shape[1::-1]))
 
 
 def smooth_field(image: np.ndarray, knots: int, rng: np.random.Generator) -> np.ndarray:
@@ -126,16 +113,10 @@ def elastic(image, strength, rng):
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, **any_border(image, rng))
 
 
-# --- tone and colour
+# --- operations of one expression, and tone and colour
 
 LEVELS = np.arange(256, dtype=np.float32)[:, None]  # a column, as `look_up` takes it
-
-
-def brightness(image, strength, rng):
-    """Multiply by up to e^+-0.9, or add up to +-100."""
-    if rng.random() < 0.5:
-        return look_up(image, LEVELS * np.exp(signed(0.9 * strength, rng)))
-    return look_up(image, LEVELS + 100 * signed(strength, rng))
+LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))  # ITU-R BT.601
 
 
 def stretch(image: np.ndarray, mean: float | np.ndarray, factor: float) -> np.ndarray:
@@ -143,49 +124,81 @@ def stretch(image: np.ndarray, mean: float | np.ndarray, factor: float) -> np.nd
     return look_up(image, mean + (LEVELS - mean) * factor)
 
 
-def contrast(image, strength, rng):
-    """Stretch the distance to the mean level by e^+-1.2."""
-    return stretch(image, image.mean(), np.exp(signed(1.2 * strength, rng)))
-
-
-def gamma(image, strength, rng):
-    """255 (v / 255)^g, with g between e^-1 and e^1."""
-    return look_up(image, 255 * (LEVELS / 255) ** np.exp(signed(strength, rng)))
-
-
-def tone_curve(image, strength, rng):
-    """Map the levels through a smooth random curve, common or per channel (after Models Genesis, Zhou et al. 2019)."""
-    channels = int(rng.choice([1, 3]))
-    bend = rng.uniform(-1, 1, (int(rng.integers(3, 7)), channels))
-    bend = cv2.resize(bend, (channels, 256), interpolation=cv2.INTER_CUBIC)
-    return look_up(image, LEVELS + 110 * strength * bend)
-
-
-def autocontrast(image, strength, rng):
-    """Stretch each channel to the full range; blended in by strength."""
-    low, high = np.array([(c.min(), c.max()) for c in cv2.split(image)], np.float32).T
-    return blend(image, look_up(image, (LEVELS - low) * 255 / np.maximum(high - low, 1)), strength)
-
-
-def equalize(image, strength, rng):
-    """Histogram equalisation of each channel; blended in by strength."""
-    return blend(image, cv2.merge([cv2.equalizeHist(c) for c in cv2.split(image)]), strength)
-
-
-def solarize(image, strength, rng):
-    """Invert values above a threshold drawn between 255 (1 - strength) and 255."""
-    threshold = 255 * (1 - rng.uniform(0, strength))
-    return look_up(image, np.where(threshold < LEVELS, 255 - LEVELS, LEVELS))
-
-
 def without_bits(image: np.ndarray, bits: int) -> np.ndarray:
     """Set the `bits` lowest bits to 0."""
     return look_up(image, LEVELS // 2**bits * 2**bits)
 
 
-def posterize(image, strength, rng):
-    """Keep the 8 to 2 highest bits."""
-    return without_bits(image, round(rng.uniform(0, 6 * strength)))
+def recolour(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Multiply each pixel's (r, g, b) by a 3x3 matrix."""
+    return to_uint8(cv2.transform(image.astype(np.float32), matrix))
+
+
+def saturate(image: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply each colour's distance to its luma by a factor."""
+    return recolour(image, factor * np.eye(3) + (1 - factor) * LUMA)
+
+
+def normal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Standard normal noise, float32: for each value, or (one in three) the same for the three channels."""
+    shape = (*image.shape[:2], 1) if rng.random() < 1 / 3 else image.shape
+    return rng.standard_normal(shape, np.float32)
+
+
+simple = SimpleNamespace(
+    # Multiply by up to e^+-0.9, or add up to +-100.
+    brightness=lambda image, s, rng: look_up(
+        image, LEVELS * np.exp(signed(0.9 * s, rng)) if rng.random() < 0.5 else LEVELS + 100 * signed(s, rng)
+    ),
+    contrast=lambda image, s, rng: stretch(image, image.mean(), np.exp(signed(1.2 * s, rng))),  # by e^+-1.2
+    gamma=lambda image, s, rng: look_up(image, 255 * (LEVELS / 255) ** np.exp(signed(s, rng))),  # power e^-1 to e^1
+    # Histogram equalisation of each channel; blended in by strength.
+    equalize=lambda image, s, rng: blend(image, cv2.merge([cv2.equalizeHist(c) for c in cv2.split(image)]), s),
+    # Invert values above a threshold drawn between 255 (1 - strength) and 255.
+    solarize=lambda image, s, rng: look_up(
+        image, np.where(255 * (1 - rng.uniform(0, s)) < LEVELS, 255 - LEVELS, LEVELS)
+    ),
+    posterize=lambda image, s, rng: without_bits(image, round(rng.uniform(0, 6 * s))),  # keeps 8 to 2 bits
+    # Blend in the negative, by strength. Weights near one half are left out, as the picture would vanish.
+    invert=lambda image, s, rng: blend(image, 255 - image, s * rng.choice([rng.uniform(0, 0.3), rng.uniform(0.8, 1)])),
+    # Move colours away from (up to 3-fold) or towards their grey.
+    saturation=lambda image, s, rng: saturate(image, 1 + s * rng.uniform(*((0, 2) if rng.random() < 0.5 else (-1, 0)))),
+    grey=lambda image, s, rng: recolour(image, (1 - s) * np.eye(3) + s * LUMA),  # the luma, blended in by strength
+    channel_shift=lambda image, s, rng: look_up(image, LEVELS + 100 * rng.uniform(-s, s, 3)),  # by up to +-100
+    # Multiply each channel by e^+-0.6: white balance, lamp colour.
+    channel_gain=lambda image, s, rng: look_up(image, LEVELS * np.exp(0.6 * rng.uniform(-s, s, 3))),
+    # Permute the channels; blended in by strength.
+    channel_shuffle=lambda image, s, rng: blend(image, np.ascontiguousarray(image[..., rng.permutation(3)]), s),
+    # Gaussian blur, sigma up to 3 pixels.
+    gaussian_blur=lambda image, s, rng: cv2.GaussianBlur(image, (0, 0), max(0.1, rng.uniform(0, 3 * s))),
+    # Convolve with a disc of radius up to 4 pixels, softened at its edge.
+    defocus=lambda image, s, rng: convolve(
+        image, np.clip(rng.uniform(0, 4 * s) + 0.5 - np.hypot(*np.mgrid[-5:6, -5:6]), 0, 1)
+    ),
+    # Unsharp mask: add up to 3 times the difference from the blurred image.
+    sharpen=lambda image, s, rng: blend(image, cv2.GaussianBlur(image, (0, 0), 1.5), -rng.uniform(0, 3 * s)),
+    # Add normal noise, sigma up to 50.
+    gaussian_noise=lambda image, s, rng: to_uint8(image + rng.uniform(0, 50 * s) * normal(image, rng)),
+    # Photon noise: Poisson with at least 10 photons at white, in its normal approximation.
+    shot_noise=lambda image, s, rng: to_uint8(
+        image + np.sqrt(255 * (rng.uniform(0, s) ** 2 / 10) * image.astype(np.float32)) * normal(image, rng)
+    ),
+    # Multiply by 1 + normal noise, sigma up to 0.5.
+    speckle_noise=lambda image, s, rng: to_uint8(image * (1 + rng.uniform(0, 0.5 * s) * normal(image, rng))),
+)
+
+
+def tone_curve(image, strength, rng):
+    """Map the levels through a smooth random curve, common or per channel (after Models Genesis, Zhou et al. 2019)."""
+    channels = int(rng.choice([1, 3]))
+    knots = rng.uniform(-1, 1, (int(rng.integers(3, 7)), channels))
+    return look_up(image, LEVELS + 110 * strength * cv2.resize(knots, (channels, 256), interpolation=cv2.INTER_CUBIC))
+
+
+def autocontrast(image, strength, rng):
+    """Stretch each channel to the full range; blended in by strength."""
+    low, high = image.min((0, 1)).astype(np.float32), image.max((0, 1)).astype(np.float32)
+    return blend(image, look_up(image, (LEVELS - low) * 255 / np.maximum(high - low, 1)), strength)
 
 
 BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32)[..., None] / 16 + 1 / 32
@@ -204,55 +217,11 @@ def dither(image, strength, rng):
     return to_uint8(np.floor(image * np.float32((levels - 1) / 255) + threshold) * (255 / (levels - 1)))
 
 
-def invert(image, strength, rng):
-    """Blend in the negative, by strength. Weights near one half are left out, as the picture would vanish."""
-    weight = strength * rng.choice([rng.uniform(0, 0.3), rng.uniform(0.8, 1)])
-    return blend(image, 255 - image, weight)
-
-
-def recolour(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Multiply each pixel's (r, g, b) by a 3x3 matrix."""
-    return to_uint8(cv2.transform(image.astype(np.float32), matrix))
-
-
-LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))  # ITU-R BT.601
-
-
-def saturate(image: np.ndarray, factor: float) -> np.ndarray:
-    """Multiply each colour's distance to its luma by a factor."""
-    return recolour(image, factor * np.eye(3) + (1 - factor) * LUMA)
-
-
-def saturation(image, strength, rng):
-    """Move colours away from (up to 3-fold) or towards their grey."""
-    return saturate(image, 1 + strength * (rng.uniform(0, 2) if rng.random() < 0.5 else rng.uniform(-1, 0)))
-
-
 def hue(image, strength, rng):
     """Rotate colours about the grey axis by up to 180 degrees (Rodrigues' formula)."""
     angle = np.pi * signed(strength, rng)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     return recolour(image, np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) / 3)
-
-
-def grey(image, strength, rng):
-    """Desaturate: blend in the luma, by strength."""
-    return recolour(image, (1 - strength) * np.eye(3) + strength * LUMA)
-
-
-def channel_shift(image, strength, rng):
-    """Add up to +-100 to each channel."""
-    return look_up(image, LEVELS + 100 * rng.uniform(-strength, strength, 3))
-
-
-def channel_gain(image, strength, rng):
-    """Multiply each channel by e^+-0.6: white balance, lamp colour."""
-    return look_up(image, LEVELS * np.exp(0.6 * rng.uniform(-strength, strength, 3)))
-
-
-def channel_shuffle(image, strength, rng):
-    """Permute the channels; blended in by strength."""
-    return blend(image, np.ascontiguousarray(image[..., rng.permutation(3)]), strength)
 
 
 def stain(image, strength, rng):
@@ -302,13 +271,7 @@ def veil(image, strength, rng):
     return to_uint8(image + share * (any_colour(image, rng).astype(np.float32) - image))
 
 
-# --- focus, sampling, noise
-
-
-def gaussian_blur(image, strength, rng):
-    """Gaussian blur, sigma up to 3 pixels."""
-    sigma = rng.uniform(0, 3 * strength)
-    return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.1 else image.copy()
+# --- focus, sampling, noise, occlusion
 
 
 def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -329,27 +292,11 @@ def motion_blur(image, strength, rng):
     return convolve(image, kernel)
 
 
-def defocus(image, strength, rng):
-    """Convolve with a disc of radius up to 4 pixels, softened at its edge."""
-    radius = rng.uniform(0, 4 * strength)
-    if radius < 0.5:
-        return image.copy()
-    y, x = np.mgrid[-5:6, -5:6]
-    return convolve(image, np.clip(radius + 0.5 - np.hypot(x, y), 0, 1))
-
-
-def sharpen(image, strength, rng):
-    """Unsharp mask: add up to 3 times the difference from the blurred image."""
-    return blend(image, cv2.GaussianBlur(image, (0, 0), 1.5), -rng.uniform(0, 3 * strength))
-
-
 def rank_filter(image, strength, rng):
     """Blend in the minimum, maximum or median of 3x3 or 5x5 pixels: thicker or thinner outlines, denoising."""
     size, kind = int(rng.choice([3, 5])), rng.integers(3)
-    if kind == 2:
-        other = cv2.medianBlur(image, size)
-    else:
-        other = (cv2.erode, cv2.dilate)[kind](image, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    other = (cv2.erode(image, disc), cv2.dilate(image, disc), cv2.medianBlur(image, size))[kind]
     return blend(image, other, rng.uniform(0, strength))
 
 
@@ -358,10 +305,9 @@ def flatten(image, strength, rng):
     if strength == 0:
         return image.copy()
     colour, space = rng.uniform(0, 120 * strength), rng.uniform(1, 5)
-    other = image
     for _ in range(int(rng.integers(1, 4))):
-        other = cv2.bilateralFilter(other, 5, colour, space)
-    return other
+        image = cv2.bilateralFilter(image, 5, colour, space)
+    return image
 
 
 def outline(image, strength, rng):
@@ -378,10 +324,9 @@ def outline(image, strength, rng):
 
 def scatter(image, strength, rng):
     """Frosted glass: each pixel is sampled at a random offset of up to 4 pixels."""
-    x, y = pixel_grid(image.shape)
     reach = rng.uniform(0, 4 * strength)
-    dx, dy = rng.uniform(-reach, reach, (2, *image.shape[:2])).astype(np.float32)
-    return cv2.remap(image, x + dx, y + dy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    x, y = pixel_grid(image.shape) + rng.uniform(-reach, reach, (2, *image.shape[:2])).astype(np.float32)
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def misregister(image, strength, rng):
@@ -393,13 +338,10 @@ def misregister(image, strength, rng):
     ])  # fmt: skip
 
 
-INTERPOLATIONS = [cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA]
-
-
 def pixelate(image, strength, rng):
     """Shrink by a factor of up to 4 and enlarge again, each with a random interpolation."""
     size, factor = image.shape[1::-1], 1 + rng.uniform(0, 3 * strength)
-    down, up = rng.choice(INTERPOLATIONS, 2)
+    down, up = rng.choice([cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA], 2)
     small = cv2.resize(image, [round(side / factor) for side in size], interpolation=int(down))
     return cv2.resize(small, size, interpolation=int(up))
 
@@ -413,28 +355,6 @@ def jpeg(image, strength, rng):
     return cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def normal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Standard normal noise, float32: for each value, or (one in three) the same for the three channels."""
-    shape = (*image.shape[:2], 1) if rng.random() < 1 / 3 else image.shape
-    return rng.standard_normal(shape, np.float32)
-
-
-def gaussian_noise(image, strength, rng):
-    """Add normal noise, sigma up to 50."""
-    return to_uint8(image + rng.uniform(0, 50 * strength) * normal(image, rng))
-
-
-def shot_noise(image, strength, rng):
-    """Photon noise: Poisson with at least 10 photons at white, in its normal approximation."""
-    photons = rng.uniform(0, strength) ** 2 / 10
-    return to_uint8(image + np.sqrt(255 * photons * image.astype(np.float32)) * normal(image, rng))
-
-
-def speckle_noise(image, strength, rng):
-    """Multiply by 1 + normal noise, sigma up to 0.5."""
-    return to_uint8(image * (1 + rng.uniform(0, 0.5 * strength) * normal(image, rng)))
-
-
 def impulse_noise(image, strength, rng):
     """Set up to 15% of the pixels, or of the single values, to black or white."""
     shape = (*image.shape[:2], 1) if rng.random() < 0.5 else image.shape
@@ -444,11 +364,10 @@ def impulse_noise(image, strength, rng):
 
 def plane_wave(image, strength, rng):
     """Add a wave in any direction, 1 to 48 cycles a picture, up to 60 high (Vaish et al. 2024, arXiv:2403.01944)."""
-    x, y = (np.arange(side, dtype=np.float32) * (2 * np.pi / side) for side in image.shape[1::-1])
+    x, y = (grid * (2 * np.pi / side) for grid, side in zip(pixel_grid(image.shape), image.shape[1::-1], strict=True))
     cycles, angle = np.exp(rng.uniform(0, np.log(48))), rng.uniform(0, 2 * np.pi)
-    down, across = cycles * np.sin(angle) * y + rng.uniform(0, 2 * np.pi), cycles * np.cos(angle) * x
-    wave = np.sin(down.astype(np.float32)[:, None] + across.astype(np.float32))
-    return to_uint8(image + wave[..., None] * (60 * rng.uniform(-strength, strength, 3)).astype(np.float32))
+    wave = np.sin(cycles * np.sin(angle) * y + rng.uniform(0, 2 * np.pi) + cycles * np.cos(angle) * x)[..., None]
+    return to_uint8(image + wave * (60 * rng.uniform(-strength, strength, 3)).astype(np.float32))
 
 
 def texture(image, strength, rng):
@@ -480,16 +399,10 @@ def pattern(image, strength, rng):
     return to_uint8(image + field * np.float32(rng.uniform(0, 50 * strength) / max(field.std(), 1e-3)))
 
 
-# --- occlusion
-
-
 def cutout(image, strength, rng):
     """Fill one to three rectangles, each up to 0.6 of the side, with a colour or noise (DeVries & Taylor 2017)."""
-    image = image.copy()
-    if strength == 0:
-        return image
-    h, w = image.shape[:2]
-    count = int(rng.integers(1, 4))
+    image, (h, w) = image.copy(), image.shape[:2]
+    count = int(rng.integers(1, 4)) if strength else 0
     for _ in range(count):
         dy, dx = (rng.uniform(0.05, 0.6, 2) * strength * (h, w) / np.sqrt(count)).astype(int) + 1
         top, left = rng.integers(0, h - dy + 1), rng.integers(0, w - dx + 1)
@@ -502,23 +415,18 @@ def grid_mask(image, strength, rng):
     """Fill a rotated grid of squares, up to 0.7 of the period wide, with a colour (GridMask, Chen et al. 2020)."""
     period, angle = rng.uniform(8, 40), rng.uniform(0, np.pi)
     width = rng.uniform(0.2, 0.7) * strength
-    x, y = (np.arange(side, dtype=np.float32) / period for side in image.shape[1::-1])
-    hidden = np.ones(image.shape[:2], bool)
+    x, y = (grid / period for grid in pixel_grid(image.shape))
+    hidden = np.ones((*image.shape[:2], 1), bool)
     for turned in (angle, angle + np.pi / 2):  # the two directions, in periods
-        down, across = np.sin(turned) * y + rng.random(), np.cos(turned) * x
-        along = down.astype(np.float32)[:, None] + across.astype(np.float32)
+        along = (np.sin(turned) * y + rng.random() + np.cos(turned) * x)[..., None]
         hidden &= along - np.floor(along) < np.float32(width)
-    image = image.copy()
-    image[hidden] = to_uint8(any_colour(image, rng))
-    return image
+    return np.where(hidden, to_uint8(any_colour(image, rng)), image)
 
 
 def blots(image, strength, rng):
     """Draw one to five soft-edged ellipses, filled or not, in one colour: dirt, dye, drops, dust, glare."""
-    if strength == 0:
-        return image.copy()
-    side = image.shape[0]
-    count, mask = int(rng.integers(1, 6)), np.zeros(image.shape[:2], np.float32)
+    side, mask = image.shape[0], np.zeros(image.shape[:2], np.float32)
+    count = int(rng.integers(1, 6)) if strength else 0
     for _ in range(count):
         centre = rng.integers(0, side, 2).tolist()
         axes = [1 + int(v) for v in rng.uniform(0.02, 0.3, 2) * strength * side / np.sqrt(count)]
@@ -530,11 +438,9 @@ def blots(image, strength, rng):
 
 def scratches(image, strength, rng):
     """Draw one to six lines, straight or kinked, of any colour, 1 to 4 pixels wide: hairs, scratches, grids."""
-    image = image.copy()
-    if strength == 0:
-        return image
-    h, w = image.shape[:2]
-    for _ in range(int(rng.integers(1, 2 + round(5 * strength)))):
+    image, (h, w) = image.copy(), image.shape[:2]
+    count = int(rng.integers(1, 2 + round(5 * strength))) if strength else 0
+    for _ in range(count):
         points = np.rint(rng.uniform(-0.2, 1.2, (int(rng.integers(2, 5)), 2)) * (w, h)).astype(np.int32)
         width = 1 + int(rng.uniform(0, 4 * strength))
         cv2.polylines(image, [points], False, any_colour(image, rng).tolist(), width, cv2.LINE_AA)
@@ -566,7 +472,7 @@ def sign(rng: np.random.Generator) -> float:
 SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)  # PIL's kernel
 RANDAUGMENT = {
     "autocontrast": lambda image, s, rng: autocontrast(image, float(s > 0), rng),  # full effect at any strength
-    "equalize": lambda image, s, rng: equalize(image, float(s > 0), rng),  # likewise
+    "equalize": lambda image, s, rng: simple.equalize(image, float(s > 0), rng),  # likewise
     "posterize": lambda image, s, rng: without_bits(image, round(4 * s)),
     "rotate": lambda image, s, rng: warp(image, turn(np.deg2rad(30) * s * sign(rng))),
     "solarize": lambda image, s, rng: look_up(image, np.where(LEVELS >= 256 * (1 - s), 255 - LEVELS, LEVELS)),
@@ -630,11 +536,6 @@ def shear(image: np.ndarray, x: float = 0.0, y: float = 0.0) -> np.ndarray:
     return warp(image, [[1, x, x * down], [y, 1, y * right]], **REFLECT)
 
 
-def shift(image: np.ndarray, x: float = 0.0, y: float = 0.0) -> np.ndarray:
-    """Move by the fractions x of the width and y of the height; reflected outside."""
-    return warp(image, [[1, 0, -x * image.shape[1]], [0, 1, -y * image.shape[0]]], **REFLECT)
-
-
 def keras_solarize(image, strength, rng):
     """Add 110 m, then invert values of at least 255 (1 - m); the two magnitudes m are drawn separately."""
     if strength == 0:
@@ -647,13 +548,13 @@ KERAS_RANDAUGMENT = {
     "autocontrast": RANDAUGMENT["autocontrast"],
     "equalize": RANDAUGMENT["equalize"],
     "solarize": keras_solarize,
-    "colour": lambda image, s, rng: grey(image, near(s, rng), rng),
+    "colour": lambda image, s, rng: simple.grey(image, near(s, rng), rng),
     "contrast": lambda image, s, rng: stretch(image, image.mean((0, 1), np.float32), 1 + signed(s, rng)),
     "brightness": lambda image, s, rng: look_up(image, LEVELS + 255 * signed(s, rng)),
     "shear_x": lambda image, s, rng: shear(image, x=near(s, rng) * sign(rng)),
     "shear_y": lambda image, s, rng: shear(image, y=near(s, rng) * sign(rng)),
-    "translate_x": lambda image, s, rng: shift(image, x=signed(s, rng)),
-    "translate_y": lambda image, s, rng: shift(image, y=signed(s, rng)),
+    "translate_x": lambda image, s, rng: warp(image, turn(0, dx=-signed(s, rng) * image.shape[1]), **REFLECT),
+    "translate_y": lambda image, s, rng: warp(image, turn(0, dy=-signed(s, rng) * image.shape[0]), **REFLECT),
 }
 KERAS_AUGMIX = {  # KerasCV never draws its ninth operation, a shift along y
     "autocontrast": RANDAUGMENT["autocontrast"],
@@ -663,7 +564,7 @@ KERAS_AUGMIX = {  # KerasCV never draws its ninth operation, a shift along y
     "solarize": lambda image, s, rng: look_up(image, np.where(int(255 * s) > LEVELS, LEVELS, 255 - LEVELS)),
     "shear_x": lambda image, s, rng: shear(image, x=0.3 * s * sign(rng)),
     "shear_y": lambda image, s, rng: shear(image, y=0.3 * s * sign(rng)),
-    "translate_x": lambda image, s, rng: shift(image, x=int(s * image.shape[1] / 3) * sign(rng) / image.shape[1]),
+    "translate_x": lambda image, s, rng: warp(image, turn(0, -int(s * image.shape[1] / 3) * sign(rng)), **REFLECT),
 }
 
 
@@ -682,15 +583,12 @@ def keras_augmix(image, strength, rng):
     return cv2.addWeighted(image, keep, mixture, 1 - keep, 0, dtype=cv2.CV_8U)
 
 
-# --- policies
-
-
 @dataclass(frozen=True)
 class Layer:
     """With probability `odds`, one of `operations` at a strength drawn uniformly from (`low`, `strength`]."""
 
     odds: float
-    operations: tuple[Operation, ...]
+    operations: tuple[Callable, ...]
     strength: float = 1.0
     low: float = 0.0
 
@@ -700,10 +598,29 @@ class Policy:
     """`always`, then `layers` in a random order per image, each with its own odds; a share `plain` skips `layers`."""
 
     layers: tuple[Layer, ...] = ()
-    always: tuple[Operation, ...] = ()
+    always: tuple[Callable, ...] = ()
     plain: float = 0.0
 
 
+# The best teams used a long sequence of varied layers, each with its own probability. The order is random, so that
+# borders and patches are recoloured about half the time. On average an image passes four or five layers.
+OURS = (
+    Layer(0.8, (affine,)),
+    Layer(0.2, (perspective, elastic)),
+    Layer(0.4, (simple.brightness, simple.contrast, simple.gamma, tone_curve, autocontrast, simple.equalize)),
+    Layer(
+        0.4, (simple.saturation, hue, simple.grey, simple.channel_shift, simple.channel_gain, simple.channel_shuffle)
+    ),
+    Layer(0.5, (stain, restain)),
+    Layer(0.25, (illumination, veil)),
+    Layer(0.3, (simple.solarize, simple.posterize, dither, simple.invert)),
+    Layer(0.25, (random_convolution,)),
+    Layer(0.35, (simple.gaussian_blur, motion_blur, simple.defocus, simple.sharpen, rank_filter, flatten, outline)),
+    Layer(0.3, (pixelate, jpeg, scatter, misregister)),
+    Layer(0.35, (simple.gaussian_noise, simple.shot_noise, simple.speckle_noise, impulse_noise)),
+    Layer(0.3, (plane_wave, texture, pattern)),
+    Layer(0.5, (cutout, grid_mask, blots, scratches, drop_lines)),
+)
 RANDAUGMENT_TWICE = (Layer(1.0, tuple(RANDAUGMENT.values()), 0.3, low=0.3),) * 2
 RANDAUGMENT_KERAS_CV = (Layer(10 / 11, tuple(KERAS_RANDAUGMENT.values()), 0.3, low=0.3),) * 2  # its default rate
 AUGMIX_KERAS_CV = (Layer(1.0, (keras_augmix,), 0.2, low=0.2),)
@@ -720,27 +637,7 @@ POLICIES = {
     "randaugment_cutout_keras_cv": Policy((*RANDAUGMENT_KERAS_CV, CUTOUT)),
     "augmix_keras_cv": Policy(AUGMIX_KERAS_CV),
     "augmix_randaugment_keras_cv": Policy((*AUGMIX_KERAS_CV, *RANDAUGMENT_KERAS_CV)),
-    # The best teams used a long sequence of varied layers, each with its own probability. The order is random, so that
-    # borders and patches are recoloured about half the time. On average an image passes four or five layers.
-    "ours": Policy(
-        always=(flip_turn,),
-        plain=0.08,
-        layers=(
-            Layer(0.8, (affine,)),
-            Layer(0.2, (perspective, elastic)),
-            Layer(0.4, (brightness, contrast, gamma, tone_curve, autocontrast, equalize)),
-            Layer(0.4, (saturation, hue, grey, channel_shift, channel_gain, channel_shuffle)),
-            Layer(0.5, (stain, restain)),
-            Layer(0.25, (illumination, veil)),
-            Layer(0.3, (solarize, posterize, dither, invert)),
-            Layer(0.25, (random_convolution,)),
-            Layer(0.35, (gaussian_blur, motion_blur, defocus, sharpen, rank_filter, flatten, outline)),
-            Layer(0.3, (pixelate, jpeg, scatter, misregister)),
-            Layer(0.35, (gaussian_noise, shot_noise, speckle_noise, impulse_noise)),
-            Layer(0.3, (plane_wave, texture, pattern)),
-            Layer(0.5, (cutout, grid_mask, blots, scratches, drop_lines)),
-        ),
-    ),
+    "ours": Policy(OURS, always=(flip_turn,), plain=0.08),
 }
 
 
@@ -763,8 +660,7 @@ def mix(images: np.ndarray, targets: np.ndarray, rng: np.random.Generator, mixup
 
     images: (n, h, w, 3) uint8; targets: (n, k) float32 class weights; mixup, cutmix: their probabilities, at most 1
     together. MixUp (Zhang et al. 2018) averages with weights from Beta(0.4, 0.4); CutMix (Yun et al. 2019) pastes a
-    rectangle whose area is drawn uniformly. Targets are mixed by the same weights, or by the area covered. Returns new
-    arrays.
+    rectangle whose area is drawn uniformly. Targets are mixed by weight or area. Returns new arrays.
     """
     mixed, weights = images.copy(), targets.astype(np.float32)
     partners = rng.permutation(len(images))

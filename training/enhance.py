@@ -12,45 +12,37 @@ import cv2
 import numpy as np
 
 
-def illumination(image: np.ndarray, cell: int = 65, blur: float = 16.0) -> np.ndarray:
-    """Divides by the background illumination (Gonzalez and Woods, Digital Image Processing, 4th ed., 9.6 and 2.6).
-
-    It is estimated by morphological closing of the grey image with a square of `cell` pixels, wider than any cell, and
-    a Gaussian blur, sigma `blur` pixels. The gain has the same mean level and is the same for the three channels.
-    """
-    grey, square = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.getStructuringElement(cv2.MORPH_RECT, (cell, cell))
+def illumination(image: np.ndarray) -> np.ndarray:
+    """Divides by the background illumination (Gonzalez and Woods, Digital Image Processing, 4th ed., 9.6 and 2.6): the
+    grey image, closed with a square of 65 pixels, wider than any cell, and blurred, sigma 16. The mean level stays; the
+    gain is the same for the three channels."""
+    grey, square = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.getStructuringElement(cv2.MORPH_RECT, (65, 65))
     field = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, square, borderType=cv2.BORDER_REFLECT).astype(np.float32)
-    field = np.maximum(cv2.GaussianBlur(field, (0, 0), blur, borderType=cv2.BORDER_REFLECT), 1)
-    return _to_uint8(image * (field.mean() / field)[..., None])
+    field = np.maximum(cv2.GaussianBlur(field, (0, 0), 16, borderType=cv2.BORDER_REFLECT), 1)
+    return np.rint(image * (field.mean() / field)[..., None]).clip(0, 255).astype(np.uint8)
 
 
-def clahe(image: np.ndarray, limit: float = 2.0, tiles: int = 8) -> np.ndarray:
-    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994) of the lightness L* of CIELAB.
-
-    limit: maximum slope of a tile's tone curve. tiles: number per side. Hue does not change.
-    """
+def clahe(image: np.ndarray) -> np.ndarray:
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994) of the lightness L* of CIELAB: 8x8 tiles, tone
+    curves of slope up to 2. Hue does not change."""
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
-    lab[..., 0] = cv2.createCLAHE(limit, (tiles, tiles)).apply(np.ascontiguousarray(lab[..., 0]))
+    lab[..., 0] = cv2.createCLAHE(2.0, (8, 8)).apply(np.ascontiguousarray(lab[..., 0]))
     return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
 
 
 def segment(image: np.ndarray) -> np.ndarray:
-    """Replaces the background by its mean colour; the cell does not change.
-
-    An image in which no cell is found does not change. Pale cytoplasm is sometimes taken for background.
-    """
+    """Replaces the background by its mean colour; an image in which no cell is found does not change. Pale cytoplasm is
+    sometimes taken for background."""
     mask = cell_mask(image)
     if not mask.any() or mask.all():
         return image.copy()
-    return np.where(mask[..., None], image, _to_uint8(image[~mask].mean(0)))
+    return np.where(mask[..., None], image, np.rint(image[~mask].mean(0)).astype(np.uint8))
 
 
 def cell_mask(image: np.ndarray) -> np.ndarray:
-    """Mask (height, width) bool of the cell in the middle.
-
-    Otsu's threshold (1979) of the slightly blurred green channel, which haemoglobin and the stain absorb; an opening
-    to remove specks; a closing to fill gaps. Only regions that reach into the central third are kept.
-    """
+    """Mask (height, width) bool of the cell in the middle: Otsu's threshold (1979) of the slightly blurred green
+    channel, which haemoglobin and the stain absorb; an opening to remove specks, a closing to fill gaps. Only regions
+    that reach into the central third are kept."""
     green = cv2.GaussianBlur(np.ascontiguousarray(image[..., 1]), (0, 0), 1.5)
     _, mask = cv2.threshold(green, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
@@ -61,27 +53,19 @@ def cell_mask(image: np.ndarray) -> np.ndarray:
     return np.isin(regions, central[central > 0])
 
 
-def bilateral(image: np.ndarray, diameter: int = 9, colour: float = 30.0, space: float = 3.0) -> np.ndarray:
-    """Bilateral filter (Tomasi and Manduchi 1998); colour, space: standard deviations, in grey levels and in pixels."""
-    return cv2.bilateralFilter(image, diameter, colour, space)
-
-
-def _to_uint8(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def bilateral(image: np.ndarray) -> np.ndarray:
+    """Bilateral filter (Tomasi and Manduchi 1998) of 9 pixels; standard deviations 30 grey levels and 3 pixels."""
+    return cv2.bilateralFilter(image, 9, 30.0, 3.0)
 
 
 STEPS = {"illumination": illumination, "clahe": clahe, "segment": segment, "bilateral": bilateral}
 
 
 def apply(image: np.ndarray, steps: Sequence[str]) -> np.ndarray:
-    """The image after the named steps, in that order; it is not modified. Raises ValueError for an unknown name.
-
-    image: (height, width, 3) uint8 RGB. steps: names in STEPS.
-    """
+    """The image after the steps of these names in STEPS, in that order; it is not modified. Raises ValueError for an
+    unknown name."""
     if unknown := [step for step in steps if step not in STEPS]:
         raise ValueError(f"unknown step {', '.join(map(repr, unknown))}; choose from {', '.join(STEPS)}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"the image is {image.dtype} {image.shape}, expected uint8 (height, width, 3)")
     image = image.copy()
     for step in steps:
         image = STEPS[step](image)

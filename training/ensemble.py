@@ -6,15 +6,11 @@ from pathlib import Path
 import model
 from training.files import new_folder, write_json
 
-FILES = ("model.weights.h5", "manifest.json")
-
 
 def combine(runs: list[Path], out: Path) -> None:
-    """Write folder `out`: a subfolder with weights and manifest for each run, and a manifest that lists them.
-
-    Raises ValueError for fewer than two runs, a run that is an ensemble or damaged files; FileNotFoundError for
-    missing files; FileExistsError if `out` exists.
-    """
+    """Write folder `out`: a subfolder with weights and manifest for each run, and a manifest that lists them. Raises
+    ValueError for fewer than two runs, a run that is an ensemble or damaged files; FileNotFoundError for missing files;
+    FileExistsError if `out` exists."""
     if len(runs) < 2:
         raise ValueError("an ensemble needs at least two runs: name their folders")
     if out.exists():
@@ -23,10 +19,10 @@ def combine(runs: list[Path], out: Path) -> None:
         if "members" in model.read_manifest(run):
             raise ValueError(f"{run} is an ensemble: name its members")
         model.Model(run)
-    members = [f"member-{place}" for place in range(1, len(runs) + 1)]
+    members = {f"member-{place}": run for place, run in enumerate(runs, 1)}
     with new_folder(out) as folder:
-        for member, run in zip(members, runs, strict=True):
+        for member, run in members.items():
             (folder / member).mkdir()
-            for name in FILES:
+            for name in ("model.weights.h5", "manifest.json"):
                 shutil.copyfile(run / name, folder / member / name)
-        write_json(folder / "manifest.json", {"members": members})
+        write_json(folder / "manifest.json", {"members": list(members)})

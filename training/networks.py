@@ -4,10 +4,8 @@
     network = networks.build("DenseNet169", weights=networks.resolve_weights("DenseNet169", "imagenet"))
 
 Every network takes float32 images (n, 96, 96, 3) in 0-255, as `model.preprocess` gives them, and returns softmax
-probabilities (n, 8) float32. Resizing to a network's own size and the scaling it was pretrained with are layers of the
-graph. "As far as stated" marks usual values, used where the reports of LionIA and Spritzers state none.
-
-A submission with one of these networks must include this file. It needs only `model.py` and what Keras itself needs.
+probabilities (n, 8) float32; resizing and scaling are layers of the graph. "As far as stated" marks usual values, used
+where the reports of LionIA and Spritzers state none. A submission with one of these networks must include this file.
 """
 
 import math
@@ -27,12 +25,13 @@ PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
 
 @dataclass(frozen=True)
 class Network:
-    """An architecture."""
+    """An architecture. backbone: symbolic images (n, size, size, 3) in 0-255 to symbolic features (n, d); None: that of
+    keras.applications, which has ImageNet weights. size: pixels a side to which images are resized. dense: units of a
+    ReLU layer added after the backbone, not in the backbone's weights files; 0: none."""
 
-    backbone: Callable  # symbolic images (n, size, size, 3) in 0-255 to symbolic features (n, d)
-    size: int = 96  # pixels a side to which images are resized
-    dense: int = 0  # units of a ReLU layer added after the backbone, not in the backbone's weights files; 0: none
-    imagenet: bool = False  # whether keras.applications has ImageNet weights for it
+    backbone: Callable | None = None
+    size: int = model.IMAGE_SIZE
+    dense: int = 0
 
 
 def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: int | None = None) -> keras.Model:
@@ -50,7 +49,7 @@ def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: 
         if name == "EfficientNetV2B0":  # the code that is also used at inference
             made = model.build_network(headless, dropout, pixels)
         else:
-            made = _assemble(NETWORKS[name], headless, dropout)
+            made = _assemble(name, headless, dropout)
         if whole:
             made.load_weights(weights)
     except (ValueError, OSError, KeyError) as error:
@@ -60,12 +59,13 @@ def build(name: str, weights: Path | None = None, dropout: float = 0.3, pixels: 
     return made
 
 
-def _assemble(network: Network, headless: Path | None, dropout: float) -> keras.Model:
+def _assemble(name: str, headless: Path | None, dropout: float) -> keras.Model:
     """Resizing if needed, backbone, added layer if any, dropout and head; see `build`."""
+    network = NETWORKS[name]
     x = images = keras.Input((model.IMAGE_SIZE, model.IMAGE_SIZE, 3))
     if network.size != model.IMAGE_SIZE:
         x = layers.Resizing(network.size, network.size, dtype="float32")(x)
-    x = network.backbone(x)
+    x = network.backbone(x) if network.backbone else application(name, x)
     if headless is not None:
         keras.Model(images, x).load_weights(headless)
     if network.dense:
@@ -77,17 +77,8 @@ def _assemble(network: Network, headless: Path | None, dropout: float) -> keras.
 def _has_head(weights: Path) -> bool:
     """Whether a `.weights.h5` holds a dense layer with one output per class."""
     with h5py.File(weights) as file:
-        held = file["layers"]
-        biases = [held[name]["vars"].get("1") for name in held if name.startswith("dense")]
-        return any(bias is not None and bias.shape == (model.NUM_CLASSES,) for bias in biases)
-
-
-# --- the teams' own networks, and the transformer
-
-
-def linear(x):
-    """Spritzers' first model, a linear classifier: the pixels themselves, in 0-1, are the features."""
-    return layers.Flatten()(layers.Rescaling(1 / 255, dtype="float32")(x))
+        dense = [layer["vars"] for name, layer in file["layers"].items() if name.startswith("dense")]
+        return any("1" in held and held["1"].shape == (model.NUM_CLASSES,) for held in dense)
 
 
 def convolved(x, blocks, start: str = "glorot_uniform"):
@@ -106,11 +97,6 @@ def basic_cnn(x):
     return layers.Dense(128, activation="relu")(layers.Flatten()(x))
 
 
-def simple_cnn(x):
-    """Spritzers' simple CNN: four convolutions. Widths, max pooling and the final average pooling are usual values."""
-    return layers.GlobalAveragePooling2D()(convolved(x, ((32, 1), (64, 1), (128, 1), (256, 1))))
-
-
 def half_vgg(x):
     """Spritzers' modified VGG: VGG16 with half the filters and smaller dense layers (512 for 4096, as far as stated);
     He initialisation, without which thirteen successive convolutions do not start to learn (He et al. 2015)."""
@@ -120,102 +106,89 @@ def half_vgg(x):
     return x
 
 
-def vit(x, patch: int = 8, width: int = 192, depth: int = 6):
+def vit(x):
     """A vision transformer (Dosovitskiy et al. 2021): width and heads of DeiT-Ti (Touvron et al. 2021), half its depth,
     and the average of all patches instead of a class token (Beyer, Zhai & Kolesnikov 2022)."""
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
-    return encode(layers.Conv2D(width, patch, strides=patch)(x), depth)
+    return encode(layers.Conv2D(192, 8, strides=8)(x), depth=6)
 
 
-def hybrid(x, width: int = 192, depth: int = 5):
+def hybrid(x):
     """A transformer with a convolutional stem, which replaces the patch embedding and one block (Xiao et al. 2021).
     12x12 tokens for a 96-pixel image, as many as in `vit`."""
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(x)
-    for filters in (width // 4, width // 2, width):
+    for filters in (48, 96, 192):
         x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
-    return encode(layers.Conv2D(width, 1)(x), depth)
+    return encode(layers.Conv2D(192, 1)(x), depth=5)
 
 
 def encode(x, depth: int, heads: int = 3):
     """Transformer encoder: tokens (n, h, w, width) through `depth` blocks, then their average (n, width)."""
     small = partial(keras.initializers.TruncatedNormal, stddev=0.02)
-    width, tokens = x.shape[3], x.shape[1] * x.shape[2]
+    norm, width, tokens = partial(layers.LayerNormalization, epsilon=1e-6), x.shape[3], x.shape[1] * x.shape[2]
     x = layers.Reshape((tokens, width))(x)
     positions = keras.ops.cumsum(keras.ops.ones_like(x[:, :, 0], dtype="int32"), axis=1) - 1
     x = layers.Add()([x, layers.Embedding(tokens, width, embeddings_initializer=small())(positions)])
     for _ in range(depth):
-        y = layers.LayerNormalization(epsilon=1e-6)(x)
-        y = layers.MultiHeadAttention(heads, width // heads, kernel_initializer=small())(y, y)
-        x = layers.Add()([x, y])
-        y = layers.LayerNormalization(epsilon=1e-6)(x)
-        y = layers.Dense(4 * width, activation="gelu", kernel_initializer=small())(y)
-        y = layers.Dense(width, kernel_initializer=small())(y)
-        x = layers.Add()([x, y])
-    return layers.GlobalAveragePooling1D()(layers.LayerNormalization(epsilon=1e-6)(x))
+        y = norm()(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(heads, width // heads, kernel_initializer=small())(y, y)])
+        y = layers.Dense(4 * width, activation="gelu", kernel_initializer=small())(norm()(x))
+        x = layers.Add()([x, layers.Dense(width, kernel_initializer=small())(y)])
+    return layers.GlobalAveragePooling1D()(norm()(x))
 
 
-# --- keras.applications, each with the input scaling that its ImageNet weights expect
-
+UNSCALED = {"ResNet50V2": "resnet_v2", "ResNet101": "resnet", "DenseNet169": "densenet"}  # others scale in their graph
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0-1
-AGAIN = [1 / math.sqrt(d) for d in DEVIATION]
-SCALING = {  # (scale, offset) of pixels in 0-255; MobileNetV3, ConvNeXt and EfficientNetV2 scale internally
-    "ResNet50V2": (1 / 127.5, -1.0),  # to [-1, 1]
-    "ResNet101": (1.0, [-103.939, -116.779, -123.68]),  # BGR minus the mean
-    "DenseNet169": ([1 / (255 * d) for d in DEVIATION], [-m / d for m, d in zip(MEAN, DEVIATION, strict=True)]),
-    # Keras normalises internally. If it loads ImageNet weights itself, it also divides by sqrt(deviation). Here the
-    # input is scaled instead, y/255 - mean = (x/255 - mean) / sqrt(deviation), so that one graph serves all weights.
-    "EfficientNetB4": (AGAIN, [255 * m * (1 - a) for m, a in zip(MEAN, AGAIN, strict=True)]),
-}
 
 
 def application(name: str, x):
-    """Features of keras.applications' network `name` without its top, with average pooling, for images x in 0-255."""
-    if name == "ResNet101":
-        x = keras.ops.flip(x, axis=-1)  # RGB to BGR
-    if name in SCALING:
-        own = name == "EfficientNetB4"  # counted as a backbone layer, as Keras's graph has it too
-        x = layers.Rescaling(*SCALING[name], dtype="float32", name=None if own else "scaling")(x)
+    """Features of keras.applications' network `name` without its top, with average pooling, for images x in 0-255,
+    which are scaled as its ImageNet weights expect."""
+    if name in UNSCALED:
+        x = getattr(keras.applications, UNSCALED[name]).preprocess_input(x)
+    if name == "EfficientNetB4":
+        # Keras normalises internally. If it loads ImageNet weights itself, it also divides by sqrt(deviation). Here the
+        # input is scaled, y/255 - mean = (x/255 - mean) / sqrt(deviation), so that one graph serves all weights.
+        again = [1 / math.sqrt(d) for d in DEVIATION]
+        offset = [255 * m * (1 - a) for m, a in zip(MEAN, again, strict=True)]
+        x = layers.Rescaling(again, offset, dtype="float32")(x)
     return getattr(keras.applications, name)(weights=None, include_top=False, input_tensor=x, pooling="avg").output
 
 
-def _application(name: str, **more) -> Network:
-    return Network(partial(application, name), imagenet=True, **more)
-
-
 NETWORKS = {
-    "Linear": Network(linear),  # Spritzers, their first model
+    # Spritzers' first model, a linear classifier: the pixels themselves, in 0-1, are the features
+    "Linear": Network(lambda x: layers.Flatten()(layers.Rescaling(1 / 255, dtype="float32")(x))),
     "BasicCNN": Network(basic_cnn),  # LionIA
-    "SimpleCNN": Network(simple_cnn),  # Spritzers, four convolutions
+    # Spritzers', four convolutions; widths, max pooling and the final average pooling are usual values
+    "SimpleCNN": Network(
+        lambda x: layers.GlobalAveragePooling2D()(convolved(x, ((32, 1), (64, 1), (128, 1), (256, 1))))
+    ),
     "HalfVGG": Network(half_vgg),  # Spritzers; Simonyan & Zisserman 2015, with half the filters
-    "MobileNetV3Small": _application("MobileNetV3Small"),  # Spritzers; Howard et al. 2019
-    "ResNet50V2": _application("ResNet50V2"),  # LionIA; He et al. 2016, Identity mappings
-    "ResNet101": _application("ResNet101"),  # the reports' comparisons; He et al. 2016, Deep residual learning
-    "DenseNet169": _application("DenseNet169"),  # the reports' comparisons; Huang et al. 2017
-    "ConvNeXtBase": _application("ConvNeXtBase", dense=256),  # LionIA, with an added layer; Liu et al. 2022
-    "EfficientNetB4": _application("EfficientNetB4", size=380),  # Spritzers' best; Tan & Le 2019
-    "EfficientNetV2B0": _application("EfficientNetV2B0"),  # LionIA's best, and ours; Tan & Le 2021
+    "MobileNetV3Small": Network(),  # Spritzers; Howard et al. 2019
+    "ResNet50V2": Network(),  # LionIA; He et al. 2016, Identity mappings
+    "ResNet101": Network(),  # the reports' comparisons; He et al. 2016, Deep residual learning
+    "DenseNet169": Network(),  # the reports' comparisons; Huang et al. 2017
+    "ConvNeXtBase": Network(dense=256),  # LionIA, with an added layer; Liu et al. 2022
+    "EfficientNetB4": Network(size=380),  # Spritzers' best; Tan & Le 2019
+    "EfficientNetV2B0": Network(),  # LionIA's best, and ours; Tan & Le 2021
     "ViT": Network(vit),  # future work in the reports; Dosovitskiy et al. 2021
     "Hybrid": Network(hybrid),  # future work in the reports; Xiao et al. 2021
 }
 
 
 def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path | None:
-    """The path of a network's weights file; None if `weights` is "none".
-
-    "imagenet" means folder/<name in lower case>_notop.weights.h5; if that is missing, keras.applications' weights are
-    downloaded and saved there. Any other text is a path. Raises ValueError if there are no such weights.
-    """
+    """The path of a network's weights file; None if `weights` is "none". "imagenet" means folder/<name in lower case>
+    _notop.weights.h5; if that is missing, keras.applications' weights are downloaded and saved there. Any other text is
+    a path. Raises ValueError if there are no such weights."""
     if weights == "none":
         return None
     if weights != "imagenet":
         path = Path(weights)
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: give a .weights.h5 file of {name}, imagenet or none")
-        if not path.name.endswith(".weights.h5"):
-            raise ValueError(f"{path} is no weights file: its name must end in .weights.h5")
+        if not path.is_file() or not path.name.endswith(".weights.h5"):
+            raise ValueError(f"{path} is missing or no weights file: give a .weights.h5 of {name}, imagenet or none")
         return path
-    if not NETWORKS[name].imagenet:
+    if NETWORKS[name].backbone:
         raise ValueError(f"{name} has no ImageNet weights: use none, or the path of your own")
     path = Path(folder) / f"{name.lower()}_notop.weights.h5"
     if not path.is_file():
@@ -226,26 +199,18 @@ def resolve_weights(name: str, weights: str, folder: Path = PRETRAINED) -> Path 
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, pretrained.save_weights)
         except Exception as error:  # keras raises a bare Exception where a download fails
+            fetch = f"keras.applications.{name}(weights='imagenet', include_top=False).save_weights('{path.name}')"
             raise ValueError(
                 f"{path} is missing and could not be downloaded ({error}). On a machine with internet run\n"
-                f"    python -c \"import keras; keras.applications.{name}(weights='imagenet', include_top=False)"
-                f".save_weights('{path.name}')\"\n"
-                f"and put the file at {path}; or use weights 'none'."
+                f'    python -c "import keras; {fetch}"\nand put the file at {path}; or use weights none.'
             ) from error
     return path
 
 
-# --- layers and cost of a network
-
-
 def backbone_layers(network) -> list:
     """The backbone's layers in graph order, as in Keras's `base_model.layers`: the input is the first, a nested model
-    counts as one. Layers around the backbone are left out: resizing, scaling that Keras leaves to the caller, the added
-    layer, dropout and head."""
-    if network.layers[-1].name != "head":
-        raise ValueError("the network does not end in dropout and head: take one of training.networks.build")
-    inner = [layer for layer in network.layers[:-2] if layer.name not in ("scaling", "added")]
-    return [layer for layer in inner if not isinstance(layer, layers.Resizing)]
+    counts as one. Layers around the backbone are left out: resizing, the added layer, the last two (dropout, head)."""
+    return [x for x in network.layers[:-2] if x.name != "added" and not isinstance(x, layers.Resizing)]
 
 
 def flops(network) -> int:

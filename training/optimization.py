@@ -16,9 +16,7 @@ OPTIMIZERS = {"adamw": keras.optimizers.AdamW, "adam": keras.optimizers.Adam, "l
 
 def freeze(network, recipe: Recipe, stage: str) -> None:
     """Set which layers train: in stage 'head' only the head, in 'all' also the backbone layers that the recipe trains.
-
-    A frozen batch norm runs in inference mode. Raises ValueError if the backbone has fewer than `recipe.frozen` layers,
-    or if none of the layers after those has a type in `recipe.only`.
+    A frozen batch norm runs in inference mode. Raises ValueError for too high a `frozen`, or an `only` without a layer.
     """
     backbone = networks.backbone_layers(network)
     if recipe.frozen > len(backbone):
@@ -32,39 +30,31 @@ def freeze(network, recipe: Recipe, stage: str) -> None:
 
 def batch_norms(network) -> list:
     """The batch norms of a network's backbone."""
-    layers = networks.backbone_layers(network)
-    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    return [x for x in networks.backbone_layers(network) if isinstance(x, keras.layers.BatchNormalization)]
 
 
-def hasten_batch_norm(network, momentum: float = 0.99) -> None:
-    """Lower batch norm's momentum, so that running statistics adapt within hundreds of steps; for random weights.
-
-    MobileNetV3's momentum of 0.999 suits a hundred times as many steps: its statistics lagged behind, and after four
-    epochs it still predicted one class for all cells.
-    """
+def hasten_batch_norm(network) -> None:
+    """Lower batch norm's momentum to 0.99, so that running statistics adapt within hundreds of steps; for random
+    weights. With MobileNetV3's 0.999, a network still predicted one class for all cells after four epochs."""
     for layer in batch_norms(network):
-        layer.momentum = min(layer.momentum, momentum)
+        layer.momentum = min(layer.momentum, 0.99)
 
 
 def fuse_batch_norm(network) -> None:
     """Compute batch norm with TensorFlow's fused kernel, a fifth faster on a CPU. Other backends are unchanged."""
     if keras.backend.backend() == "tensorflow":
         for layer in batch_norms(network):
-            if len(layer.input.shape) == 4:
-                layer.call = partial(_fused, layer)
+            layer.call = partial(_fused, layer)
 
 
 def _fused(layer, inputs, training=None, mask=None):
-    """Same outputs and same updates as BatchNormalization.call of `layer`, for images (n, h, w, c)."""
+    """Same outputs and same updates as BatchNormalization.call of `layer` with scale and centre, for (n, h, w, c)."""
     import tensorflow as tf
 
     inputs, size = tf.cast(inputs, tf.float32), tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
-    ones = tf.ones_like(layer.moving_mean.value)
-    gamma, beta = layer.gamma if layer.scale else ones, layer.beta if layer.center else 0 * ones
-    normalize = partial(tf.compat.v1.nn.fused_batch_norm, inputs, gamma, beta, epsilon=layer.epsilon)
+    normalize = partial(tf.compat.v1.nn.fused_batch_norm, inputs, layer.gamma, layer.beta, epsilon=layer.epsilon)
     if not (training and layer.trainable):
-        outputs = normalize(layer.moving_mean, layer.moving_variance, is_training=False)[0]
-        return tf.cast(outputs, layer.compute_dtype)
+        return tf.cast(normalize(layer.moving_mean, layer.moving_variance, is_training=False)[0], layer.compute_dtype)
     outputs, mean, variance = normalize(is_training=True)
     variance *= 1 - 1 / size  # the kernel returns the unbiased variance
     for kept, now in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
@@ -88,8 +78,8 @@ def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
         rate = keras.optimizers.schedules.CosineDecay(0.0, decay, warmup_target=rate, warmup_steps=warmup)
     spread = recipe.accumulate if recipe.accumulate > 1 else None
     decay = None if recipe.optimizer == "adam" else recipe.weight_decay / recipe.accumulate  # Keras decays in each step
-    make = OPTIMIZERS[recipe.optimizer]
-    optimizer = make(rate, weight_decay=decay, global_clipnorm=1.0, gradient_accumulation_steps=spread)
+    options = {"weight_decay": decay, "global_clipnorm": 1.0, "gradient_accumulation_steps": spread}
+    optimizer = OPTIMIZERS[recipe.optimizer](rate, **options)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
     network.compile(optimizer, loss, metrics=["accuracy"])
@@ -99,10 +89,8 @@ def compile_for(network, recipe: Recipe, stage: str, steps: int) -> None:
 
 
 def check_memory(network, size: int) -> None:
-    """Raises ValueError if a step of `size` images needs more memory than is free. Not checked on a GPU.
-
-    A step keeps the float32 output of every layer until the gradients are computed.
-    """
+    """Raises ValueError if a step of `size` images needs more memory than is free: it keeps the float32 output of every
+    layer until the gradients are computed. Not checked on a GPU."""
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file() or keras.distribution.list_devices("gpu"):
         return
@@ -117,11 +105,8 @@ def check_memory(network, size: int) -> None:
 
 
 class Average(keras.callbacks.Callback):
-    """Updates `average` in place: an exponential moving average of all weights. horizon: in steps.
-
-    Keras's own `use_ema` averages only trainable weights and so leaves out batch norm's statistics. Integers, such as
-    counters, are not averaged: the newest value is kept.
-    """
+    """Updates `average` in place: an exponential moving average of all weights, integers such as counters excepted.
+    horizon: in steps. Keras's own `use_ema` leaves out batch norm's statistics."""
 
     def __init__(self, average: list[np.ndarray], horizon: float, steps: int):
         super().__init__()

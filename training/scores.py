@@ -1,6 +1,7 @@
 """Accuracy, cross-entropy, and temperature scaling."""
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray) -> dict:
@@ -12,11 +13,7 @@ def score(probabilities: np.ndarray, labels: np.ndarray) -> dict:
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The temperature T in [0.1, 10] that minimises the negative log-likelihood of labels (n,): Guo et al. 2017, 4.2.
-
-    probabilities: (n, 8) at T = 1; at T they are p^(1/T), normalised.
-    """
-    from scipy.optimize import minimize_scalar
-
+    probabilities: (n, 8) at T = 1; at T they are p^(1/T), normalised."""
     logits = np.log(np.clip(probabilities, 1e-30, None).astype(np.float64))
 
     def loss(log_temperature: float) -> float:

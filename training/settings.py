@@ -45,10 +45,8 @@ def check(recipe: Recipe) -> None:
 
 
 def from_scratch(recipe: Recipe) -> Recipe:
-    """The recipe with random initial weights, without a head stage and without frozen layers.
-
-    A recipe that trains only the head still does so, on the features of a random backbone.
-    """
+    """The recipe with random initial weights, no head stage and no frozen layers. One that trains only the head still
+    does so, on the features of a random backbone."""
     trained = {"head_epochs": 0, "frozen": 0, "only": ()} if recipe.epochs else {}
     return dataclasses.replace(recipe, weights="none", **trained)
 
@@ -68,17 +66,7 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
         except (ValueError, SyntaxError):
             changes[knob] = value
         old = getattr(recipe, knob)
-        kinds = (int, float) if isinstance(old, float) else type(old)
-        if knob == "patience":
-            kinds = (int, type(None))
+        kinds = int | float if isinstance(old, float) else int | None if knob == "patience" else type(old)
         if not isinstance(changes[knob], kinds):
             raise ValueError(f"--set {assignment}: {knob} is now {old!r}, the new value must be of that kind")
     return dataclasses.replace(recipe, **changes)
-
-
-def shortened(recipe: Recipe, epochs: int | None) -> Recipe:
-    """The recipe with `epochs` epochs in total, including the head stage; None: unchanged."""
-    if epochs is None:
-        return recipe
-    head = min(recipe.head_epochs, epochs)
-    return dataclasses.replace(recipe, head_epochs=head, epochs=epochs - head)

@@ -31,27 +31,21 @@ from training.optimization import Average, check_memory, compile_for, freeze, fu
 from training.provenance import find_checkpoint, provenance, save_half
 from training.recipes import RECIPES, Recipe
 from training.scores import fit_temperature, score
-from training.settings import check, from_scratch, override, shortened
+from training.settings import check, from_scratch, override
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-# --- input -----------------------------------------------------------------------------------------------------------
-
-
 def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, dict]:
-    """Audit the cells, then split them: (training cells, validation cells, the audit's report).
-
-    Raises ValueError if a class has no training cells, or if there are no validation cells.
-    """
+    """Audit the cells, then split them: (training cells, validation cells, the audit's report). Raises ValueError if a
+    class has no training cells, or if there are no validation cells."""
     print(f"audit of {len(cells):,} images: copies, contradictory labels, pictures that repeat", flush=True)
     audit = clean.audit(cells)
     kept = audit.kept
     train, validation = data.split(cells.labels[kept], audit.groups[kept], recipe.validation, recipe.seed)
-    missing = np.setdiff1d(np.arange(len(data.CLASSES)), cells.labels[kept[train]])
-    if len(missing):
-        names = ", ".join(f"{label} {data.CLASSES[label]}" for label in missing)
-        raise ValueError(f"no cells to train on of {names}: add some, or raise --limit")
+    missing = [f"{c} {name}" for c, name in enumerate(data.CLASSES) if c not in cells.labels[kept[train]]]
+    if missing:
+        raise ValueError(f"no cells to train on of {', '.join(missing)}: add some, or raise --limit")
     if not len(validation):
         raise ValueError(f"of {len(kept)} cells none is left to validate on: add some, or --set validation=0.2")
     print(f"{len(kept):,} kept: {len(train):,} to train on, {len(validation):,} to validate", flush=True)
@@ -66,16 +60,12 @@ def augmented(cells: data.Cells, recipe: Recipe) -> data.Cells:
 
 def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
     """A random sample of at most `limit` cells, stratified by class; None: all cells."""
-    if limit is None:
-        return cells
     return cells.take(np.sort(data.stratified_order(cells.labels, seed)[:limit]))
 
 
 def as_dataset(source: Batches, epoch: int):
-    """One epoch for `fit`, preprocessed by model.py: a tf.data.Dataset for TensorFlow, otherwise a generator.
-
-    Keras would convert the generator to a dataset with autotuning, whose thread can delay an epoch's end by a minute.
-    """
+    """One epoch for `fit`, preprocessed by model.py: a generator; for TensorFlow a tf.data.Dataset, as Keras would make
+    one with autotuning, whose thread can delay an epoch's end by a minute."""
 
     def generate():
         for images, targets, weights in source.epoch(epoch):
@@ -86,15 +76,11 @@ def as_dataset(source: Batches, epoch: int):
         return generate()
     import tensorflow as tf
 
-    n, kinds = source.size, (tf.float32,) * (2 if source.weights is None else 3)
-    shapes = ((n, data.IMAGE_SIZE, data.IMAGE_SIZE, 3), (n, len(data.CLASSES)), (n,))
-    signature = tuple(tf.TensorSpec(shape, kind) for shape, kind in zip(shapes, kinds, strict=False))
+    shapes = [(data.IMAGE_SIZE, data.IMAGE_SIZE, 3), (len(data.CLASSES),)] + [()] * (source.weights is not None)
+    signature = tuple(tf.TensorSpec((source.size, *shape)) for shape in shapes)
     options = tf.data.Options()
     options.autotune.enabled = False
     return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).with_options(options)
-
-
-# --- the run ---------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -127,16 +113,17 @@ class Run:
             while not is_over(self.history, self.recipe):
                 epoch = len(self.history)
                 if self.network is None or self.stage(epoch) != self.stage(epoch - 1):
-                    self.enter(epoch, max(self.out.glob("checkpoint-*"), default=None) if epoch else None)
+                    self.enter(epoch)
                 self.train_epoch(epoch)
                 print(self.line(), flush=True)
         finally:
             self.batches.close()
             keras.config.set_dtype_policy("float32")
 
-    def enter(self, epoch: int, checkpoint: Path | None) -> None:
+    def enter(self, epoch: int) -> None:
         """Build the network for an epoch's stage and load weights and optimizer state from the checkpoint, if any."""
         recipe, (stage, pixels) = self.recipe, self.stage(epoch)
+        checkpoint = max(self.out.glob("checkpoint-*"), default=None)
         start = None if checkpoint else networks.resolve_weights(recipe.network, recipe.weights)
         self.network = networks.build(recipe.network, weights=start, dropout=recipe.dropout, pixels=pixels)
         self.shipped = networks.build(recipe.network, dropout=recipe.dropout, pixels=pixels)
@@ -184,37 +171,31 @@ class Run:
             self.ship()
         if is_over(self.history, self.recipe):
             self.set_temperature()
-        size = {"parameters": self.network.count_params(), "flops": networks.flops(self.shipped)}
-        keys = ("recipe", "network", "weights", "precision")
-        run = {key: self.settings[key] for key in keys} | size | {"commit": self.provenance["commit"]}
-        run["file_mb"] = round((self.out / "model.weights.h5").stat().st_size / 1e6, 2)
-        run["seconds"] = round(self.seconds(), 1)
-        write_json(self.out / "run.json", run | {"settings": self.settings, "history": self.history})
+        run = {key: self.settings[key] for key in ("recipe", "network", "weights", "precision")} | {
+            "parameters": self.network.count_params(), "flops": networks.flops(self.shipped),
+            "commit": self.provenance["commit"], "seconds": round(self.seconds(), 1),
+            "file_mb": round((self.out / "model.weights.h5").stat().st_size / 1e6, 2),
+            "settings": self.settings, "history": self.history,
+        }  # fmt: skip
+        write_json(self.out / "run.json", run)
         self.save_checkpoint()
 
     def ship(self) -> None:
-        """Write weights and manifest; a kill at any moment leaves a matching pair.
-
-        While weights are replaced, the old manifest holds the new one as `next`; model.py uses the one that matches.
-        """
-        weights, path = self.out / ".next.weights.h5", self.out / "manifest.json"
+        """Write weights and manifest: what model.py needs, and the provenance. A kill at any moment leaves a pair that
+        matches: while weights are replaced, the old manifest holds the new one as `next`."""
+        weights, path, last = self.out / ".next.weights.h5", self.out / "manifest.json", self.history[-1]
         save_half(self.shipped, weights)
-        manifest = self.manifest(weights)
-        if path.exists():
-            write_json(path, model.read_manifest(self.out) | {"next": manifest})
-        os.replace(weights, self.out / "model.weights.h5")
-        write_json(path, manifest)
-
-    def manifest(self, weights: Path) -> dict:
-        """The manifest: what model.py needs, and the provenance. model.py rejects weights of another SHA-256."""
-        last = self.history[-1]
-        return {
+        manifest = {
             "sha256": model.sha256(weights), "network": self.recipe.network, "pixels": last["size"],
             "enhance": list(self.recipe.enhance), "views": self.recipe.views, "temperature": 1.0,
             "recipe": self.settings["recipe"], "seed": self.recipe.seed, "epochs": len(self.history),
             "hours": round(self.seconds() / 3600, 2), **self.provenance,
             "scores": {name: last[name] for name in self.parts}, "settings": self.settings,
         }  # fmt: skip
+        if path.exists():
+            write_json(path, model.read_manifest(self.out) | {"next": manifest})
+        os.replace(weights, self.out / "model.weights.h5")
+        write_json(path, manifest)
 
     def save_checkpoint(self) -> None:
         """Write checkpoint-NNN: weights, optimizer state, averaged weights, settings, history. Delete older ones."""
@@ -226,9 +207,8 @@ class Run:
         state = {"settings": self.settings, "provenance": self.provenance, "history": self.history}
         write_json(temporary / "state.json", state)
         os.replace(temporary, final)
-        for old in self.out.glob("checkpoint-*"):
-            if old != final:
-                shutil.rmtree(old)
+        for old in set(self.out.glob("checkpoint-*")) - {final}:
+            shutil.rmtree(old)
 
     def set_temperature(self) -> None:
         """Fit the temperature to model.py's predictions on all validation cells; write it and the new scores."""
@@ -246,20 +226,11 @@ class Run:
         """Training time so far."""
         return sum(entry["seconds"] for entry in self.history)
 
-    def seconds_left(self) -> float:
-        """Estimated time left. An epoch's cost is taken as (pixels a side)^1.4, a third of that in the head stage."""
-
-        def cost(epoch: int) -> float:
-            stage, pixels = self.stage(epoch)
-            return pixels**1.4 * (1 / 3 if stage == "head" else 1)
-
-        done, total = len(self.history), self.recipe.head_epochs + self.recipe.epochs
-        return self.seconds() / sum(map(cost, range(done))) * sum(map(cost, range(done, total)))
-
     def line(self) -> str:
-        """A summary of the last epoch."""
-        entry, total = self.history[-1], self.recipe.head_epochs + self.recipe.epochs
-        left = self.seconds_left()
+        """A summary of the last epoch. An epoch's cost is taken as (pixels a side)^1.4, a third in the head stage."""
+        entry, done, total = self.history[-1], len(self.history), self.recipe.head_epochs + self.recipe.epochs
+        costs = [pixels**1.4 / (3 if stage == "head" else 1) for stage, pixels in map(self.stage, range(total))]
+        left = self.seconds() / sum(costs[:done]) * sum(costs[done:])
         return (
             f"epoch {entry['epoch'] + 1:3} of {total}  {entry['stage']:4} {entry['size']:3} px  loss"
             f" {entry['train']['loss']:.3f}  validation {entry['validation']['accuracy']:.2%}, augmented"
@@ -283,11 +254,9 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
     if is_over(state["history"], recipe):
         print(f"{out} is finished: {len(state['history'])} epochs")
         return model.read_manifest(out)
-    probe = networks.build(recipe.network, dropout=recipe.dropout)  # finds faults before the slow audit
-    if not checkpoint:
+    if not checkpoint:  # find faults before the slow audit
         networks.resolve_weights(recipe.network, recipe.weights)
-    freeze(probe, recipe, "all" if recipe.epochs else "head")
-    check_space(out, probe)
+        freeze(networks.build(recipe.network), recipe, "all" if recipe.epochs else "head")
     cells = limited(cells, limit, recipe.seed)
     training, validation, audit = prepare(cells, recipe)
     known = provenance(cells, audit)
@@ -301,15 +270,6 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
     write_json(out / "audit.json", audit)
     Run(recipe, out, settings, state.get("provenance", known), parts, state["history"]).finish(training, workers)
     return model.read_manifest(out)
-
-
-def check_space(out: Path, network) -> None:
-    """Raises ValueError if the disk lacks room for the old and the new checkpoint and the weights that ship."""
-    needed = 12 * 4 * network.count_params()
-    there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise ValueError(f"{there} has {free / 2**20:.0f} MB free, a run needs {needed / 2**20:.0f}: make room")
 
 
 def best_epoch(history: list[dict], recipe: Recipe) -> int:
@@ -327,21 +287,15 @@ def is_over(history: list[dict], recipe: Recipe) -> bool:
     return recipe.patience is not None and done > 0 and done - 1 - best_epoch(history, recipe) >= recipe.patience
 
 
-# --- command line ----------------------------------------------------------------------------------------------------
-
-
 def options() -> shell.Parser:
+    names = textwrap.fill(", ".join(RECIPES), 100, subsequent_indent="  ")
     knobs = "\n".join(f"  {f.name:20} {f.default!r}" for f in dataclasses.fields(Recipe))
-    parser = shell.parser(
-        "training.train",
-        __doc__,
-        epilog=f"recipes:\n  {textwrap.fill(', '.join(RECIPES), 100, subsequent_indent='  ')}\n\n"
-        f"knobs for --set, with their defaults; a recipe sets some (training/recipes.py explains all):\n{knobs}",
-    )
-    add, default = parser.add_argument, ROOT / "data" / "training_set.npz"
+    said = "knobs for --set, with their defaults; a recipe sets some (training/recipes.py explains all)"
+    parser = shell.parser("training.train", __doc__, epilog=f"recipes:\n  {names}\n\n{said}:\n{knobs}")
+    add, cells, cpus = parser.add_argument, ROOT / "data" / "training_set.npz", min(16, os.cpu_count() or 1)
     add("--out", type=Path, required=True, metavar="FOLDER", help="of the run: weights, manifest, checkpoints")
     add("--recipe", choices=RECIPES, default="ours", metavar="NAME", help="one of the recipes below (default: ours)")
-    add("--data", type=Path, default=default, metavar="CELLS", help="npz or a folder per class"
+    add("--data", type=Path, default=cells, metavar="CELLS", help="npz or a folder per class"
         " (default: data/training_set.npz)")  # fmt: skip
     add("--epochs", type=shell.positive, metavar="N", help="passes over the cells, in all (default: the recipe's)")
     add("--weights", help="start from imagenet, a file, or none: random, all layers trained (default: the recipe's)")
@@ -349,7 +303,6 @@ def options() -> shell.Parser:
     add("--limit", type=shell.positive, metavar="N", help="use at most so many cells, for a trial (default: all)")
     add("--resume", action="store_true", help="go on where the run in --out stopped")
     add("--precision", choices=PRECISIONS, default="float32", help="mixed_* is for GPUs (default: float32)")
-    cpus = min(16, os.cpu_count() or 1)
     add("--workers", type=shell.count, default=cpus, metavar="N", help="processes that augment, 0 for none but this"
         f" (default here: {cpus})")  # fmt: skip
     add("--ensemble", type=Path, nargs="+", metavar="RUN", help="train nothing: combine these finished runs in --out,"
@@ -364,12 +317,13 @@ def parse() -> tuple[argparse.Namespace, Recipe]:
     if args.ensemble and (idle := given - {"--ensemble", "--out"}):
         parser.error(f"{', '.join(sorted(idle))} would have no effect with --ensemble")
     recipe = RECIPES[args.recipe]
-    if args.weights == "none":
-        recipe = from_scratch(recipe)
-    elif args.weights is not None:
-        recipe = dataclasses.replace(recipe, weights=args.weights)
+    if args.weights is not None:
+        recipe = from_scratch(recipe) if args.weights == "none" else dataclasses.replace(recipe, weights=args.weights)
     try:
-        recipe = shortened(override(recipe, args.set), args.epochs)
+        recipe = override(recipe, args.set)
+        if args.epochs is not None:
+            head = min(recipe.head_epochs, args.epochs)
+            recipe = dataclasses.replace(recipe, head_epochs=head, epochs=args.epochs - head)
         check(recipe)
     except ValueError as error:
         parser.error(str(error))
