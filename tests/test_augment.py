@@ -9,7 +9,6 @@ from training.augment import POLICIES, Layer, Policy
 PAPER, KERAS, CHAIN = augment.RANDAUGMENT, augment.KERAS_RANDAUGMENT, augment.KERAS_AUGMIX
 LAYERS = [layer for policy in POLICIES.values() for layer in policy.layers]
 OPERATIONS = {o.__name__: o for o in (augment.flip_turn, *(o for layer in LAYERS for o in layer.operations))}
-OPERATIONS |= vars(augment.simple)
 OPERATIONS |= {f"paper {name}": o for name, o in PAPER.items()} | {f"keras {name}": o for name, o in KERAS.items()}
 for name in ("<lambda>", "paper identity"):
     del OPERATIONS[name]
@@ -77,15 +76,15 @@ def one_pixel(value) -> np.ndarray:
 @pytest.mark.parametrize(
     "operation, value, expected",
     [
-        (augment.simple.brightness, 100, [200, 200, 200]),  # the second branch adds 100
-        (augment.simple.channel_shift, (0, 100, 200), [100, 200, 255]),
-        (augment.simple.channel_gain, (10, 100, 200), [18, 182, 255]),  # e^0.6 = 1.822
-        (augment.simple.gamma, 64, [6, 6, 6]),  # 255 (64 / 255)^e = 5.95
-        (augment.simple.solarize, (10, 100, 250), [245, 155, 5]),  # threshold 0: all is inverted
-        (augment.simple.posterize, (10, 100, 250), [0, 64, 192]),  # steps of 64
-        (augment.simple.invert, (10, 100, 250), [245, 155, 5]),
-        (augment.simple.grey, (255, 0, 0), [76, 76, 76]),  # 0.299 * 255
-        (augment.simple.saturation, (255, 0, 0), [255, 0, 0]),  # the second branch, at its upper end: factor 1
+        (augment.brightness, 100, [200, 200, 200]),  # the second branch adds 100
+        (augment.channel_shift, (0, 100, 200), [100, 200, 255]),
+        (augment.channel_gain, (10, 100, 200), [18, 182, 255]),  # e^0.6 = 1.822
+        (augment.gamma, 64, [6, 6, 6]),  # 255 (64 / 255)^e = 5.95
+        (augment.solarize, (10, 100, 250), [245, 155, 5]),  # threshold 0: all is inverted
+        (augment.posterize, (10, 100, 250), [0, 64, 192]),  # steps of 64
+        (augment.invert, (10, 100, 250), [245, 155, 5]),
+        (augment.grey, (255, 0, 0), [76, 76, 76]),  # 0.299 * 255
+        (augment.saturation, (255, 0, 0), [255, 0, 0]),  # the second branch, at its upper end: factor 1
         (PAPER["solarize"], (10, 100, 250), [245, 155, 5]),  # threshold 0
         (PAPER["posterize"], (10, 100, 250), [0, 96, 240]),  # steps of 16
         (PAPER["brightness"], (10, 100, 250), [1, 10, 25]),  # a tenth
@@ -102,7 +101,7 @@ def test_colours_by_hand(operation, value, expected):
 def test_contrast_by_hand():
     image = np.zeros((2, 2, 3), np.uint8)
     image[0], image[1] = 90, 110  # mean 100; e^1.2 = 3.32 times 10 either way
-    assert augment.simple.contrast(image, 1.0, Fixed())[:, 0, 0].tolist() == [67, 133]
+    assert augment.contrast(image, 1.0, Fixed())[:, 0, 0].tolist() == [67, 133]
 
 
 def test_autocontrast_and_equalize_by_hand():
@@ -110,7 +109,7 @@ def test_autocontrast_and_equalize_by_hand():
     image[0], image[1] = 100, 200
     assert augment.autocontrast(image, 1.0, None)[:, 0, 0].tolist() == [0, 255]
     assert augment.autocontrast(image, 0.5, None)[:, 0, 0].tolist() == [50, 228]
-    assert augment.simple.equalize(image, 1.0, None)[:, 0, 0].tolist() == [0, 255]
+    assert augment.equalize(image, 1.0, None)[:, 0, 0].tolist() == [0, 255]
 
 
 def test_warps_by_hand():

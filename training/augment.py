@@ -10,7 +10,6 @@ OpenCV only, so that worker processes need no deep-learning framework.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -113,7 +112,7 @@ def elastic(image, strength, rng):
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, **any_border(image, rng))
 
 
-# --- operations of one expression, and tone and colour
+# --- tone and colour
 
 LEVELS = np.arange(256, dtype=np.float32)[:, None]  # a column, as `look_up` takes it
 LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))  # ITU-R BT.601
@@ -139,53 +138,21 @@ def saturate(image: np.ndarray, factor: float) -> np.ndarray:
     return recolour(image, factor * np.eye(3) + (1 - factor) * LUMA)
 
 
-def normal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Standard normal noise, float32: for each value, or (one in three) the same for the three channels."""
-    shape = (*image.shape[:2], 1) if rng.random() < 1 / 3 else image.shape
-    return rng.standard_normal(shape, np.float32)
+def brightness(image, strength, rng):
+    """Multiply by up to e^+-0.9, or add up to +-100."""
+    if rng.random() < 0.5:
+        return look_up(image, LEVELS * np.exp(signed(0.9 * strength, rng)))
+    return look_up(image, LEVELS + 100 * signed(strength, rng))
 
 
-simple = SimpleNamespace(
-    # Multiply by up to e^+-0.9, or add up to +-100.
-    brightness=lambda image, s, rng: look_up(
-        image, LEVELS * np.exp(signed(0.9 * s, rng)) if rng.random() < 0.5 else LEVELS + 100 * signed(s, rng)
-    ),
-    contrast=lambda image, s, rng: stretch(image, image.mean(), np.exp(signed(1.2 * s, rng))),  # by e^+-1.2
-    gamma=lambda image, s, rng: look_up(image, 255 * (LEVELS / 255) ** np.exp(signed(s, rng))),  # power e^-1 to e^1
-    # Histogram equalisation of each channel; blended in by strength.
-    equalize=lambda image, s, rng: blend(image, cv2.merge([cv2.equalizeHist(c) for c in cv2.split(image)]), s),
-    # Invert values above a threshold drawn between 255 (1 - strength) and 255.
-    solarize=lambda image, s, rng: look_up(
-        image, np.where(255 * (1 - rng.uniform(0, s)) < LEVELS, 255 - LEVELS, LEVELS)
-    ),
-    posterize=lambda image, s, rng: without_bits(image, round(rng.uniform(0, 6 * s))),  # keeps 8 to 2 bits
-    # Blend in the negative, by strength. Weights near one half are left out, as the picture would vanish.
-    invert=lambda image, s, rng: blend(image, 255 - image, s * rng.choice([rng.uniform(0, 0.3), rng.uniform(0.8, 1)])),
-    # Move colours away from (up to 3-fold) or towards their grey.
-    saturation=lambda image, s, rng: saturate(image, 1 + s * rng.uniform(*((0, 2) if rng.random() < 0.5 else (-1, 0)))),
-    grey=lambda image, s, rng: recolour(image, (1 - s) * np.eye(3) + s * LUMA),  # the luma, blended in by strength
-    channel_shift=lambda image, s, rng: look_up(image, LEVELS + 100 * rng.uniform(-s, s, 3)),  # by up to +-100
-    # Multiply each channel by e^+-0.6: white balance, lamp colour.
-    channel_gain=lambda image, s, rng: look_up(image, LEVELS * np.exp(0.6 * rng.uniform(-s, s, 3))),
-    # Permute the channels; blended in by strength.
-    channel_shuffle=lambda image, s, rng: blend(image, np.ascontiguousarray(image[..., rng.permutation(3)]), s),
-    # Gaussian blur, sigma up to 3 pixels.
-    gaussian_blur=lambda image, s, rng: cv2.GaussianBlur(image, (0, 0), max(0.1, rng.uniform(0, 3 * s))),
-    # Convolve with a disc of radius up to 4 pixels, softened at its edge.
-    defocus=lambda image, s, rng: convolve(
-        image, np.clip(rng.uniform(0, 4 * s) + 0.5 - np.hypot(*np.mgrid[-5:6, -5:6]), 0, 1)
-    ),
-    # Unsharp mask: add up to 3 times the difference from the blurred image.
-    sharpen=lambda image, s, rng: blend(image, cv2.GaussianBlur(image, (0, 0), 1.5), -rng.uniform(0, 3 * s)),
-    # Add normal noise, sigma up to 50.
-    gaussian_noise=lambda image, s, rng: to_uint8(image + rng.uniform(0, 50 * s) * normal(image, rng)),
-    # Photon noise: Poisson with at least 10 photons at white, in its normal approximation.
-    shot_noise=lambda image, s, rng: to_uint8(
-        image + np.sqrt(255 * (rng.uniform(0, s) ** 2 / 10) * image.astype(np.float32)) * normal(image, rng)
-    ),
-    # Multiply by 1 + normal noise, sigma up to 0.5.
-    speckle_noise=lambda image, s, rng: to_uint8(image * (1 + rng.uniform(0, 0.5 * s) * normal(image, rng))),
-)
+def contrast(image, strength, rng):
+    """Stretch the distance to the mean level by e^+-1.2."""
+    return stretch(image, image.mean(), np.exp(signed(1.2 * strength, rng)))
+
+
+def gamma(image, strength, rng):
+    """255 (v / 255)^g, with g between e^-1 and e^1."""
+    return look_up(image, 255 * (LEVELS / 255) ** np.exp(signed(strength, rng)))
 
 
 def tone_curve(image, strength, rng):
@@ -199,6 +166,22 @@ def autocontrast(image, strength, rng):
     """Stretch each channel to the full range; blended in by strength."""
     low, high = image.min((0, 1)).astype(np.float32), image.max((0, 1)).astype(np.float32)
     return blend(image, look_up(image, (LEVELS - low) * 255 / np.maximum(high - low, 1)), strength)
+
+
+def equalize(image, strength, rng):
+    """Histogram equalisation of each channel; blended in by strength."""
+    return blend(image, cv2.merge([cv2.equalizeHist(c) for c in cv2.split(image)]), strength)
+
+
+def solarize(image, strength, rng):
+    """Invert values above a threshold drawn between 255 (1 - strength) and 255."""
+    threshold = 255 * (1 - rng.uniform(0, strength))
+    return look_up(image, np.where(threshold < LEVELS, 255 - LEVELS, LEVELS))
+
+
+def posterize(image, strength, rng):
+    """Keep the 8 to 2 highest bits."""
+    return without_bits(image, round(rng.uniform(0, 6 * strength)))
 
 
 BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32)[..., None] / 16 + 1 / 32
@@ -217,11 +200,42 @@ def dither(image, strength, rng):
     return to_uint8(np.floor(image * np.float32((levels - 1) / 255) + threshold) * (255 / (levels - 1)))
 
 
+def invert(image, strength, rng):
+    """Blend in the negative, by strength. Weights near one half are left out, as the picture would vanish."""
+    weight = strength * rng.choice([rng.uniform(0, 0.3), rng.uniform(0.8, 1)])
+    return blend(image, 255 - image, weight)
+
+
+def saturation(image, strength, rng):
+    """Move colours away from (up to 3-fold) or towards their grey."""
+    return saturate(image, 1 + strength * (rng.uniform(0, 2) if rng.random() < 0.5 else rng.uniform(-1, 0)))
+
+
 def hue(image, strength, rng):
     """Rotate colours about the grey axis by up to 180 degrees (Rodrigues' formula)."""
     angle = np.pi * signed(strength, rng)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     return recolour(image, np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) / 3)
+
+
+def grey(image, strength, rng):
+    """Desaturate: blend in the luma, by strength."""
+    return recolour(image, (1 - strength) * np.eye(3) + strength * LUMA)
+
+
+def channel_shift(image, strength, rng):
+    """Add up to +-100 to each channel."""
+    return look_up(image, LEVELS + 100 * rng.uniform(-strength, strength, 3))
+
+
+def channel_gain(image, strength, rng):
+    """Multiply each channel by e^+-0.6: white balance, lamp colour."""
+    return look_up(image, LEVELS * np.exp(0.6 * rng.uniform(-strength, strength, 3)))
+
+
+def channel_shuffle(image, strength, rng):
+    """Permute the channels; blended in by strength."""
+    return blend(image, np.ascontiguousarray(image[..., rng.permutation(3)]), strength)
 
 
 def stain(image, strength, rng):
@@ -279,6 +293,11 @@ def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
 
 
+def gaussian_blur(image, strength, rng):
+    """Gaussian blur, sigma up to 3 pixels."""
+    return cv2.GaussianBlur(image, (0, 0), max(0.1, rng.uniform(0, 3 * strength)))
+
+
 def motion_blur(image, strength, rng):
     """Average along a line of up to 15 pixels in any direction."""
     length = rng.uniform(0, 15 * strength)
@@ -290,6 +309,17 @@ def motion_blur(image, strength, rng):
     points = [np.rint((radius + sign * end) * 16).astype(int).tolist() for sign in (-1, 1)]
     cv2.line(kernel, *points, 1.0, 1, cv2.LINE_8, 4)
     return convolve(image, kernel)
+
+
+def defocus(image, strength, rng):
+    """Convolve with a disc of radius up to 4 pixels, softened at its edge."""
+    radius = rng.uniform(0, 4 * strength)
+    return convolve(image, np.clip(radius + 0.5 - np.hypot(*np.mgrid[-5:6, -5:6]), 0, 1))
+
+
+def sharpen(image, strength, rng):
+    """Unsharp mask: add up to 3 times the difference from the blurred image."""
+    return blend(image, cv2.GaussianBlur(image, (0, 0), 1.5), -rng.uniform(0, 3 * strength))
 
 
 def rank_filter(image, strength, rng):
@@ -353,6 +383,28 @@ def jpeg(image, strength, rng):
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(75 - rng.uniform(0, 70 * strength))]
     code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1]
     return cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def normal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Standard normal noise, float32: for each value, or (one in three) the same for the three channels."""
+    shape = (*image.shape[:2], 1) if rng.random() < 1 / 3 else image.shape
+    return rng.standard_normal(shape, np.float32)
+
+
+def gaussian_noise(image, strength, rng):
+    """Add normal noise, sigma up to 50."""
+    return to_uint8(image + rng.uniform(0, 50 * strength) * normal(image, rng))
+
+
+def shot_noise(image, strength, rng):
+    """Photon noise: Poisson with at least 10 photons at white, in its normal approximation."""
+    photons = rng.uniform(0, strength) ** 2 / 10
+    return to_uint8(image + np.sqrt(255 * photons * image.astype(np.float32)) * normal(image, rng))
+
+
+def speckle_noise(image, strength, rng):
+    """Multiply by 1 + normal noise, sigma up to 0.5."""
+    return to_uint8(image * (1 + rng.uniform(0, 0.5 * strength) * normal(image, rng)))
 
 
 def impulse_noise(image, strength, rng):
@@ -472,7 +524,7 @@ def sign(rng: np.random.Generator) -> float:
 SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)  # PIL's kernel
 RANDAUGMENT = {
     "autocontrast": lambda image, s, rng: autocontrast(image, float(s > 0), rng),  # full effect at any strength
-    "equalize": lambda image, s, rng: simple.equalize(image, float(s > 0), rng),  # likewise
+    "equalize": lambda image, s, rng: equalize(image, float(s > 0), rng),  # likewise
     "posterize": lambda image, s, rng: without_bits(image, round(4 * s)),
     "rotate": lambda image, s, rng: warp(image, turn(np.deg2rad(30) * s * sign(rng))),
     "solarize": lambda image, s, rng: look_up(image, np.where(LEVELS >= 256 * (1 - s), 255 - LEVELS, LEVELS)),
@@ -548,7 +600,7 @@ KERAS_RANDAUGMENT = {
     "autocontrast": RANDAUGMENT["autocontrast"],
     "equalize": RANDAUGMENT["equalize"],
     "solarize": keras_solarize,
-    "colour": lambda image, s, rng: simple.grey(image, near(s, rng), rng),
+    "colour": lambda image, s, rng: grey(image, near(s, rng), rng),
     "contrast": lambda image, s, rng: stretch(image, image.mean((0, 1), np.float32), 1 + signed(s, rng)),
     "brightness": lambda image, s, rng: look_up(image, LEVELS + 255 * signed(s, rng)),
     "shear_x": lambda image, s, rng: shear(image, x=near(s, rng) * sign(rng)),
@@ -607,17 +659,15 @@ class Policy:
 OURS = (
     Layer(0.8, (affine,)),
     Layer(0.2, (perspective, elastic)),
-    Layer(0.4, (simple.brightness, simple.contrast, simple.gamma, tone_curve, autocontrast, simple.equalize)),
-    Layer(
-        0.4, (simple.saturation, hue, simple.grey, simple.channel_shift, simple.channel_gain, simple.channel_shuffle)
-    ),
+    Layer(0.4, (brightness, contrast, gamma, tone_curve, autocontrast, equalize)),
+    Layer(0.4, (saturation, hue, grey, channel_shift, channel_gain, channel_shuffle)),
     Layer(0.5, (stain, restain)),
     Layer(0.25, (illumination, veil)),
-    Layer(0.3, (simple.solarize, simple.posterize, dither, simple.invert)),
+    Layer(0.3, (solarize, posterize, dither, invert)),
     Layer(0.25, (random_convolution,)),
-    Layer(0.35, (simple.gaussian_blur, motion_blur, simple.defocus, simple.sharpen, rank_filter, flatten, outline)),
+    Layer(0.35, (gaussian_blur, motion_blur, defocus, sharpen, rank_filter, flatten, outline)),
     Layer(0.3, (pixelate, jpeg, scatter, misregister)),
-    Layer(0.35, (simple.gaussian_noise, simple.shot_noise, simple.speckle_noise, impulse_noise)),
+    Layer(0.35, (gaussian_noise, shot_noise, speckle_noise, impulse_noise)),
     Layer(0.3, (plane_wave, texture, pattern)),
     Layer(0.5, (cutout, grid_mask, blots, scratches, drop_lines)),
 )
