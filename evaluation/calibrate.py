@@ -152,7 +152,7 @@ def predict(calibration: dict, card: dict) -> dict:
     """
     cells_differ, pictures_differ = (calibration["provenance"][k] != card["provenance"][k] for k in SAME)
     if pictures_differ:
-        raise ValueError("calibration and card are of other corrupted pictures: make both anew with one version")
+        raise ValueError("calibration and card are of different corrupted pictures: create both again with one version")
     accuracy = composite_at(card, calibration["strength"])
     points = calibration["points"]
     known = f"{percent(points[0]['hidden'])} to {percent(points[-1]['hidden'])}"

@@ -171,7 +171,7 @@ def made(args: argparse.Namespace, out: Path) -> dict:
     plan = conditions_of(len(cells), args.quick, args.composite)
     partial = out.with_name(out.name + ".partial").resolve()
     with submissions.open_model(args.target) as (model, hashes):
-        with shell.plain_errors("stopped; the same command goes on with the next condition"):
+        with shell.plain_errors("stopped; the same command continues with the next condition"):
             card = evaluate(model, hashes, cells, plan, partial)
     cards.write_card(card, out)
     partial.unlink()

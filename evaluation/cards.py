@@ -33,7 +33,7 @@ def read_json(path: Path, what: str, keys: Iterable[str] = ()) -> dict:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a {what}: {error}") from error
     if not isinstance(content, dict) or not set(keys) <= content.keys():
-        raise ValueError(f"{path} is no {what}; make it anew with this version")
+        raise ValueError(f"{path} is not a {what}; create it again with this version")
     return content
 
 
@@ -41,7 +41,7 @@ def read_card(path: Path) -> dict:
     """Read a card written by `write_card`. Raises ValueError if it is not a card or has another schema."""
     card = read_json(path, "card", ("schema", "provenance", "summary", "cells", "conditions"))
     if card["schema"] != SCHEMA:
-        raise ValueError(f"{path} is no card of schema {SCHEMA}; make it anew with this version")
+        raise ValueError(f"{path} is not a card of schema {SCHEMA}; create it again with this version")
     return card
 
 
@@ -133,7 +133,7 @@ def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
     """
     for key, what in (("heldout_sha256", "held-out cells"), ("corruptions_sha256", "corruptions")):
         if card["provenance"][key] != baseline["provenance"][key]:
-            raise ValueError(f"the two cards are of different {what}: make both anew with the same")
+            raise ValueError(f"the two cards are of different {what}: create both again with the same")
     other = {(entry["corruption"], entry["severity"]): entry for entry in baseline["conditions"]}
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
     for entry in card["conditions"]:

@@ -34,7 +34,7 @@ def read_run(folder: Path) -> dict:
     """Read run.json of a training run. Raises ValueError if it is missing, damaged or has no epoch."""
     run = cards.read_json(folder / "run.json", "run of training", ("recipe", "settings", "history"))
     if not run["history"]:
-        raise ValueError(f"{folder / 'run.json'} holds no epoch yet: leave this run out")
+        raise ValueError(f"{folder / 'run.json'} contains no epoch yet: leave this run out")
     return run
 
 
@@ -131,7 +131,7 @@ def make_row(folder: Path, beside: Path | None = None) -> dict:
             **{key: scores.get(key) for key in ("heldout", "composite", "predicted_hidden")},
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder} holds no run of this version, or no card of it: {error!r}") from error
+        raise ValueError(f"{folder} contains no run of this version, or no card of it: {error!r}") from error
 
 
 def compare(
@@ -209,12 +209,12 @@ def run(args: argparse.Namespace) -> None:
     if args.speed:  # before the framework initialises a GPU
         os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
     if args.cards and not args.cards.is_dir():
-        raise ValueError(f"{args.cards} is no folder of cards")
+        raise ValueError(f"{args.cards} is not a folder")
     runs = [path for path in args.runs if not path.is_dir() or (path / "run.json").exists()]
     for path in sorted(set(args.runs) - set(runs)):
-        print(f"{path} holds no run: left out", file=sys.stderr)
+        print(f"{path} contains no run: left out", file=sys.stderr)
     if not runs:
-        raise ValueError("there is no run to compare: name folders of training runs")
+        raise ValueError("no run to compare: give folders of training runs")
     if args.curves:
         from evaluation import pictures
 

@@ -158,7 +158,7 @@ def strip(image: np.ndarray, predictor) -> Figure:
 
 def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--sample", action="store_true", help="also write results/corruptions_sample.npz anew")
+    add("--sample", action="store_true", help="also write results/corruptions_sample.npz again")
     add("--heldout", type=Path, default=Path("data/heldout.npz"), help="NPZ of cells (default: %(default)s)")
     add("--out", type=Path, default=Path("results"), help="folder for the pictures (default: %(default)s)")
 

@@ -10,16 +10,16 @@ from training.data import CLASSES, Cells
 
 MOST = 200  # pictures per section
 SECTIONS = {  # reason: (title, text below it)
-    "outlier": ("Outliers", "No cells, or not as they should be; the strangest first."),
-    "conflicting_label": ("Conflicting labels", "One picture under several labels. None of them stays."),
-    "near_duplicate": ("Near duplicates", "The same picture, shifted, turned, brightened or recompressed: left what "
-                       "goes, right what it is a copy of, with the correlation of the two. Sure copies first."),
-    "duplicate": ("Duplicates", "The same pixels: left what goes, right what it is a copy of."),
+    "outlier": ("Outliers", "Not cells, or damaged ones; the most unusual first."),
+    "conflicting_label": ("Conflicting labels", "One picture under several labels; all of them are removed."),
+    "near_duplicate": ("Near duplicates", "The same picture, shifted, turned, brightened or recompressed. Left: "
+                       "removed; right: the picture it copies, with the correlation of the two. The highest comes first."),
+    "duplicate": ("Duplicates", "The same pixels. Left: removed; right: the picture it copies."),
 }  # fmt: skip
 DOUBT = (
-    "For a person to judge; none is removed unless asked, the most doubtful come first. The doubt is the decimal "
-    "logarithm of how much likelier the other class is, by a discriminant analysis of the other cells: 2 means a "
-    "hundred times. Such an analysis exaggerates, so that the order says more than the number."
+    "For a person to judge: they are kept unless --remove-label-errors is given. The most doubtful come first. Doubt "
+    "is the decimal logarithm of the ratio of the two classes' probabilities, by a discriminant analysis of the other "
+    "cells: 2 means a hundred times. Such an analysis is overconfident: trust the order more than the number."
 )
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>Audit of %s</title><style>%s

@@ -415,12 +415,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = shell.parser("training.clean", __doc__)
     add = parser.add_argument
     add("input", type=Path, metavar="CELLS", help="npz (the challenge's, MedMNIST's) or a folder per class")
-    add("--output", type=shell.new_file, metavar="NPZ", help="write what stays here, in the challenge's format")
+    add("--output", type=shell.new_file, metavar="NPZ", help="write the cells that are kept, in the challenge's format")
     add("--json", type=shell.new_file, metavar="FILE", help="write what was removed, and why, as JSON")
     add("--html", type=shell.new_file, metavar="FILE", help="write a page with pictures, for a person to judge")
     add("--backbone", metavar="FILE", default=str(BACKBONE) if BACKBONE.exists() else "none",
-        help="EfficientNetV2B0's weights without the classifier; imagenet: Keras fetches them; none: only repetition"
-        f" tells what is planted (default: {BACKBONE} if it is there)")  # fmt: skip
+        help="EfficientNetV2B0's weights without the classifier; imagenet: Keras downloads them; none: of pictures"
+        f" that are not cells, find only repeated ones (default: {BACKBONE} if it exists)")  # fmt: skip
     add("--remove-label-errors", action="store_true", help="remove what is reported as a label error")
     options = parser.parse_args(arguments)
     if options.output and options.output.suffix != ".npz":
@@ -440,10 +440,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with warnings.catch_warnings():  # prints conversions as plain lines
             warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
             cells = data.read(options.input)
-        if backbone is None:
-            print("no backbone: of the planted pictures only those that are repeated will be found", file=sys.stderr)
-        elif len(cells) < SUPPORT:
-            print(f"fewer than {SUPPORT} images: only repetition will tell what is planted", file=sys.stderr)
+        if backbone is None or len(cells) < SUPPORT:
+            why = "no backbone" if backbone is None else f"fewer than {SUPPORT} images"
+            print(f"{why}: of pictures that are not cells, only repeated ones will be found", file=sys.stderr)
         result = audit(cells, backbone, options.remove_label_errors)
         if options.output:
             stay = cells.take(result.kept)

@@ -77,7 +77,7 @@ def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.nda
             keys = ("images", "labels") if "images" in names else (f"{part}_images", f"{part}_labels")
             images, labels = map(file.get, keys)
     except Exception as error:  # a truncated file raises many types
-        raise ValueError(f"{path} is no npz file, or is cut short: {error}") from error
+        raise ValueError(f"{path} is not an npz file, or is truncated: {error}") from error
     if missing := [key for key in keys if key not in names]:
         raise ValueError(
             f"{path} has no {' and no '.join(missing)}; it holds {', '.join(sorted(names)) or 'nothing'}. "
@@ -104,7 +104,7 @@ def _as_images(images: np.ndarray, path: Path) -> np.ndarray:
     if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2] or images.shape[1] < 1:
         raise ValueError(f"{path}: images are {images.shape}, expected (n, size, size, 3): square, RGB")
     if len(images) == 0:
-        raise ValueError(f"{path} holds no images")
+        raise ValueError(f"{path} contains no images")
     if images.dtype != np.uint8:
         if images.dtype.kind not in "iuf":
             raise ValueError(f"{path}: images are {images.dtype}, expected uint8 or numbers in 0-255")
@@ -135,7 +135,7 @@ def _read_folder(path: Path, picture: Callable[[Path], np.ndarray]) -> Cells:
                 raise ValueError(f"{file}: {error}; remove it or fetch it again") from error
             labels.append(classes[folder])
     if not images:
-        raise ValueError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
+        raise ValueError(f"{path} contains no pictures ({', '.join(sorted(PICTURES))})")
     return Cells(np.stack(images), np.array(labels, np.int64))
 
 

@@ -75,10 +75,10 @@ def find_checkpoint(out: Path, settings: dict, resume: bool) -> Path | None:
     found = max(out.glob("checkpoint-*"), default=None)
     if not resume:
         if found or (out / "manifest.json").exists():
-            raise FileExistsError(f"{out} already holds a run: add --resume to go on with it, or choose another --out")
+            raise FileExistsError(f"{out} already contains a run: add --resume to continue it, or choose another --out")
         return None
     if found is None:
-        raise ValueError(f"{out} holds no run that could be resumed: leave out --resume, or name the run's folder")
+        raise ValueError(f"{out} contains no run to resume: leave out --resume, or give the run's folder")
     state = json.loads((found / "state.json").read_text(encoding="utf-8"))
     free = {"epochs"} if settings["schedule"] == "constant" else set()  # a constant rate does not depend on it
     old = state["settings"]

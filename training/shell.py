@@ -26,7 +26,7 @@ def new_file(text: str) -> Path:
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder: name a file in it")
     if not path.resolve().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path.parent} is no folder: make it first, or write elsewhere")
+        raise argparse.ArgumentTypeError(f"{path.parent} is not a folder: create it first, or write elsewhere")
     return path
 
 

@@ -47,7 +47,7 @@ def prepare(cells: data.Cells, recipe: Recipe) -> tuple[data.Cells, data.Cells, 
     if missing:
         raise ValueError(f"no cells to train on of {', '.join(missing)}: add some, or raise --limit")
     if not len(validation):
-        raise ValueError(f"of {len(kept)} cells none is left to validate on: add some, or --set validation=0.2")
+        raise ValueError(f"no validation cells among {len(kept)}: add cells, or --set validation=0.2")
     print(f"{len(kept):,} kept: {len(train):,} to train on, {len(validation):,} to validate", flush=True)
     return cells.take(kept[train]), cells.take(kept[validation]), audit.report()
 
@@ -301,7 +301,7 @@ def options() -> shell.Parser:
     add("--weights", help="start from imagenet, a file, or none: random, all layers trained (default: the recipe's)")
     add("--set", action="append", default=[], metavar="KNOB=VALUE", help="change a knob of the recipe; can be repeated")
     add("--limit", type=shell.positive, metavar="N", help="use at most so many cells, for a trial (default: all)")
-    add("--resume", action="store_true", help="go on where the run in --out stopped")
+    add("--resume", action="store_true", help="continue the run in --out")
     add("--precision", choices=PRECISIONS, default="float32", help="mixed_* is for GPUs (default: float32)")
     add("--workers", type=shell.count, default=cpus, metavar="N", help="processes that augment, 0 for none but this"
         f" (default here: {cpus})")  # fmt: skip
@@ -333,7 +333,7 @@ def parse() -> tuple[argparse.Namespace, Recipe]:
 def main() -> None:
     args, recipe = parse()
     rest = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    with shell.plain_errors(f"\nstopped; go on with: python -m training.train {shlex.join(rest)} --resume"):
+    with shell.plain_errors(f"\nstopped; to continue: python -m training.train {shlex.join(rest)} --resume"):
         if args.ensemble:
             ensemble.combine(args.ensemble, args.out)
             return print(f"{args.out}: an ensemble of {len(args.ensemble)}")
