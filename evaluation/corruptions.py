@@ -344,7 +344,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: str = "") -> np.n
     """
     functions = {"composite": composite, **CORRUPTIONS}
     if name not in functions or severity not in SEVERITIES:
-        raise ValueError(f"there is no '{name}' of severity {severity}; choose one of {', '.join(functions)}, and 1 to 5")
+        raise ValueError(f"there is no '{name}' of severity {severity}; choose from {', '.join(functions)}, and 1 to 5")
     if image.shape != (SIZE, SIZE, 3) or image.dtype != np.uint8:
         raise ValueError(f"an image is uint8 ({SIZE}, {SIZE}, 3), not {image.dtype} {image.shape}")
     digest = hashlib.sha256(f"{name} {severity} {seed}".encode() + image.tobytes()).digest()

@@ -13,7 +13,7 @@ SECTIONS = {  # reason: (title, text below it)
     "outlier": ("Outliers", "Not cells, or damaged ones; the most unusual first."),
     "conflicting_label": ("Conflicting labels", "One picture under several labels; all of them are removed."),
     "near_duplicate": ("Near duplicates", "The same picture, shifted, turned, brightened or recompressed. Left: "
-                       "removed; right: the picture it copies, with the correlation of the two. The highest comes first."),
+                       "removed; right: the picture it copies, with their correlation. The highest comes first."),
     "duplicate": ("Duplicates", "The same pixels. Left: removed; right: the picture it copies."),
 }  # fmt: skip
 DOUBT = (
