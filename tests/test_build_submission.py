@@ -125,8 +125,8 @@ def test_a_folder_that_makes_no_submission_is_refused(command, source, spoil, wo
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ("--check pipe", "pipe is not a file"),
-    ("--heldout nowhere.npz", "nowhere.npz is not a file"),
+    ("--check pipe", "pipe is not a file (--help"),
+    ("--heldout nowhere.npz", "nowhere.npz is not a file (--help"),
     ("--heldout bad.npz", "bad.npz is not a file of images and labels"),
     ("--heldout shape.npz", "images are (4, 96, 96, 1)"),
     ("--heldout labels.npz", "labels must be integers 0 to 7"),

@@ -259,6 +259,7 @@ FORK = """
         if os.fork() == 0:
             time.sleep(60)
             os._exit(0)
+    time.sleep(0.3)
     """
 THREADS = """
     for _ in range({}): threading.Thread(target=time.sleep, args=(3,), daemon=True).start()
