@@ -2,6 +2,7 @@
 
 import io
 import json
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -27,21 +28,16 @@ def cells(n: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def model(predict: str = RIGHT, init: str = "pass", top: str = "") -> str:
     """A model.py with these lines in its two methods and at its top; as it stands it labels `cells` without mistake."""
-
-    def body(text: str) -> str:
-        return "\n".join("        " + line for line in text.strip("\n").splitlines())
-
-    return (
-        f"import numpy as np\n{top}\n\nclass Model:\n    def __init__(self):\n{body(init)}\n\n"
-        f"    def predict(self, X):\n{body(predict)}\n"
-    )
+    init, predict = (textwrap.indent(textwrap.dedent(text).strip("\n"), " " * 8) for text in (init, predict))
+    methods = f"    def __init__(self):\n{init}\n\n    def predict(self, X):\n{predict}\n"
+    return f"import numpy as np\n{top}\n\nclass Model:\n{methods}"
 
 
 GOOD = model()
 
 
-def make_zip(path: Path, files: dict[str, str | bytes] | str, compression: int = zipfile.ZIP_DEFLATED) -> Path:
-    """Write `files` ({name: contents}, or just model.py's text) as a zip."""
+def make_zip(path, files: dict[str, str | bytes] | str, compression: int = zipfile.ZIP_DEFLATED):
+    """Write `files` ({name: contents}, or just model.py's text) as a zip; returns `path`, which may be a BytesIO."""
     files = {"model.py": files} if isinstance(files, str) else files
     with zipfile.ZipFile(path, "w", compression) as file:
         for name, contents in files.items():
@@ -82,12 +78,10 @@ def keras_file(
     """A .keras file with these layers: a zip of metadata.json, config.json and model.weights.h5."""
     config = layer("Functional", "keras.src.models.functional", "Functional", layers=[layer("Dense", units=8), *layers])
     config["compile_config"] = compiled or {"optimizer": layer("Adam", "keras.optimizers"), "loss": "mse"}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("metadata.json", json.dumps({"keras_version": version, "date_saved": "2024-11-20@10:00:00"}))
-        file.writestr("config.json", json.dumps(config))
-        file.writestr("model.weights.h5", hdf5() if weights is None else weights)
-    return buffer.getvalue()
+    metadata = {"keras_version": version, "date_saved": "2024-11-20@10:00:00"}
+    files = {"metadata.json": json.dumps(metadata), "config.json": json.dumps(config)}
+    files["model.weights.h5"] = hdf5() if weights is None else weights
+    return make_zip(io.BytesIO(), files, zipfile.ZIP_STORED).getvalue()
 
 
 def whole_h5(*layers: dict, version: str = "3.4.1", loss: str | None = None) -> bytes:
