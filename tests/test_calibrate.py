@@ -11,15 +11,8 @@ from evaluation import card as report_card
 from evaluation.__main__ import main
 from evaluation.calibrate import KNOWN, expit, logit
 
-SYSTEMS = (
-    "spritzers_simple_cnn",
-    "lionia_basic_cnn",
-    "spritzers_vgg",
-    "frozen",
-    "flips_shifts",
-    "lionia_resnet50v2",
-    "randaugment",
-)
+SYSTEMS = ("spritzers_simple_cnn", "lionia_basic_cnn", "spritzers_vgg", "frozen", "flips_shifts", "lionia_resnet50v2",
+           "randaugment")  # fmt: skip
 
 
 def card(accuracies, cells: int = 1712, heldout: str = "h", pictures: str = "c") -> dict:
@@ -39,9 +32,6 @@ def ladder(a: float = 0.0, b: float = 1.0, strength: float = 3.4, names=SYSTEMS,
     return {
         name: card(expit((logit(KNOWN[name][0]) - a) / b - 0.6 * (severities - strength)), **keys) for name in names
     }
-
-
-# --- strength and line ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strength", [1.0, 2.25, 3.4, 5.0])
@@ -94,9 +84,6 @@ def test_between_two_strengths_lies_between_their_scores():
     assert calibrate.composite_at(card([1.0] * 5, cells=50), 2.5) == pytest.approx(0.99)  # half a cell of 50
 
 
-# --- interval ---------------------------------------------------------------------------------------------------------
-
-
 def test_the_fit_is_scipys_where_weights_are_equal():
     from scipy.stats import linregress
 
@@ -119,11 +106,8 @@ def test_the_interval_covers_new_systems(count):
     for _ in range(rounds):
         truth = 0.2 + 1.1 * x + rng.normal(0, 0.25, count)
         hidden = np.clip(expit(truth) + rng.normal(0, calibrate.PHASE, count), 0.02, 0.98)
-        fit_weights = hidden**2 / np.mean(hidden**2)
-        try:
-            fit = calibrate.fit_line(x, logit(hidden), fit_weights, calibrate.PHASE / (hidden * (1 - hidden)))
-        except ValueError:
-            continue
+        weights = hidden**2 / np.mean(hidden**2)
+        fit = calibrate.fit_line(x, logit(hidden), weights, calibrate.PHASE / (hidden * (1 - hidden)))
         new = expit(0.2 + 1.1 * 2.3 + rng.normal(0, 0.25)) + rng.normal(0, calibrate.PHASE)
         measured = np.clip(rng.binomial(1712, expit(2.3)) / 1712, 0.001, 0.999)
         found = calibrate.interval(fit, card([measured] * 5), 3)
@@ -150,28 +134,20 @@ def test_fewer_cells_and_other_cells():
     assert "other held-out cells" not in few["rests_on"]
 
 
-# --- what cannot be calibrated ----------------------------------------------------------------------------------------
-
-
-def test_errors_say_what_is_wrong():
-    with pytest.raises(ValueError, match="3 systems .* too few"):
-        calibrate.calibrate(ladder(names=SYSTEMS[:3]))
-    backwards = dict(zip(SYSTEMS, reversed(ladder().values()), strict=True))
-    with pytest.raises(ValueError, match="does not rise"):
-        calibrate.calibrate(backwards)
-    with pytest.raises(ValueError, match="does not rise"):
-        calibrate.calibrate({name: card([0.9, 0.8, 0.7, 0.6, 0.5]) for name in SYSTEMS})
-    with pytest.raises(ValueError, match="differ in corruptions_sha256"):
-        calibrate.calibrate(ladder() | {"frozen": card([0.6] * 5, pictures="x")})
-    with pytest.raises(ValueError, match="differ in heldout_sha256"):
-        calibrate.calibrate(ladder() | {"frozen": card([0.6] * 5, heldout="x")})
-    with pytest.raises(ValueError, match="measured 3$"):
-        calibrate.calibrate(ladder() | {"frozen": card({3: 0.6})})
-    found = calibrate.calibrate(ladder(strength=3.4))
-    with pytest.raises(ValueError, match="strengths 1-5 and the card measured 3$"):
-        calibrate.predict(found, card({3: 0.6}))
-    with pytest.raises(ValueError, match="other corrupted pictures"):
-        calibrate.predict(found, card([0.6] * 5, pictures="x"))
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (ladder(names=SYSTEMS[:3]), "3 systems .* too few"),
+        (dict(zip(SYSTEMS, reversed(ladder().values()), strict=True)), "does not rise"),
+        ({name: card([0.9, 0.8, 0.7, 0.6, 0.5]) for name in SYSTEMS}, "does not rise"),
+        (ladder() | {"frozen": card([0.6] * 5, pictures="x")}, "differ in corruptions_sha256"),
+        (ladder() | {"frozen": card([0.6] * 5, heldout="x")}, "differ in heldout_sha256"),
+        (ladder() | {"frozen": card({3: 0.6})}, "strengths 1-5 and the card measured 3$"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_named(found, message):
+    with pytest.raises(ValueError, match=message):
+        calibrate.calibrate(found)
 
 
 def test_a_system_without_which_the_line_falls_has_no_prediction_from_the_others():
@@ -180,9 +156,6 @@ def test_a_system_without_which_the_line_falls_has_no_prediction_from_the_others
     found = calibrate.calibrate({name: card([a] * 5) for name, a in zip(by_score, (0.7, 0.6, 0.5, 0.95), strict=True)})
     assert [point["left_out"] is None for point in found["points"]] == [False, False, False, True]
     assert calibrate.text(found).splitlines()[-1].endswith("| - |")
-
-
-# --- command, and use by the report card ------------------------------------------------------------------------------
 
 
 def write(folder, found: dict[str, dict]) -> list[str]:
@@ -209,19 +182,13 @@ def test_the_command_writes_one_file_whatever_the_order(tmp_path, capsys):
 def test_the_command_stops_in_words(tmp_path):
     out = tmp_path / "c.json"
     twice = write(tmp_path / "x", ladder()) + write(tmp_path / "y", ladder(names=SYSTEMS[:1]))
-    for paths, message in (
-        (write(tmp_path / "z", ladder(names=SYSTEMS[:2])), "too few"),
-        ([str(tmp_path / "vit.json")], "too few"),
-        (twice, "two cards are of one system"),
-        ([str(tmp_path / "frozen.json")], "is missing"),
-    ):
+    for paths, message in (([str(tmp_path / "vit.json")], "0 systems"), (twice, "two cards are of one system")):
         with pytest.raises(SystemExit, match=message):
             main(["calibrate", *paths, "--json", str(out)])
     assert not out.exists()
-    for broken in ("{", "[]", '{"strength": 3}'):
-        out.write_text(broken)
-        with pytest.raises(ValueError, match="calibration"):
-            calibrate.read(out)
+    out.write_text('{"strength": 3}')
+    with pytest.raises(ValueError, match="no calibration"):
+        calibrate.read(out)
 
 
 def test_a_card_with_and_without_a_calibration(tmp_path, monkeypatch, capsys):
