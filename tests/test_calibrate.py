@@ -1,9 +1,11 @@
 """The calibration on cards whose truth is known, and its use by the report card; no network anywhere."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.stats import linregress
 from small import card_of
 
 from evaluation import calibrate, cards, corruptions
@@ -16,11 +18,10 @@ SYSTEMS = ("spritzers_simple_cnn", "lionia_basic_cnn", "spritzers_vgg", "frozen"
 
 
 def card(accuracies, cells: int = 1712, heldout: str = "h", pictures: str = "c") -> dict:
-    """What calibrate reads of a card: the composite at strengths 1-5, or at those of a dict."""
-    if not isinstance(accuracies, dict):
-        accuracies = dict(zip(corruptions.SEVERITIES, accuracies, strict=True))
+    """What calibrate reads of a card: the composite at strengths 1, 2, ... as far as there are accuracies."""
     conditions = [
-        {"corruption": "composite", "severity": s, "cells": cells, "accuracy": float(a)} for s, a in accuracies.items()
+        {"corruption": "composite", "severity": s, "cells": cells, "accuracy": float(a)}
+        for s, a in enumerate(accuracies, 1)
     ]
     origin = {"heldout_sha256": heldout, "corruptions_sha256": pictures, "weights_sha256": "w"}
     return {"provenance": origin, "conditions": [{"corruption": "clean", "severity": 0}, *conditions]}
@@ -74,10 +75,8 @@ def test_a_range_counts_less_than_a_score():
 
 def test_between_two_strengths_lies_between_their_scores():
     scores = [0.99, 0.95, 0.95, 0.4, 0.45]
-    grid = np.linspace(1, 5, 81)
-    values = np.array([calibrate.composite_at(card(scores), s) for s in grid])
-    for k in range(4):
-        part, ends = values[20 * k : 20 * k + 21], scores[k : k + 2]
+    for k, ends in enumerate(pairwise(scores), 1):
+        part = np.array([calibrate.composite_at(card(scores), s) for s in np.linspace(k, k + 1, 21)])
         assert part[0] == pytest.approx(ends[0]) and part[-1] == pytest.approx(ends[1])
         assert min(ends) - 1e-12 <= part.min() and part.max() <= max(ends) + 1e-12
         assert (np.diff(part) * np.sign(ends[1] - ends[0]) >= -1e-12).all()
@@ -85,8 +84,6 @@ def test_between_two_strengths_lies_between_their_scores():
 
 
 def test_the_fit_is_scipys_where_weights_are_equal():
-    from scipy.stats import linregress
-
     rng = np.random.default_rng(0)
     x = np.linspace(-1, 2, 7)
     y = 0.3 + 1.2 * x + rng.normal(0, 0.3, 7)
@@ -142,7 +139,7 @@ def test_fewer_cells_and_other_cells():
         ({name: card([0.9, 0.8, 0.7, 0.6, 0.5]) for name in SYSTEMS}, "does not rise"),
         (ladder() | {"frozen": card([0.6] * 5, pictures="x")}, "differ in corruptions_sha256"),
         (ladder() | {"frozen": card([0.6] * 5, heldout="x")}, "differ in heldout_sha256"),
-        (ladder() | {"frozen": card({3: 0.6})}, "strengths 1-5 and the card measured 3$"),
+        (ladder() | {"frozen": card([0.6] * 2)}, "strengths 1-5 and the card measured 1, 2$"),
     ],
 )
 def test_what_cannot_be_calibrated_is_named(found, message):
@@ -159,10 +156,11 @@ def test_a_system_without_which_the_line_falls_has_no_prediction_from_the_others
 
 
 def write(folder, found: dict[str, dict]) -> list[str]:
-    folder.mkdir(exist_ok=True)
-    for name, content in found.items():
-        (folder / f"{name}.json").write_text(json.dumps({"schema": 1, "summary": {}, "cells": {}, **content}))
-    return [str(folder / f"{name}.json") for name in found]
+    folder.mkdir()
+    paths = {name: folder / f"{name}.json" for name in found}
+    for name, path in paths.items():
+        path.write_text(json.dumps({"schema": 1, "summary": {}, "cells": {}, **found[name]}))
+    return list(map(str, paths.values()))
 
 
 def test_the_command_writes_one_file_whatever_the_order(tmp_path, capsys):

@@ -38,28 +38,22 @@ def make_run(folder, name="ours", done=3, **changes):
     return folder
 
 
-SAME = calibrate.read(calibrate.PATH)["provenance"]
+CALIBRATION = calibrate.read(calibrate.PATH)
 
 
-def make_card(path, weights=b"weights", strengths="12345", **more):
+def make_card(path, strengths="12345", **changed):
+    """Write a card of `make_run`'s weights, and return it. changed: provenance; None takes a key out."""
     clean = {"accuracy": 0.99, "macro_precision": 0.98, "macro_recall": 0.97, "roc_auc": 0.9991}
-    composite = {s: {**clean, "accuracy": 1 - int(s) / 10} for s in strengths}
-    summary = {"clean": clean, "composite": composite}
-    provenance = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "inference": {}, **SAME, **more}
+    weights = {"weights_sha256": hashlib.sha256(b"weights").hexdigest(), "inference": {}}
+    provenance = {**weights, **CALIBRATION["provenance"], **changed}
     conditions = [
-        {"corruption": "composite", "severity": int(s), "cells": 1000, "accuracy": scores["accuracy"]}
-        for s, scores in composite.items()
+        {"corruption": "composite", "severity": int(s), "cells": 1000, "accuracy": 1 - int(s) / 10} for s in strengths
     ]
+    card = {"schema": cards.SCHEMA, "summary": {"clean": clean}, "cells": {}, "conditions": conditions}
+    card["provenance"] = {key: value for key, value in provenance.items() if value is not None}
     path.parent.mkdir(exist_ok=True)
-    card = {"provenance": provenance, "conditions": conditions, "summary": summary, "cells": {}}
-    path.write_text(json.dumps({"schema": cards.SCHEMA, **card}))
-
-
-def on_composite():
-    """What those cards say of the composite at the calibration's strength, which lies between 0.8 and 0.7."""
-    strength = calibrate.read(calibrate.PATH)["strength"]
-    assert 2 < strength < 3
-    return calibrate.expit((3 - strength) * np.log(4) + (strength - 2) * np.log(7 / 3))
+    path.write_text(json.dumps(card))
+    return card
 
 
 def row_of(rows, run):
@@ -126,48 +120,34 @@ def test_the_command_of_a_row_gives_its_settings(tmp_path, monkeypatch, words):
     assert read(row["command"]) == given
 
 
-def test_no_prediction_for_what_the_calibration_rests_on(tmp_path):
-    """The same card of `frozen`, whose hidden score is a point of the calibration, predicts none."""
-    folders = [make_run(tmp_path / name, name) for name in ("ours", "frozen")]
-    for folder in folders:
-        make_card(folder / "card.json")
-    rows = compare.compare(folders)
-    assert 0.5 < row_of(rows, "ours")["predicted_hidden"]["score"] < 0.9
-    assert row_of(rows, "frozen")["predicted_hidden"] is None
-    assert [row_of(rows, name)["composite"] for name in ("ours", "frozen")] == [pytest.approx(on_composite())] * 2
-
-
 def test_card_in_the_folder_or_beside(tmp_path):
-    folders = [make_run(tmp_path / name, name) for name in ("ours", "vit", "frozen")]
+    """It predicts a hidden score, but not of `frozen`, whose known score is a point of the calibration."""
+    folders = [make_run(tmp_path / name, name) for name in ("ours", "vit", "frozen", "hybrid")]
     make_card(folders[0] / "card.json", strengths="3")
-    make_card(tmp_path / "cards" / "ours.json")  # the one in the run's own folder counts
-    make_card(tmp_path / "cards" / "vit.json")
+    for name in ("ours", "vit", "frozen"):  # of `ours`, the one in the run's own folder counts
+        card = make_card(tmp_path / "cards" / f"{name}.json")
     rows = compare.compare(folders, tmp_path / "cards")
     names = ("held-out", "precision", "recall", "ROC AUC", "composite", "predicted hidden")
-    quick, whole, none = (shown(row_of(rows, name), *names) for name in ("ours", "vit", "frozen"))
-    clean = ["99.00", "98.00", "97.00", "0.9991"]
+    quick, new, known, none = (shown(row_of(rows, folder.name), *names) for folder in folders)
+    clean, composite = ["99.00", "98.00", "97.00", "0.9991"], calibrate.composite_at(card, CALIBRATION["strength"])
     assert quick == [*clean, "-", "-"] and none == ["-"] * 6  # a quick card has one strength
-    assert whole[:5] == [*clean, f"{100 * on_composite():.2f}"]
-    assert re.fullmatch(r"\d\d\.\d \(\d\d\.\d-\d\d\.\d\)", whole[5])
+    assert known == [*clean, f"{100 * composite:.2f}", "-"] and new[:5] == known[:5]
+    assert re.fullmatch(r"\d\d\.\d \(\d\d\.\d-\d\d\.\d\)", new[5])
+    assert row_of(rows, "vit")["predicted_hidden"] == calibrate.predict(CALIBRATION, card)
 
 
 def test_card_that_does_not_count(tmp_path):
     folder = make_run(tmp_path / "ours", done=WHOLE)
-    make_card(folder / "card.json", weights=b"older weights")
-    row = compare.make_row(folder)
-    assert row["heldout"] is None and row["notes"] == ["card.json is of other weights"]
-    make_card(folder / "card.json", inference={"views": 3})
-    row = compare.make_row(folder)
-    assert row["heldout"] is None and row["notes"] == ["card.json is of other inference settings"]
-    card = json.loads((folder / "card.json").read_text())
-    del card["provenance"]["inference"]  # as in results/ladder/
-    (tmp_path / "ladder").mkdir()
-    (tmp_path / "ladder" / "ours.json").write_text(json.dumps(card))
-    (folder / "card.json").rename(tmp_path / "card.json")
-    assert compare.make_row(folder, tmp_path / "ladder")["heldout"]
-    (tmp_path / "card.json").rename(folder / "card.json")
     (folder / "manifest.json").write_text(json.dumps({"views": 3, "sha256": hashlib.sha256(b"weights").hexdigest()}))
-    assert compare.make_row(folder)["heldout"]
+    for changed, notes in (
+        ({"inference": {"views": 3}}, []),
+        ({"inference": None}, []),  # as in results/ladder/
+        ({"inference": {}}, ["card.json is of other inference settings"]),
+        ({"inference": {"views": 3}, "weights_sha256": "0"}, ["card.json is of other weights"]),
+    ):
+        make_card(folder / "card.json", **changed)
+        row = compare.make_row(folder)
+        assert row["notes"] == notes and (row["heldout"] is None) == bool(notes)
     (folder / "card.json").write_text("{}")
     with pytest.raises(ValueError, match=r"card\.json is no card"):
         compare.make_row(folder)
