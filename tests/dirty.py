@@ -11,7 +11,7 @@ was planted: recall is the share of planted pictures that go, precision the shar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -77,16 +77,10 @@ def jitter(rng, cells):
     return to_uint8(255 * (image / 255) ** rng.uniform(0.6, 1.6) * rng.uniform(0.8, 1.2, 3))
 
 
-def opacity(rng, cells):
-    """The poster over a cell, at 50 to 100%."""
+def over_cell(picture, rng, cells):
+    """A picture over a cell, at 50 to 100%."""
     weight = rng.uniform(0.5, 1)
-    return to_uint8(weight * poster() + (1 - weight) * one(cells, rng))
-
-
-def photo_opacity(rng, cells):
-    """A photograph over a cell, at 50 to 100%."""
-    weight = rng.uniform(0.5, 1)
-    return to_uint8(weight * photograph(rng, cells) + (1 - weight) * one(cells, rng))
+    return to_uint8(weight * picture(rng, cells) + (1 - weight) * one(cells, rng))
 
 
 def picture(rng, cells):
@@ -183,9 +177,9 @@ def crop(rng, cells):
 
 
 PICTURES: dict[str, Picture] = {
-    "repeated": poster, "noise": noise, "jitter": jitter, "opacity": opacity, "photo over cell": photo_opacity,
-    "pictures": picture, "photographs": photograph, "drawings": drawing, "text": text, "blank": blank,
-    "wrong crop": crop,
+    "repeated": poster, "noise": noise, "jitter": jitter, "opacity": partial(over_cell, poster),
+    "photo over cell": partial(over_cell, photograph), "pictures": picture, "photographs": photograph,
+    "drawings": drawing, "text": text, "blank": blank, "wrong crop": crop,
 }  # fmt: skip
 
 
@@ -245,13 +239,10 @@ def judge_outliers(cells, activations, planted, more, labels, rng) -> dict:
     order = rng.permutation(len(images))
     dirty = data.Cells(images[order], np.concatenate([cells.labels, labels])[order])
     result = clean.audit(dirty, activations=np.concatenate([activations, more])[order])
-    gone = np.ones(len(images), bool)
-    gone[result.kept] = False
-    real = order < len(cells)
-    found, lost = int(gone[~real].sum()), int(gone[real].sum())
-    return {"cells": len(cells), "planted": len(planted), "found": found, "lost": lost} | rates(
-        found, len(planted), found + lost
-    )
+    kept = order[result.kept] < len(cells)  # of what stays, which are cells
+    found, lost = len(planted) - int((~kept).sum()), len(cells) - int(kept.sum())
+    row = {"cells": len(cells), "planted": len(planted), "found": found, "lost": lost}
+    return row | rates(found, len(planted), found + lost)
 
 
 def resembled(more: np.ndarray, activations: np.ndarray, labels: np.ndarray) -> int:
@@ -278,12 +269,11 @@ def judge_copies(cells, ways, number, rng) -> dict:
     for i in np.unique(chosen):
         family = np.flatnonzero(source == i)
         wanted += len(family) - (len(np.unique(labels[family])) == 1)
-    right = [r for r in result.removed if r["of"] is not None and source[r["of"]] == source[r["index"]]]
-    found = sum(1 for record in right if record["reason"] != "outlier")
+    copies = [record for record in result.removed if record["reason"] != "outlier"]
+    found = sum(1 for record in copies if source[record["of"]] == source[record["index"]])
     wrong = len(result.removed) - found
-    return {"cells": len(cells), "planted": number, "wanted": wanted, "found": found, "wrong": wrong} | rates(
-        found, wanted, len(result.removed)
-    )
+    row = {"cells": len(cells), "planted": number, "wanted": wanted, "found": found, "wrong": wrong}
+    return row | rates(found, wanted, len(result.removed))
 
 
 def single(images: np.ndarray) -> np.ndarray:

@@ -13,23 +13,16 @@ import pytest
 import model
 from evaluation import calibrate, cards, compare
 from evaluation.__main__ import main
-from training import settings
+from training import train
 from training.recipes import RECIPES
 
 LOSSES = (1.0, 0.4, 0.6)  # of validation: the second epoch is the best
-
-
 WHOLE = RECIPES["ours"].head_epochs + RECIPES["ours"].epochs
-
-
-def settings_of(name, **changes):
-    settings = {**dataclasses.asdict(RECIPES[name]), "recipe": name, "limit": None, "data": "0", **changes}
-    return json.loads(json.dumps(settings))
 
 
 def make_run(folder, name="ours", done=3, **changes):
     """A run folder with a history whose accuracy is 0.90, 0.91, ... in training and 0.01 less in validation."""
-    settings = settings_of(name, **changes)
+    settings = {**dataclasses.asdict(RECIPES[name]), "recipe": name, "limit": None, "data": "0", **changes}
     history = []
     for epoch in range(done):
         part = {"loss": LOSSES[epoch % 3], "accuracy": 0.9 + epoch / 100}
@@ -45,32 +38,22 @@ def make_run(folder, name="ours", done=3, **changes):
     return folder
 
 
-SAME = calibrate.read(calibrate.PATH)["provenance"]
+CALIBRATION = calibrate.read(calibrate.PATH)
 
 
-def make_card(path, weights=b"weights", strengths="12345", **more):
+def make_card(path, strengths="12345", **changed):
+    """Write a card of `make_run`'s weights, and return it. changed: provenance; None takes a key out."""
     clean = {"accuracy": 0.99, "macro_precision": 0.98, "macro_recall": 0.97, "roc_auc": 0.9991}
-    composite = {s: {**clean, "accuracy": 1 - int(s) / 10} for s in strengths}
-    summary = {"clean": clean, "composite": composite}
-    card = {
-        "schema": cards.SCHEMA,
-        "provenance": {"weights_sha256": hashlib.sha256(weights).hexdigest(), "inference": {}, **SAME, **more},
-        "cells": {},
-        "conditions": [
-            {"corruption": "composite", "severity": int(s), "cells": 1000, "accuracy": scores["accuracy"]}
-            for s, scores in composite.items()
-        ],
-        "summary": summary,
-    }
+    weights = {"weights_sha256": hashlib.sha256(b"weights").hexdigest(), "inference": {}}
+    provenance = {**weights, **CALIBRATION["provenance"], **changed}
+    conditions = [
+        {"corruption": "composite", "severity": int(s), "cells": 1000, "accuracy": 1 - int(s) / 10} for s in strengths
+    ]
+    card = {"schema": cards.SCHEMA, "summary": {"clean": clean}, "cells": {}, "conditions": conditions}
+    card["provenance"] = {key: value for key, value in provenance.items() if value is not None}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(card))
-
-
-def on_composite():
-    """What those cards say of the composite at the calibration's strength, which lies between 0.8 and 0.7."""
-    strength = calibrate.read(calibrate.PATH)["strength"]
-    assert 2 < strength < 3
-    return calibrate.expit((3 - strength) * np.log(4) + (strength - 2) * np.log(7 / 3))
+    return card
 
 
 def row_of(rows, run):
@@ -78,8 +61,8 @@ def row_of(rows, run):
     return row
 
 
-def column(row, name):
-    return compare.COLUMNS[name](row)
+def shown(row, *names):
+    return [compare.COLUMNS[name](row) for name in names]
 
 
 def test_every_recipe_has_a_row(tmp_path):
@@ -87,16 +70,15 @@ def test_every_recipe_has_a_row(tmp_path):
     assert [row["recipe"] for row in rows] == list(RECIPES)
     there = {row["recipe"] for row in rows if row["notes"] != ["not trained here"]}
     assert there == {"ours", "vit"} and row_of(rows, "ours")["notes"] == row_of(rows, "vit")["notes"] == []
-    assert column(row_of(rows, "ours"), "start") == "imagenet" and column(row_of(rows, "vit"), "start") == "none"
-    assert column(rows[-2], "start") == "-"
+    starts = [shown(row, "start") for row in (row_of(rows, "ours"), row_of(rows, "vit"), rows[-2])]
+    assert starts == [["imagenet"], ["none"], ["-"]]
 
 
 def test_scores_are_of_the_epoch_that_ships(tmp_path):
-    last = make_run(tmp_path / "last", "fine_tuned", 3)
-    best = make_run(tmp_path / "best", "lionia_basic_cnn", 3)  # has patience
-    rows = compare.compare([last, best])
-    assert (column(row_of(rows, "last"), "train"), column(row_of(rows, "last"), "validation")) == ("92.00", "91.00")
-    assert (column(row_of(rows, "best"), "train"), column(row_of(rows, "best"), "validation")) == ("91.00", "90.00")
+    last = compare.make_row(make_run(tmp_path / "last", "fine_tuned", 3))
+    best = compare.make_row(make_run(tmp_path / "best", "lionia_basic_cnn", 3))  # has patience
+    assert shown(last, "train", "validation") == ["92.00", "91.00"]
+    assert shown(best, "train", "validation") == ["91.00", "90.00"]
 
 
 def test_trials_and_changes_are_marked(tmp_path):
@@ -112,87 +94,63 @@ def test_trials_and_changes_are_marked(tmp_path):
     folders = [make_run(tmp_path / key, name, n, **changes) for key, (name, n, changes, _) in cases.items()]
     rows = compare.compare(folders)
     assert {key: row_of(rows, key)["notes"] for key in cases} == {key: case[-1] for key, case in cases.items()}
-    assert column(row_of(rows, "scratch"), "start") == "none"
-    assert column(row_of(rows, "short"), "system") == "ours (short)"
+    assert shown(row_of(rows, "scratch"), "start") == ["none"]
+    assert shown(row_of(rows, "short"), "system") == ["ours (short)"]
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    "words",
     [
-        ("ours", ""),
-        ("ours", "--set mixup=0.5 --set sizes=((0,64),(0.5,96)) --set policy=flips --set patience=3 --limit 400"),
-        ("spritzers_efficientnetb4", "--weights none --set epochs=1 --limit 64"),
-        ("frozen", "--weights /cells/net.weights.h5 --set head_epochs=2"),
+        "--recipe ours",
+        "--recipe ours --set mixup=0.5 --set sizes=((0,64),(0.5,96)) --set policy=flips --set patience=3 --limit 400",
+        "--recipe spritzers_efficientnetb4 --weights none --set epochs=1 --limit 64",
+        "--recipe frozen --weights /cells/net.weights.h5 --set head_epochs=2",
     ],
 )
-def test_the_command_of_a_row_gives_its_settings(tmp_path, name, words):
-    """A run's settings, written as a command and read by training.train's own parts, are the same settings."""
+def test_the_command_of_a_row_gives_its_settings(tmp_path, monkeypatch, words):
+    """A run's settings, written as a command and read by training.train, are the same settings."""
 
     def read(command):
-        given = dict(weights=None, limit=None, set=[])
-        words = shlex.split(command)[5:]
-        for option, value in zip(words[::2], words[1::2], strict=True):
-            key = option.removeprefix("--")
-            given[key] = [*given["set"], value] if key == "set" else value
-        recipe = RECIPES[name]
-        if given["weights"]:
-            recipe = dataclasses.replace(recipe, weights=given["weights"])
-            recipe = settings.from_scratch(recipe) if given["weights"] == "none" else recipe
-        return settings.override(recipe, given["set"]), given["limit"]
+        monkeypatch.setattr("sys.argv", shlex.split(command)[2:])
+        args, recipe = train.parse()
+        return args.recipe, str(args.out), args.limit, recipe
 
-    recipe, limit = read(f"python -m training.train --recipe {name} {words}")
-    changes = dataclasses.asdict(recipe) | {"limit": limit and int(limit)}
-    row = compare.make_row(make_run(tmp_path / "run", name, 3, **changes))
-    assert read(row["command"].replace(" --out runs/run", "")) == (recipe, limit)
-    assert row["command"].endswith("--out runs/run")
-
-
-def test_no_prediction_for_what_the_calibration_rests_on(tmp_path):
-    """The same card of `frozen`, whose hidden score is a point of the calibration, predicts none."""
-    folders = [make_run(tmp_path / name, name) for name in ("ours", "frozen")]
-    for folder in folders:
-        make_card(folder / "card.json")
-    rows = compare.compare(folders)
-    assert 0.5 < row_of(rows, "ours")["predicted_hidden"]["score"] < 0.9
-    assert row_of(rows, "frozen")["predicted_hidden"] is None
-    assert [row_of(rows, name)["composite"] for name in ("ours", "frozen")] == [pytest.approx(on_composite())] * 2
+    name, _, limit, recipe = given = read(f"python -m training.train --out runs/run {words}")
+    row = compare.make_row(make_run(tmp_path / "run", name, 3, **dataclasses.asdict(recipe), limit=limit))
+    assert read(row["command"]) == given
 
 
 def test_card_in_the_folder_or_beside(tmp_path):
-    folders = [make_run(tmp_path / name, name) for name in ("ours", "vit", "frozen")]
+    """It predicts a hidden score, but not of `frozen`, whose known score is a point of the calibration."""
+    folders = [make_run(tmp_path / name, name) for name in ("ours", "vit", "frozen", "hybrid")]
     make_card(folders[0] / "card.json", strengths="3")
-    make_card(tmp_path / "cards" / "ours.json")  # the one in the run's own folder counts
-    make_card(tmp_path / "cards" / "vit.json")
+    for name in ("ours", "vit", "frozen"):  # of `ours`, the one in the run's own folder counts
+        card = make_card(tmp_path / "cards" / f"{name}.json")
     rows = compare.compare(folders, tmp_path / "cards")
-    shown = ("held-out", "precision", "recall", "ROC AUC", "composite")
-    clean = ["99.00", "98.00", "97.00", "0.9991"]
-    assert [column(row_of(rows, "ours"), name) for name in shown] == [*clean, "-"]  # a quick card has one strength
-    assert [column(row_of(rows, "vit"), name) for name in shown] == [*clean, f"{100 * on_composite():.2f}"]
-    assert re.fullmatch(r"\d\d\.\d \(\d\d\.\d-\d\d\.\d\)", column(row_of(rows, "vit"), "predicted hidden"))
-    assert [column(row_of(rows, "frozen"), name) for name in (*shown, "predicted hidden")] == ["-"] * 6
+    names = ("held-out", "precision", "recall", "ROC AUC", "composite", "predicted hidden")
+    quick, new, known, none = (shown(row_of(rows, folder.name), *names) for folder in folders)
+    clean, composite = ["99.00", "98.00", "97.00", "0.9991"], calibrate.composite_at(card, CALIBRATION["strength"])
+    assert quick == [*clean, "-", "-"] and none == ["-"] * 6  # a quick card has one strength
+    assert known == [*clean, f"{100 * composite:.2f}", "-"] and new[:5] == known[:5]
+    assert re.fullmatch(r"\d\d\.\d \(\d\d\.\d-\d\d\.\d\)", new[5])
+    assert row_of(rows, "vit")["predicted_hidden"] == calibrate.predict(CALIBRATION, card)
 
 
 def test_card_that_does_not_count(tmp_path):
     folder = make_run(tmp_path / "ours", done=WHOLE)
-    make_card(folder / "card.json", weights=b"older weights")
-    row = compare.make_row(folder)
-    assert row["heldout"] is None and row["notes"] == ["card.json is of other weights"]
-    make_card(folder / "card.json", inference={"views": 3})
-    row = compare.make_row(folder)
-    assert row["heldout"] is None and row["notes"] == ["card.json is of other inference settings"]
-    card = json.loads((folder / "card.json").read_text())
-    del card["provenance"]["inference"]  # as in results/ladder/
-    (tmp_path / "ladder").mkdir()
-    (tmp_path / "ladder" / "ours.json").write_text(json.dumps(card))
-    (folder / "card.json").rename(tmp_path / "card.json")
-    assert compare.make_row(folder, tmp_path / "ladder")["heldout"]
-    (tmp_path / "card.json").rename(folder / "card.json")
     (folder / "manifest.json").write_text(json.dumps({"views": 3, "sha256": hashlib.sha256(b"weights").hexdigest()}))
-    assert compare.make_row(folder)["heldout"]
-    for text, message in (("{", "cannot be read"), (json.dumps({"schema": cards.SCHEMA}), "is no card")):
-        (folder / "card.json").write_text(text)
-        with pytest.raises(ValueError, match=rf"card\.json {message}"):
-            compare.make_row(folder)
+    for changed, notes in (
+        ({"inference": {"views": 3}}, []),
+        ({"inference": None}, []),  # as in results/ladder/
+        ({"inference": {}}, ["card.json is of other inference settings"]),
+        ({"inference": {"views": 3}, "weights_sha256": "0"}, ["card.json is of other weights"]),
+    ):
+        make_card(folder / "card.json", **changed)
+        row = compare.make_row(folder)
+        assert row["notes"] == notes and (row["heldout"] is None) == bool(notes)
+    (folder / "card.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"card\.json is no card"):
+        compare.make_row(folder)
 
 
 def test_markdown_is_a_table(tmp_path):
@@ -236,31 +194,14 @@ def test_rows_of_runs_that_are_gone_stay_and_those_of_gone_recipes_go(tmp_path):
     assert "no such" not in {row["run"] for row in rows}
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "is missing"),
-        ('{"recipe": "ou', "cannot be read as a run"),
-        ("[]", "is no run"),
-        ('{"recipe": "ours"}', "is no run"),
-    ],
-)
-def test_broken_run_is_named(tmp_path, content, message):
-    folder = make_run(tmp_path / "broken")
-    (folder / "run.json").unlink()
-    if content is not None:
-        (folder / "run.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"broken/run\.json {message}"):
-        compare.compare([folder])
-
-
-def test_a_run_without_an_epoch_or_of_a_gone_recipe_is_named(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"run\.json holds no epoch"):
-        compare.compare([make_run(tmp_path / "new", done=0)])
-    folder = make_run(tmp_path / "old", "vit")
+def test_what_is_no_run_is_named(tmp_path, monkeypatch):
+    folders = [make_run(tmp_path / "new", done=0), make_run(tmp_path / "broken"), make_run(tmp_path / "old", "vit")]
+    (tmp_path / "broken/run.json").write_text('{"recipe": "ours", "settings": {}}')
     monkeypatch.delitem(RECIPES, "vit")
-    with pytest.raises(ValueError, match="old is of the recipe vit, which is gone"):
-        compare.compare([folder])
+    said = ("new/run.json holds no epoch", "broken/run.json is no run", "old is of the recipe vit, which is gone")
+    for folder, message in zip(folders, said, strict=True):
+        with pytest.raises(ValueError, match=message):
+            compare.compare([folder])
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

@@ -2,7 +2,7 @@
 
 import importlib
 import re
-import subprocess
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -72,21 +72,15 @@ def test_what_cannot_be_done_is_one_line(monkeypatch, capsys, tmp_path, words, s
     assert [path.name for path in tmp_path.iterdir()] == ["empty.npz"]
 
 
-class Processes:
+def processes(status: int, ran: list):
     """Stands for the module subprocess: notes what would run, after the interpreter."""
-
-    def __init__(self, status: int, ran: list):
-        self.status, self.ran = status, ran
-
-    def run(self, words):
-        self.ran.append(words[1:])
-        return subprocess.CompletedProcess(words, self.status)
+    return SimpleNamespace(run=lambda words: ran.append(words[1:]) or SimpleNamespace(returncode=status))
 
 
 def test_all_runs_commands_that_exist_in_an_order_that_works(monkeypatch, capsys, tmp_path):
     ran = []
     monkeypatch.setattr(door, "main", lambda words: ran.append(["evaluation", *words]))
-    monkeypatch.setattr(door, "subprocess", Processes(0, ran))
+    monkeypatch.setattr(door, "subprocess", processes(0, ran))
     monkeypatch.chdir(tmp_path)
     for path in ("data/heldout.npz", "data/jtsc.npz", "results/ladder/b.json", "results/ladder/a.json"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -117,6 +111,6 @@ def test_all_stops_where_cells_are_missing_or_a_command_fails(monkeypatch, tmp_p
         door.make_all()
     (tmp_path / "data").mkdir()
     (tmp_path / "data/heldout.npz").touch()
-    monkeypatch.setattr(door, "subprocess", Processes(1, []))
+    monkeypatch.setattr(door, "subprocess", processes(1, []))
     with pytest.raises(SystemExit, match="build_submission.py .* failed"):
         door.make_all()

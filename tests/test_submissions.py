@@ -1,14 +1,16 @@
 """Opening what is measured: zips, folders, runs; what is broken is named; and models are asked as they are graded."""
 
+import hashlib
 import json
 import os
+import shutil
 import sys
-import zipfile
 
 import numpy as np
 import pytest
 from conftest import ROOT
 from small import Fake, cells
+from submissions import make_zip
 
 from evaluation import submissions
 
@@ -30,24 +32,13 @@ class Model:
 """
 
 
-def submission(folder, **files: str):
-    """A zip of these files, a . in whose names is written as an underscore before the ending."""
-    with zipfile.ZipFile(folder, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(".".join(name.rsplit("_", 1)), text)
-    return folder
-
-
 def test_zip_folder_and_run_are_one_model(tmp_path, monkeypatch):
     weights = np.random.default_rng(5).integers(0, 256, 24, dtype=np.uint8).tobytes()
-    for where in ("submission/weights", "run", "project"):
-        (tmp_path / where).mkdir(parents=True)
-        (tmp_path / where / "model.weights.h5").write_bytes(weights)
-    for where in ("submission", "project"):
-        (tmp_path / where / "model.py").write_text(MODEL)
-    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
-        for name in ("model.py", "weights/model.weights.h5"):
-            archive.write(tmp_path / "submission" / name, name)
+    zipped = make_zip(tmp_path / "s.zip", {"model.py": MODEL, "weights/model.weights.h5": weights})
+    shutil.unpack_archive(zipped, tmp_path / "submission")
+    shutil.copytree(tmp_path / "submission/weights", tmp_path / "run")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/model.py").write_text(MODEL)
     monkeypatch.setattr(submissions, "ROOT", tmp_path / "project")
     here, path, found = os.getcwd(), list(sys.path), []
     for target in ("s.zip", "submission", "run"):
@@ -59,26 +50,21 @@ def test_zip_folder_and_run_are_one_model(tmp_path, monkeypatch):
 
 def test_a_submission_finds_its_own_modules(tmp_path):
     text = "import helper\nclass Model:\n def predict(self, X): return helper.LABEL\n"
-    path = submission(tmp_path / "s.zip", model_py=text, helper_py="LABEL = 5")
+    path = make_zip(tmp_path / "s.zip", {"model.py": text, "helper.py": "LABEL = 5"})
     with submissions.open_model(path) as (model, _):
         assert model.predict(None) == 5
 
 
 def test_the_manifest_says_what_changes_predictions(tmp_path):
-    weights, digits = tmp_path / "model.weights.h5", "0" * 64
-    weights.write_bytes(b"new")
+    (tmp_path / "model.weights.h5").write_bytes(b"new")
     assert submissions.inference(tmp_path) == {}
-    later = f'{{"sha256": "{submissions.hashlib.sha256(b"new").hexdigest()}", "views": 4}}'
-    for text, expected in (
-        (
-            f'{{"sha256": "{digits}", "views": 3, "temperature": 0.5, "network": "ViT"}}',
-            {"views": 3, "temperature": 0.5},
-        ),
-        (f'{{"sha256": "{digits}", "views": 3, "next": {later}}}', {"views": 4}),  # killed while the weights changed
-        ("{", {}),
-        ('{"views": 3}', {}),  # of nothing
+    views, later = {"sha256": "0" * 64, "views": 3}, {"sha256": hashlib.sha256(b"new").hexdigest(), "views": 4}
+    for manifest, expected in (
+        ({**views, "temperature": 0.5, "network": "ViT"}, {"views": 3, "temperature": 0.5}),
+        ({**views, "next": later}, {"views": 4}),  # killed while the weights changed
+        ({"views": 3}, {}),  # of nothing
     ):
-        (tmp_path / "manifest.json").write_text(text)
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
         assert submissions.inference(tmp_path) == expected
     assert submissions.inference(ROOT / "weights")["views"] == 4
 
@@ -101,19 +87,16 @@ def test_an_ensemble_is_this_projects_model_with_all_its_weights(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"submission/model_py": MODEL}, "neither a model.py nor"),
-        ({"model_py": "class Model:\n def __init__(self):\n  raise OSError('no such layer')\n"}, "no such layer"),
-        ({"model_py": "x = 1"}, "failed to load: AttributeError"),
+        ({"submission/model.py": MODEL}, "neither a model.py nor"),
+        ("class Model:\n def __init__(self):\n  raise OSError('no such layer')\n", "no such layer"),
+        ("x = 1", "failed to load: AttributeError"),
+        (None, "not a zip file"),
     ],
 )
 def test_what_is_no_model_is_named(tmp_path, files, message):
-    with pytest.raises(ValueError, match=message), submissions.open_model(submission(tmp_path / "s.zip", **files)):
-        pass
-
-
-def test_what_is_no_zip_is_named(tmp_path):
-    (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(ValueError, match="not a zip file"), submissions.open_model(tmp_path / "broken.zip"):
+    (tmp_path / "s.zip").write_bytes(b"PK\x03\x04 not really")
+    path = make_zip(tmp_path / "s.zip", files) if files else tmp_path / "s.zip"
+    with pytest.raises(ValueError, match=message), submissions.open_model(path):
         pass
 
 
@@ -148,7 +131,7 @@ def test_what_is_graded_is_what_is_measured():
 def test_a_foreign_model_is_kept_quiet(tmp_path, capfd, recwarn):
     loud = "print('54/54 ===')\nimport warnings\nclass Model:\n def predict(self, X):\n"
     loud += "  print('1/1 ==='), warnings.warn('deprecated')\n  return X[:, 0, 0, 0] % 8\n"
-    with submissions.open_model(submission(tmp_path / "s.zip", model_py=loud)) as (model, _):
+    with submissions.open_model(make_zip(tmp_path / "s.zip", loud)) as (model, _):
         assert len(submissions.predict(model, cells().images)[0]) == 40
     said = capfd.readouterr()
     assert said.out + said.err == "" and not recwarn.list
