@@ -185,7 +185,7 @@ def test_the_command_stops_in_words(tmp_path):
             main(["calibrate", *paths, "--json", str(out)])
     assert not out.exists()
     out.write_text('{"strength": 3}')
-    with pytest.raises(ValueError, match="no calibration"):
+    with pytest.raises(ValueError, match="not a calibration"):
         calibrate.read(out)
 
 
@@ -211,4 +211,4 @@ def test_a_card_with_and_without_a_calibration(tmp_path, monkeypatch, capsys):
 
     calibrate.PATH.write_text(json.dumps(calibrate.calibrate(ladder(pictures="other"))))
     prediction, line = report_card.predicted_hidden(card_of())
-    assert prediction is None and "other corrupted pictures" in line
+    assert prediction is None and "different corrupted pictures" in line

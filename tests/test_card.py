@@ -99,7 +99,7 @@ def test_the_command_stops_in_words_resumes_and_writes_the_same_file(folder, mon
         return measure(model, cells, condition)
 
     monkeypatch.setattr(card, "measure", interrupted)
-    with pytest.raises(SystemExit, match="goes on"):
+    with pytest.raises(SystemExit, match="continues"):
         main(WORDS)
     assert not out.exists() and partial.exists()
     main(WORDS)

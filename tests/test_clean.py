@@ -61,7 +61,7 @@ def test_command_writes_what_it_found(small, folder, capsys):
         assert file["labels"].shape == (59, 1) and (file["labels"][:, 0] == small.labels[kept]).all()
     printed = capsys.readouterr()
     assert re.search(r"outlier +12\n", printed.out) and re.search(r"left +59\n", printed.out)
-    assert "only those that are repeated" in printed.err
+    assert "only repeated ones" in printed.err
 
 
 def test_page_shows_each_reason_and_needs_no_other_file(small, folder):
@@ -121,7 +121,7 @@ def test_conversions_are_stated(small, folder, capsys):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["in.npz", "--json", "nowhere/a.json"], "nowhere is no folder"),
+        (["in.npz", "--json", "nowhere/a.json"], "nowhere is not a folder"),
         (["in.npz", "--output", "clean"], "clean must end in .npz"),
         (["in.npz", "--output", "in.npz"], "in.npz is the input"),
         (["in.npz", "--backbone", "missing.h5"], "missing.h5 is missing"),

@@ -149,7 +149,7 @@ def test_card_that_does_not_count(tmp_path):
         row = compare.make_row(folder)
         assert row["notes"] == notes and (row["heldout"] is None) == bool(notes)
     (folder / "card.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"card\.json is no card"):
+    with pytest.raises(ValueError, match=r"card\.json is not a card"):
         compare.make_row(folder)
 
 
@@ -198,7 +198,7 @@ def test_what_is_no_run_is_named(tmp_path, monkeypatch):
     folders = [make_run(tmp_path / "new", done=0), make_run(tmp_path / "broken"), make_run(tmp_path / "old", "vit")]
     (tmp_path / "broken/run.json").write_text('{"recipe": "ours", "settings": {}}')
     monkeypatch.delitem(RECIPES, "vit")
-    said = ("new/run.json holds no epoch", "broken/run.json is no run", "old is of the recipe vit, which is gone")
+    said = ("new/run.json contains no epoch", "broken/run.json is not a run", "old is of the recipe vit, which is gone")
     for folder, message in zip(folders, said, strict=True):
         with pytest.raises(ValueError, match=message):
             compare.compare([folder])
@@ -211,10 +211,10 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     main(words)
     assert len(json.loads(out.read_text())["rows"]) == len(RECIPES)
     said = capsys.readouterr()
-    assert "empty holds no run: left out" in said.err and "91.00" in said.out and "spritzers" not in said.out
+    assert "empty contains no run: left out" in said.err and "91.00" in said.out and "spritzers" not in said.out
     main([*words, "--curves", str(tmp_path / "curves.png")])
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
     out.write_text("{}")
-    with pytest.raises(SystemExit, match="error: .*is no table"):
+    with pytest.raises(SystemExit, match="error: .*is not a table"):
         main(words)
     assert out.read_text() == "{}"

@@ -80,7 +80,7 @@ def test_read_states_its_conversions_and_has_none_of_the_challenges_own_form(tmp
         ({"images": np.zeros((12, 96, 96), np.uint8)}, "square, RGB"),
         ({"images": np.full((12, 96, 96, 3), 300.0)}, "expected 0-255"),
         ({"images": np.full((12, 96, 96, 3), np.nan)}, "expected 0-255"),
-        ({"images": np.zeros((0, 96, 96, 3), np.uint8), "labels": np.zeros(0, int)}, "holds no images"),
+        ({"images": np.zeros((0, 96, 96, 3), np.uint8), "labels": np.zeros(0, int)}, "contains no images"),
     ],
 )
 def test_read_says_what_is_wrong(tmp_path, few, change, message):
@@ -96,7 +96,7 @@ def test_read_refuses_what_is_no_npz(tmp_path, few):
     objects = save(tmp_path / "a.npz", images=np.array([{}]), labels=few[1]).read_bytes()
     for content in (b"", b"hello", whole[:-200], whole[: len(whole) // 2], objects, npy(few[0])):
         (tmp_path / "b.npz").write_bytes(content)
-        with pytest.raises(ValueError, match="b.npz is no npz file, or is cut short"):
+        with pytest.raises(ValueError, match="b.npz is not an npz file, or is truncated"):
             data.read(tmp_path / "b.npz")
     with pytest.raises(ValueError, match="does not exist"):
         data.read(tmp_path / "c.npz")
@@ -123,5 +123,5 @@ def test_read_a_folder_per_class(tmp_path):
     with pytest.raises(ValueError, match="expected one folder per class: basophil, .*found dogs"):
         data.read(tmp_path)
     (tmp_path / "empty" / "basophil").mkdir(parents=True)
-    with pytest.raises(ValueError, match="empty holds no pictures"):
+    with pytest.raises(ValueError, match="empty contains no pictures"):
         data.read(tmp_path / "empty")

@@ -44,17 +44,17 @@ def test_help_names_what_can_be_run_and_shows_defaults(capsys, name):
     ("words", "said"),
     [
         (["laboratory", "gone.npz"], "gone.npz does not exist"),
-        (["laboratory", "empty.npz"], "empty.npz is no npz file"),
-        (["laboratory", "empty.npz", "--json", "gone/a.json"], "gone is no folder: make it first"),
+        (["laboratory", "empty.npz"], "empty.npz is not an npz file"),
+        (["laboratory", "empty.npz", "--json", "gone/a.json"], "gone is not a folder: create it first"),
         (["card"], "arguments are required: target"),
         (["card", ".", "--quick", "--composite"], "not allowed with"),
-        (["compare", "."], "there is no run to compare"),
+        (["compare", "."], "no run to compare"),
         (["compare", "gone"], "gone/run.json is missing"),
-        (["compare", ".", "--cards", "gone"], "gone is no folder of cards"),
+        (["compare", ".", "--cards", "gone"], "gone is not a folder"),
         (["compare", ".", "--json", "."], ". is a folder: name a file in it"),
         (["unforeseen"], "arguments are required: target"),
         (["unforeseen", ".", "--images", "0"], "give a whole number above 0, not 0"),
-        (["pictures", "--heldout", "empty.npz"], "empty.npz is no npz file"),
+        (["pictures", "--heldout", "empty.npz"], "empty.npz is not an npz file"),
         (["cards"], "there is no such command; choose from card"),
         (["all", "--quick"], "unrecognized arguments"),
     ],
@@ -68,7 +68,7 @@ def test_what_cannot_be_done_is_one_line(monkeypatch, capsys, tmp_path, words, s
     code = ended.value.code
     lines = [*err.splitlines(), *([code] if isinstance(code, str) else [])]
     assert code == 2 or lines[-1].startswith("error: ")
-    assert said in lines[-1] and (len(lines) == 1 or "holds no run: left out" in lines[0])
+    assert said in lines[-1] and (len(lines) == 1 or "contains no run: left out" in lines[0])
     assert [path.name for path in tmp_path.iterdir()] == ["empty.npz"]
 
 

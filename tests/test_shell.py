@@ -49,7 +49,7 @@ def test_files_at_the_top_name_themselves(monkeypatch, capsys):
     ("module", "arguments", "said"),
     [
         ("training.adapt", ["--data", "gone", "--out", "new"], "gone does not exist"),
-        ("training.clean", ["empty.npz"], "empty.npz is no npz file"),
+        ("training.clean", ["empty.npz"], "empty.npz is not an npz file"),
         ("training.train", ["--ensemble", "gone", "--out", "new"], "at least two runs"),
         ("training.train", ["--ensemble", "a", "b", "--out", "new", "--limit", "4"], "--limit would have no effect"),
         ("training.train", ["--data", "gone.npz", "--out", "new"], "gone.npz does not exist"),

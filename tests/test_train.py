@@ -261,10 +261,10 @@ def test_refusals(toy, whole, tmp_path):
     with pytest.raises(ValueError, match="started with precision 'float32', not 'mixed_bfloat16'"):
         run(whole, resume=True, precision="mixed_bfloat16")
     shutil.copytree(whole, tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoint-*"))
-    with pytest.raises(ValueError, match="holds no run that could be resumed"):
+    with pytest.raises(ValueError, match="contains no run to resume"):
         run(tmp_path / "bare", resume=True)
     assert history_of(tmp_path / "bare") == history_of(whole)
-    with pytest.raises(ValueError, match="none is left to validate on"):
+    with pytest.raises(ValueError, match="no validation cells"):
         run(tmp_path / "new", limit=10)
     state = json.loads((whole / "checkpoint-004" / "state.json").read_text())
     state["history"].pop()  # not finished, and begun when the audit kept other cells
