@@ -16,6 +16,7 @@ import contextlib
 import io
 import json
 import os
+import secrets
 import signal
 import sys
 import zipfile
@@ -202,6 +203,10 @@ def publish(facts: dict, images, args: argparse.Namespace, console) -> int:
         write(args.report, f"{json.dumps(facts, indent=1)}\n".encode())
         write(args.html, report.html(facts, images).encode("utf-8", "backslashreplace"))
     report.terminal(facts, console)
+    if args.rehearse and facts["verdict"] == "refused" and "rehearsal" not in facts:
+        console.print("It was not run, because of these errors.")
+    if not args.rehearse and facts["verdict"] != "refused":
+        console.print("Add --rehearse to run and score it.")
     if args.rehearse:
         console.print(f"The full report is in {args.html} and {args.report}.", soft_wrap=True)
     if args.rehearse and not POSIX:
@@ -240,8 +245,10 @@ def bundle_competition(args: argparse.Namespace, console) -> int:
     if args.corrupt:
         from evaluation.corruptions import hide  # imported here: only --corrupt needs it
 
+        seed = secrets.randbits(32) if args.seed is None else args.seed
+        console.print(f"--seed {seed}: keep it secret; with it, the hidden images can be made again.", soft_wrap=True)
         with console.status("corrupting the cells"):
-            cells = [part._replace(images=hide(part.images, args.corrupt, args.seed)) for part in cells]
+            cells = [part._replace(images=hide(part.images, args.corrupt, seed)) for part in cells]
     write(args.bundle, pack(bundle.bundle(made, cells, bool(args.corrupt))))
     console.print(f"{args.bundle} is written. Upload it under Benchmarks > Management > Upload.", soft_wrap=True)
     return 0
@@ -267,7 +274,7 @@ def options() -> Parser:
     add("--competition", type=Path, metavar="YAML", help="with --bundle: its settings (grader/competition.yaml)")
     add("--final", type=Path, metavar="NPZ", help="with --bundle: the cells that the last phase is scored on")
     add("--corrupt", type=int, choices=range(1, 6), metavar="1-5", help="with --bundle: corrupt the cells (5: most)")
-    add("--seed", type=int, default=0, metavar="N", help="with --corrupt: any number; keep it secret (%(default)s)")
+    add("--seed", type=int, metavar="N", help="with --corrupt: any number; keep it secret (a random one, printed)")
     add("--out", type=Path, default=Path("submission.zip"), metavar="ZIP", help="where to write the zip (%(default)s)")
     add("--report", type=Path, default=Path("report.json"), metavar="JSON", help="the report as data (%(default)s)")
     add("--html", type=Path, default=Path("report.html"), metavar="HTML", help="the report as a page (%(default)s)")
@@ -305,17 +312,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         args.heldout = ROOT / "data/heldout.npz"
     if args.bundle and not args.heldout:
         parser.error("--bundle needs --heldout NPZ: the cells that submissions are scored on")
-    if args.seed and not args.corrupt:
+    if args.seed is not None and not args.corrupt:
         parser.error("--seed would have no effect without --corrupt")
     if args.time_limit <= 0 or args.forecast <= 0 or (args.memory_limit or 1) <= 0:
         parser.error("--time-limit, --memory-limit and --forecast must be positive")
-    for path in (args.check, args.heldout, args.final, args.competition):
-        if path and not path.is_file():
+    inputs = list(filter(None, (args.check, args.heldout, args.final, args.competition)))
+    for path in inputs:
+        if not path.is_file():
             parser.error(f"{path} is not a file")
+    taken = {path.resolve() for path in (*inputs, args.source / "model.py")}
     for name in sorted(EFFECTIVE[mode] & {"bundle", "out", "report", "html", "logs"}):
         path = getattr(args, name)
-        if why := unwritable(path, is_folder=name == "logs"):
+        why = "it is another input or output" if path.resolve() in taken else unwritable(path, name == "logs")
+        if why:
             parser.error(f"{path} cannot be written ({why}): choose another path")
+        taken.add(path.resolve())
     if not args.source.is_dir():
         parser.error(f"--source {args.source} is not a folder: choose one with a model.py, or of a training run")
     args.rehearse = not args.check or args.rehearse

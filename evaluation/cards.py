@@ -33,7 +33,7 @@ def read_json(path: Path, what: str, keys: Iterable[str] = ()) -> dict:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a {what}: {error}") from error
     if not isinstance(content, dict) or not set(keys) <= content.keys():
-        raise ValueError(f"{path} is not a {what}; create it again with this version")
+        raise ValueError(f"{path} is not a {what} of this version")
     return content
 
 
@@ -41,7 +41,7 @@ def read_card(path: Path) -> dict:
     """Read a card written by `write_card`. Raises ValueError if it is not a card or has another schema."""
     card = read_json(path, "card", ("schema", "provenance", "summary", "cells", "conditions"))
     if card["schema"] != SCHEMA:
-        raise ValueError(f"{path} is not a card of schema {SCHEMA}; create it again with this version")
+        raise ValueError(f"{path} is not a card of schema {SCHEMA}: create it again")
     return card
 
 

@@ -5,7 +5,7 @@
     python -m evaluation compare runs/* --curves curves.png                          loss and accuracy by epoch
 
 Reads run.json of each folder and, if there is one, its report card: card.json in the folder, or <recipe>.json in the
-folder --cards. A recipe without a run gets a row marked "not trained here"; a shortened run is marked as a trial.
+folder --cards. Shortened runs are marked as trials. With --json, recipes without a run get the row "not trained here".
 """
 
 import argparse
@@ -216,6 +216,8 @@ def run(args: argparse.Namespace) -> None:
     if not runs:
         raise ValueError("no run to compare: give folders of training runs")
     if args.curves:
+        if args.cards or args.json or args.speed:
+            raise ValueError("--curves draws only the curves: leave out the other options")
         from evaluation import pictures
 
         pictures.save(pictures.curves({path.name: read_run(path) for path in runs}), args.curves, dpi=110)

@@ -3,7 +3,7 @@
     python -m evaluation pictures            writes results/corruptions.png and results/strip.png
     python -m evaluation pictures --sample   after a change to evaluation/corruptions.py; then make new cards
 
-The command card draws a report card's pictures with `plot`; compare draws training runs with `curves`.
+A report card's pictures are drawn by the command card (--plots), the curves of training runs by compare (--curves).
 """
 
 import argparse

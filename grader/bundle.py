@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ PUBLIC = {
     "BloodMNIST's test split": (244, 624, 311, 579, 243, 284, 666, 470),
     "the challenge's training set": (1052, 2381, 1285, 2226, 1049, 1393, 2530, 1843),
 }
-HARDER = """They are harder than the ones you train on: most have several changes of light, colour, focus, position, \
-noise at once."""
+HARDER = """They are harder than the ones you train on: most have several changes of light, colour, focus, position \
+and noise at once."""
 
 
 def bundle(competition: dict, cells: list[Cells], harder: bool) -> dict[str, bytes]:
@@ -63,6 +64,8 @@ def add_page(contents: dict[str, bytes], source: Path, words: dict[str, str]) ->
     text = source.read_text(encoding="utf-8")
     for key, value in words.items():
         text = text.replace("{{" + key + "}}", value)
+    if left := re.search(r"\{\{.*?\}\}", text):
+        raise ValueError(f"{source}: {left[0]} is not a placeholder; the placeholders are {', '.join(words)}")
     name = f"pages/{source.name}"
     if contents.setdefault(name, text.encode()) != text.encode() or not text.strip():
         raise ValueError(f"{source} is empty, or another page has its name: rename it")
@@ -98,6 +101,7 @@ def placeholders(competition: dict, cells: Cells, harder: bool) -> dict[str, str
         "shape": ", ".join(map(str, cells.images.shape[1:])),
         "size": " x ".join(map(str, cells.images.shape[1:3])),
         "last": str(len(cells.classes) - 1),
+        "ranking": competition["leaderboards"][0]["columns"][0]["title"],
         "time_limit": " or ".join(map(str, limits)),
         "hidden": HARDER if harder else "",
     }

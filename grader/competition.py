@@ -21,6 +21,8 @@ KEYS = OURS | set("""version title description image terms pages phases leaderbo
     make_programs_available can_participants_make_submissions_public""".split())  # fmt: skip
 LIMITS = ("execution_time_limit", "max_submissions_per_day", "max_submissions", "hide_prediction_output")
 PHASE = {*LIMITS, *"name description start end auto_migrate_to_this_phase hide_output hide_score_output".split()}
+BOARD = {"title", "key", "submission_rule", "hidden", "columns"}
+COLUMN = set("title key index sorting computation computation_indexes precision hidden".split())
 TEXTS = {"title", "description", "data", "docker_image"}
 TIME = "%Y-%m-%d %H:%M:%S"
 PARTS = {"images": "input_data/images", "labels": "reference_data/labels", "classes": "reference_data/classes"}
@@ -61,27 +63,33 @@ def read(path: Path = TEMPLATE) -> dict:
 
 def check(given: dict, path: Path) -> None:
     """Check the contents of the YAML file `path`; make its paths absolute and its times text."""
-    refuse_unknown(given, KEYS, path)
+    check_keys(given, KEYS, tuple(given), path)
     for key in TEXTS & set(given):
         if not isinstance(given[key], str):
             raise ValueError(f"{path}: {key} must be text, in quotes, not {given[key]}")
     for key in {"image", "terms", "starting_kit", "public_data"} & set(given):
         given[key] = find(path, given[key])
     for page in given.get("pages", []):
+        check_keys(page, {"title", "file"}, ("title", "file"), path)
         page["file"] = find(path, page["file"])
-    for column in (column for board in given.get("leaderboards", []) for column in board["columns"]):
-        if column["key"] not in columns():
-            raise ValueError(f"{path}: {column['key']} is not a score; the scores are {', '.join(columns())}")
+    for board in given.get("leaderboards", []):
+        for column in board["columns"]:
+            if column["key"] not in columns():
+                raise ValueError(f"{path}: {column['key']} is not a score; the scores are {', '.join(columns())}")
+            check_keys(column, COLUMN, ("title", "key", "index"), path)
+        check_keys(board, BOARD, ("title", "key", "columns"), path)
     if "classes" in given:
         given["classes"] = check_classes(given["classes"], path)
     if "phases" in given:
         check_phases(given["phases"], path)
 
 
-def refuse_unknown(given: dict, known: set[str], path: Path) -> None:
-    unknown = sorted(map(str, given.keys() - known))
-    if unknown:
+def check_keys(given: dict, known: set[str], needed: tuple[str, ...], path: Path) -> None:
+    """Raise ValueError if a part of the YAML has an unknown key, or lacks a needed one or its value."""
+    if unknown := sorted(map(str, given.keys() - known)):
         raise ValueError(f"{path}: {', '.join(unknown)} is not a known key; known keys are {', '.join(sorted(known))}")
+    if missing := [key for key in needed if given.get(key) in (None, [], "")]:
+        raise ValueError(f"{path}: give a value for {', '.join(missing)} in {str(given):.100}")
 
 
 def find(path: Path, name: str) -> Path:
@@ -105,15 +113,17 @@ def check_phases(phases: list[dict], path: Path) -> None:
         raise ValueError(f"{path}: there must be at least one phase")
     free = datetime.datetime.min  # the time from which a phase may start; None after one without an end
     for number, phase in enumerate(phases):
-        refuse_unknown(phase, PHASE, path)
+        check_keys(phase, PHASE, (), path)
         shown = f"{path}, phase {phase.get('name', number)}"
         if "name" not in phase or "start" not in phase:
             raise ValueError(f"{shown}: a phase needs name and start")
         times = {key: as_time(phase[key], shown) for key in ("start", "end") if key in phase}
         if free is None:
             raise ValueError(f"{shown}: the phase before it needs an end")
-        if not free <= times["start"] < times.get("end", datetime.datetime.max):
-            raise ValueError(f"{shown}: it must start after the previous phase has ended, and end after its own start")
+        if times["start"] < free:
+            raise ValueError(f"{shown}: it must start after the previous phase has ended, at {free}")
+        if times.get("end", datetime.datetime.max) <= times["start"]:
+            raise ValueError(f"{shown}: it must end after its own start")
         for key in LIMITS[:3]:
             if key in phase and (type(phase[key]) is not int or phase[key] <= 0):
                 raise ValueError(f"{shown}: {key} must be a whole number above 0, not {phase[key]}")

@@ -19,6 +19,8 @@ POSIX = os.name == "posix"  # a rehearsal needs process groups and limits
 
 def may_run(args: argparse.Namespace, console) -> bool:
     """Whether a rehearsal may start. If there is no sandbox, --check runs a zip only with --without-isolation."""
+    if not environment.versions(args.python)["numpy"]:
+        raise ValueError(f"{args.python} has no numpy: install requirements.txt for it, or choose another --python")
     isolated, why = sandbox.permitted(args.python)
     runs = isolated or not args.check or args.without_isolation
     if not isolated:

@@ -370,7 +370,7 @@ def check_paths(source: Source, whole: Zip, profile: str, writable: bool) -> Ite
         elif written:
             beside = (ours or where == "an2dl") and not (there and called(node) in ("mkdir", "makedirs"))
             code = "PATH04" if beside and not writable else None
-        elif not there:
+        elif not there and (ours or where):
             code = "PATH03"
         elif where and not ours and inside != ".":
             code, level = "PATH01", "error" if where == "strict" else "warning"

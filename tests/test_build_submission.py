@@ -135,6 +135,8 @@ def test_a_folder_that_makes_no_submission_is_refused(command, source, spoil, wo
     ("--html pipe", "not a regular file"),
     ("--report " + "n" * 256, "name too long"),
     ("--report nowhere/r.json", "nowhere is not a folder"),
+    ("--report r.html --html r.html", "r.html cannot be written (it is another input or output)"),
+    ("--heldout bad.npz --report bad.npz", "bad.npz cannot be written (it is another input or output)"),
     ("--logs bad.npz/logs", "bad.npz is not a folder"),
     ("--time-limit 0", "positive"),
     ("--profile lenient", "invalid choice"),
@@ -299,6 +301,7 @@ def test_labels_that_break_the_contract(tmp_path, labels, code):
 
 @pytest.mark.parametrize("status, error, message, code, level", [
     (1, "KeyError", "'labels'", "RUN01", "error"), (0, "", "", "RUN02", "error"), (135, "", "", "LIM08", "error"),
+    (1, "SystemExit", "0", "RUN02", "error"),
     (1, "ModuleNotFoundError", "No module named 'keras_cv.layers'", "IMP01", "error"),
     (1, "ModuleNotFoundError", "No module named 'keras'", "RUN01", "error"),
     (1, "FileNotFoundError", "[Errno 2] No such file or directory: 'w.npy'", "PATH01", "error"),
@@ -480,7 +483,11 @@ def test_a_foreign_zip_is_run_without_isolation_only_where_the_user_says_so(comm
     assert (status, made["words"]) == (0, "NO FAULT FOUND (it cannot be run on this system)")
     assert "cannot isolate a submission (no namespaces)" in out and "--without-isolation" in out
     assert command("--check", path, "--rehearse", "--without-isolation")[2]["verdict"] == "runs"
-    assert build_submission.may_run(build_submission.parse(["--source", str(source)]), Console())  # the user's own
+    args = build_submission.parse(["--source", str(source)])
+    assert build_submission.may_run(args, Console())  # the user's own
+    monkeypatch.setattr(environment, "versions", lambda python: {"numpy": None})
+    with pytest.raises(ValueError, match="has no numpy: install requirements.txt for it"):
+        build_submission.may_run(args, Console())
 
 
 def test_an_interrupted_rehearsal_leaves_no_process_and_no_file(command, source, monkeypatch):

@@ -166,6 +166,9 @@ def test_corrupted_images_are_of_a_seed_and_said_to_be_harder(pack):
         folder, _ = unpack("b.zip")
         images[name] = np.load(folder / "input_data/images.npy")
         assert ("harder" in (folder / "pages/data.md").read_text()) == (name != "clean")
+    assert "--seed " in pack("--corrupt", "4")[1]  # a random one is printed
+    drawn = np.load(unpack("b.zip")[0] / "input_data/images.npy")
+    assert (drawn != images["one"]).mean() > 0.5
     assert (images["one"] == images["same"]).all() and images["one"].shape == images["clean"].shape
     assert all((images["one"] != images[name]).mean() > 0.5 for name in ("other", "clean"))
     Path("b.zip").unlink()
@@ -215,6 +218,11 @@ def test_cells_that_participants_know_are_warned_of(pack):
     (("kit/", "kits/"), "names kits/, but "),
     (("title: Beads", "title: Beads\npages: [overview]"), "does not have the form"),
     (("title: Beads", "title: Beads\nleaderboards: [{columns: [{key: auc}]}]"), "auc is not a score"),
+    (("title: Beads", "title: Beads\nleaderboards: [{columns: [{key: accuracy, sort: up}]}]"), "sort is not a known"),
+    (("title: Beads", "title: Beads\nleaderboards: [{columns: [{key: accuracy, index: 0}]}]"), "value for title"),
+    (("title: Beads", "title: Beads\npages: [{titel: A, file: beads.yaml}]"), "titel is not a known key"),
+    (("title: Beads", "title: Beads\npages:"), "give a value for pages"),
+    (("2027-02-01 00", "2027-01-01 00"), "must end after its own start"),
     (("  - name: Final", "  - nam: Final"), "nam is not a known key"),
     (("    start: 2027-01-10\n", ""), "needs name and start"),
     (("2027-02-01 12", "2027-01-31 12"), "after the previous phase has ended"),
@@ -230,6 +238,15 @@ def test_a_wrong_file_is_one_line_that_says_what_to_do(pack, change, words):
     assert status == 2 and words in out and out.count("\n") == 1 and not Path("b.zip").exists()
 
 
+def test_a_misspelt_placeholder_is_refused_and_its_near_twin_is_filled_in(pack):
+    Path("beads.yaml").write_text(BEAD_YAML.replace("title: Beads", "title: Beads\nterms: terms.md"))
+    Path("terms.md").write_text("Images are {{shap}}.")
+    status, out = pack("--final", "final.npz")
+    assert status == 2 and "{{shap}} is not a placeholder" in out and not Path("b.zip").exists()
+    Path("terms.md").write_text("Images are {{shape}}.")
+    assert pack("--final", "final.npz")[0] == 0
+
+
 @pytest.mark.parametrize("options, words", [
     ("--competition nowhere.yaml", "nowhere.yaml is not a file"),
     ("--heldout four.npz", "labels must be integers 0 to 2"),
@@ -238,6 +255,7 @@ def test_a_wrong_file_is_one_line_that_says_what_to_do(pack, change, words):
     ("--competition one.yaml --final final.npz", "add a phase"),
     ("--seed 3", "--seed would have no effect without --corrupt"),
     ("--corrupt 6", "invalid choice"),
+    ("--bundle final.npz --final final.npz", "final.npz cannot be written (it is another input or output)"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_refused(pack, options, words):
     beads("four.npz", labels=np.arange(60) % 4)

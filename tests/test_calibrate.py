@@ -180,7 +180,9 @@ def test_the_command_writes_one_file_whatever_the_order(tmp_path, capsys):
 def test_the_command_stops_in_words(tmp_path):
     out = tmp_path / "c.json"
     twice = write(tmp_path / "x", ladder()) + write(tmp_path / "y", ladder(names=SYSTEMS[:1]))
-    for paths, message in (([str(tmp_path / "vit.json")], "0 systems"), (twice, "two cards are of one system")):
+    vit = write(tmp_path / "z", {"vit": card([0.5] * 5)})
+    cases = {"0 systems": vit, "gone.json is missing": [*vit, "gone.json"], "two cards are of one system": twice}
+    for message, paths in cases.items():
         with pytest.raises(SystemExit, match=message):
             main(["calibrate", *paths, "--json", str(out)])
     assert not out.exists()

@@ -60,7 +60,7 @@ def test_a_card_is_read_as_it_was_written_and_nothing_else_is(tmp_path):
     cards.write_card(card_of(), tmp_path / "card.json")
     assert cards.read_card(tmp_path / "card.json") == card_of()
     old = json.dumps({**card_of(), "schema": 0})
-    no_card = {"{": "read as a card", "[]": "is not a card;", '{"schema": 1}': "is not a card;", old: "of schema 1"}
+    no_card = {"{": "read as a card", "[]": "is not a card of", '{"schema": 1}': "is not a card of", old: "of schema 1"}
     for text, message in no_card.items():
         (tmp_path / "broken.json").write_text(text)
         with pytest.raises(ValueError, match=message):

@@ -495,6 +495,9 @@ FAULTS = [
     ("PATH03", {"model.py": loads("net.keras"), "nets.keras": SAVED},
      {"model.py": loads("net.keras"), "net.keras": SAVED}),
     ("PATH03", model("return np.load('x.npy')"), model() + TRAINING),
+    ("PATH03", {"model.py": model(init="np.load('w.npy')"), "w/w.npy": "x"},
+     {"model.py": model(init="os.chdir(os.path.join(os.path.dirname(__file__), 'w'))\nnp.load('w.npy')",
+      top="import os"), "w/w.npy": "x"}),
     ("NET01", model(init="self.net = keras.applications.ResNet50(weights='imagenet')", top=LOADS),
      model(init="self.net = keras.applications.ResNet50(weights=None)", top=LOADS)),
     ("KER02", {"model.py": loads("n.keras"), "n.keras": keras_file(layer("RandAugment", "keras_cv.layers"))},
@@ -824,3 +827,9 @@ def test_what_ships_has_no_fault_at_any_grader(tmp_path, profile, era):
     path = tmp_path / "submission.zip"
     path.write_bytes(submission(build_submission.ROOT))
     assert check_zip(path, profile, (), era) == []
+
+
+def test_findings_are_in_the_order_of_a_run_and_new_codes_come_last():
+    codes = ["PY99", "NET01", "ZIP05", "PY01"]
+    found = checks.in_order([checks.Finding(code, "error", "a", "b", "c") for code in codes])
+    assert [f.code for f in found] == ["ZIP05", "PY01", "NET01", "PY99"]

@@ -212,8 +212,10 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert len(json.loads(out.read_text())["rows"]) == len(RECIPES)
     said = capsys.readouterr()
     assert "empty contains no run: left out" in said.err and "91.00" in said.out and "spritzers" not in said.out
-    main([*words, "--curves", str(tmp_path / "curves.png")])
+    main([*words[:3], "--curves", str(tmp_path / "curves.png")])
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(SystemExit, match="--curves draws only the curves"):
+        main([*words, "--curves", str(tmp_path / "curves.png")])
     out.write_text("{}")
     with pytest.raises(SystemExit, match="error: .*is not a table"):
         main(words)

@@ -63,6 +63,7 @@ def test_read_states_its_conversions_and_has_none_of_the_challenges_own_form(tmp
     cells = data.read(save(tmp_path / "c.npz", images=images, labels=labels.astype(np.uint8)[:, None]))
     assert (cells.images == images).all() and (cells.labels == labels).all() and cells.labels.dtype == np.int64
     assert not recwarn.list
+    assert len(data.read(save(tmp_path / "c.npz", images=images, labels=labels, classes=data.CLASSES))) == len(labels)
     with pytest.warns(UserWarning, match="one-hot"):
         assert (data.read(save(tmp_path / "a.npz", images=images, labels=np.eye(8)[labels])).labels == labels).all()
     with pytest.warns(UserWarning, match=r"\[0, 1\]"):
@@ -77,6 +78,7 @@ def test_read_states_its_conversions_and_has_none_of_the_challenges_own_form(tmp
         ({"labels": np.arange(5)}, "one for each of 12 images"),
         ({"labels": np.full(12, 8)}, "found 8"),
         ({"labels": np.full(12, -1)}, "found -1"),
+        ({"classes": np.array(["red", "white"])}, "has the classes red, white; expected basophil"),
         ({"images": np.zeros((12, 96, 96), np.uint8)}, "square, RGB"),
         ({"images": np.full((12, 96, 96, 3), 300.0)}, "expected 0-255"),
         ({"images": np.full((12, 96, 96, 3), np.nan)}, "expected 0-255"),

@@ -75,7 +75,7 @@ def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.nda
         with np.load(path) as file:
             names = file.files
             keys = ("images", "labels") if "images" in names else (f"{part}_images", f"{part}_labels")
-            images, labels = map(file.get, keys)
+            images, labels, classes = map(file.get, (*keys, "classes"))
     except Exception as error:  # a truncated file raises many types
         raise ValueError(f"{path} is not an npz file, or is truncated: {error}") from error
     if missing := [key for key in keys if key not in names]:
@@ -83,6 +83,8 @@ def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.nda
             f"{path} has no {' and no '.join(missing)}; it holds {', '.join(sorted(names)) or 'nothing'}. "
             "Expected images and labels, or MedMNIST's train_images and train_labels"
         )
+    if classes is not None and classes.astype(str).tolist() != list(CLASSES):
+        raise ValueError(f"{path} has the classes {', '.join(map(str, classes))}; expected {', '.join(CLASSES)}")
     return Cells(_as_images(images, path), _as_labels(labels, len(images), path))
 
 

@@ -336,9 +336,9 @@ def main() -> None:
     with shell.plain_errors(f"\nstopped; to continue: python -m training.train {shlex.join(rest)} --resume"):
         if args.ensemble:
             ensemble.combine(args.ensemble, args.out)
-            return print(f"{args.out}: an ensemble of {len(args.ensemble)}")
-        options = {"limit": args.limit, "resume": args.resume, "precision": args.precision, "workers": args.workers}
-        train(recipe, args.recipe, data.read(args.data), args.out, **options)
+        else:
+            options = {"limit": args.limit, "resume": args.resume, "precision": args.precision, "workers": args.workers}
+            train(recipe, args.recipe, data.read(args.data), args.out, **options)
         print(f"{args.out} is ready: python build_submission.py --source {args.out}")
 
 
