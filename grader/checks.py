@@ -131,9 +131,9 @@ ORDER = "ZIP MET PY01 IMP04 IMP01 IMP02 IMP05 PY02 PY03 PATH KER08 KER05 KER01 K
 
 
 def in_order(found: list[Finding]) -> list[Finding]:
-    """Sort findings by ORDER; merge those that differ only in the line number, with a count; keep MOST of each code."""
+    """Sort findings by ORDER and line; merge those that differ only in the line, with a count; keep MOST of a code."""
     kinds: dict[tuple[str, str, str], list[Finding]] = {}
-    for f in found:
+    for f in sorted(found, key=lambda f: int((re.search(r" line (\d+)", f.wrong) or [0, 0])[1])):
         kinds.setdefault((f.code, f.level, re.sub(r" line \d+", "", f.wrong)), []).append(f)
     codes: dict[tuple[str, str], list[Finding]] = {}
     for (code, level, _), (first, *more) in kinds.items():

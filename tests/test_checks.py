@@ -829,7 +829,11 @@ def test_what_ships_has_no_fault_at_any_grader(tmp_path, profile, era):
     assert check_zip(path, profile, (), era) == []
 
 
-def test_findings_are_in_the_order_of_a_run_and_new_codes_come_last():
+def test_findings_are_in_the_order_of_a_run_then_of_lines_and_new_codes_come_last():
     codes = ["PY99", "NET01", "ZIP05", "PY01"]
     found = checks.in_order([checks.Finding(code, "error", "a", "b", "c") for code in codes])
     assert [f.code for f in found] == ["ZIP05", "PY01", "NET01", "PY99"]
+    found = [checks.finding("PY05", file="model.py", line=line, name=name) for line, name in ((10, "c"), (9, "a"))]
+    twice = checks.finding("PY05", file="model.py", line=2, name="c")
+    first, second = (f.wrong for f in checks.in_order([*found, twice]))
+    assert "line 2 " in first and first.endswith("(2 times)") and "line 9 " in second
