@@ -1,7 +1,7 @@
 """Measure weights and write the results into the pages.
 
     python -m evaluation NAME ...            run one command; NAME --help lists its options
-    python -m evaluation all                 measure everything again from weights/ and data/: 30 minutes on two cores
+    python -m evaluation all                 measure all again from weights/ and data/: about 40 minutes on two cores
 
 `all` leaves out compare, which needs training runs, and setup, which needs internet. It runs
 """
