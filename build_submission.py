@@ -106,7 +106,8 @@ def project_files(project: Path, weights: Path, name: str = "weights") -> dict[s
     contents = {"model.py": read_whole(project / "model.py"), f"{name}/manifest.json": given}
     try:
         manifest = dict(json.loads(given))
-        members = [Path(str(member)).name for member in manifest.get("members") or ()]
+        members = manifest.get("members")
+        members = [Path(str(member)).name for member in members] if isinstance(members, list) else []
     except (ValueError, TypeError):  # model.py refuses such a manifest, and says why
         manifest, members = {}, []
     for member in members:
@@ -338,7 +339,8 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
 
     args, console = parse(argv), Console(highlight=False, markup=False, emoji=False)
-    sys.stdout.reconfigure(errors="backslashreplace")  # escapes characters that the terminal cannot print
+    if sys.stdout:  # it may be closed
+        sys.stdout.reconfigure(errors="backslashreplace")  # escapes characters that the terminal cannot print
     try:
         if args.check:
             return publish(*judge(args.check, args, console), args, console)

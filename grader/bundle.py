@@ -101,7 +101,7 @@ def placeholders(competition: dict, cells: Cells, harder: bool) -> dict[str, str
         "shape": ", ".join(map(str, cells.images.shape[1:])),
         "size": " x ".join(map(str, cells.images.shape[1:3])),
         "last": str(len(cells.classes) - 1),
-        "ranking": competition["leaderboards"][0]["columns"][0]["title"],
+        "ranking": min(competition["leaderboards"][0]["columns"], key=lambda column: column["index"])["title"],
         "time_limit": " or ".join(map(str, limits)),
         "hidden": HARDER if harder else "",
     }

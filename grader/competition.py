@@ -88,7 +88,7 @@ def check_keys(given: dict, known: set[str], needed: tuple[str, ...], path: Path
     """Raise ValueError if a part of the YAML has an unknown key, or lacks a needed one or its value."""
     if unknown := sorted(map(str, given.keys() - known)):
         raise ValueError(f"{path}: {', '.join(unknown)} is not a known key; known keys are {', '.join(sorted(known))}")
-    if missing := [key for key in needed if given.get(key) in (None, [], "")]:
+    if missing := [key for key in needed if given.get(key) in (None, [], {}, "")]:
         raise ValueError(f"{path}: give a value for {', '.join(missing)} in {str(given):.100}")
 
 
@@ -109,8 +109,6 @@ def check_classes(names, path: Path) -> list[str]:
 
 def check_phases(phases: list[dict], path: Path) -> None:
     """Check the phases: each has a name and a start, all but the last an end, none overlap. Times become text."""
-    if not phases:
-        raise ValueError(f"{path}: there must be at least one phase")
     free = datetime.datetime.min  # the time from which a phase may start; None after one without an end
     for number, phase in enumerate(phases):
         check_keys(phase, PHASE, (), path)

@@ -80,7 +80,7 @@ class Registry:
         if isinstance(node.func, ast.Call) and node.args:  # register_keras_serializable("Blood")(Plain)
             self.register(node.func, dotted(node.args[0]), source)
         passes = called(getattr(node.func, "value", None)) == GLOBAL if name == "update" else "custom_objects" in given
-        if passes:  # `update` is not of any dict
+        if passes:  # `update` counts only on get_custom_objects()
             self.take(given.get("custom_objects"), source)
         self.safe &= name != "enable_unsafe_deserialization"
         if not runs:

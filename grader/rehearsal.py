@@ -2,7 +2,11 @@
 
 import argparse
 import contextlib
+import errno
+import glob
 import os
+import platform
+import re
 import tempfile
 import time
 import zipfile
@@ -14,6 +18,9 @@ from grader.weights import MANIFEST
 
 PROBED = 128  # images for the probes
 QUOTA = 15e9  # bytes that a Codabench user may store
+TENSORFLOWS = re.compile(
+    r"[\d-]{10} [\d:.]+: [IWE] |[IWE]0000 |WARNING: All log messages before|To enable the following"
+)
 POSIX = os.name == "posix"  # a rehearsal needs process groups and limits
 
 
@@ -111,22 +118,38 @@ def describe_run(run: worker.Run, failed: bool, args: argparse.Namespace) -> dic
 
 
 def telling_lines(run: worker.Run) -> list[str]:
-    """The last 12 lines of the first failed job's log."""
+    """The last 12 lines of the first failed job's log, without TensorFlow's messages if there are others."""
     if run.probe.exit_code is None:
         log = run.logs["scoring_stderr" if run.prediction.exit_code == 0 else "prediction_ingestion_stderr"]
     else:
         log = run.probe.stderr if run.probe.notes.get("errors") or run.probe.notes.get("stage") != "done" else ""
-    return [clean(line) for line in log.strip().splitlines()[-12:]]
+    lines = log.strip().splitlines()
+    own = [line for line in lines if not TENSORFLOWS.match(line)]
+    return [clean(line) for line in (own or lines)[-12:]]
 
 
 @contextlib.contextmanager
 def workplace():
-    """Context manager: a temporary folder, which is deleted with whatever a submission has left in it."""
-    folder = Path(tempfile.mkdtemp(prefix="an2dl-"))
+    """Context manager: a temporary folder. First removes folders of earlier rehearsals whose process was killed."""
+    prefix = f"an2dl-judge-{platform.node()}-"
+    for old in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*") if POSIX else ():
+        with contextlib.suppress(OSError, ValueError):  # another process may remove it at the same time
+            pid = int(old.name.removeprefix(prefix).partition("-")[0])
+            if not old.is_symlink() and old.stat().st_uid == os.getuid() and gone(pid):
+                worker.remove(old)
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
     try:
         yield folder
     finally:
         worker.remove(folder)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.ESRCH
+    return False
 
 
 @contextlib.contextmanager

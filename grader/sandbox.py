@@ -71,12 +71,12 @@ def walk(folder: str | Path) -> Iterator[tuple[str, os.DirEntry]]:
 
 
 def folder_bytes(*folders: str | Path) -> int:
-    """Bytes of what is in folders. Each entry counts as one block at least: many empty files fill a disk, too."""
+    """Bytes on disk of what is in folders. Each entry counts as one block at least: empty files fill a disk, too."""
     total = 0
     for folder in folders:
         for _, entry in walk(folder):
             with contextlib.suppress(OSError):
-                total += max(4096, entry.stat(follow_symlinks=False).st_size)
+                total += max(4096, entry.stat(follow_symlinks=False).st_blocks * 512)
     return total
 
 
@@ -229,13 +229,15 @@ def start(spec: dict) -> None:
 
 
 def copy_out(root: str, disk: int) -> bool:
-    """Copy /app/output from the tmpfs to disk. Returns True, and leaves it, if it exceeds `disk` bytes or all is full.
+    """Copy /app/output from the tmpfs to disk. Returns True, and copies nothing, if it is too large or the tmpfs full.
 
-    The working directory is the root folder as it was before the mounts, which hide it.
+    disk: maximum bytes, with the holes of sparse files, which a copy fills. The working directory is the root folder as
+    it was before the mounts, which hide it.
     """
     output = f"{root}/app/output"
     room = os.statvfs(output)
-    if folder_bytes(output) > disk or not (room.f_bavail and room.f_ffree):
+    size = sum(entry.stat(follow_symlinks=False).st_size for _, entry in walk(output))
+    if size > disk or not (room.f_bavail and room.f_ffree):
         return True
     shutil.rmtree("app/output", ignore_errors=True)  # its old contents; the folder itself is in use by the mount
     copy_files(output, "app/output")
@@ -260,7 +262,7 @@ def copy_files(source: str | Path, target: str | Path) -> None:
                 raise
 
 
-def unlock(folder: Path) -> None:
+def unlock(folder: str | Path) -> None:
     """Give this user read and write access to everything in a folder of untrusted code. Follows no links."""
     subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL)
 
@@ -279,22 +281,26 @@ def supervise(spec: dict, facts_to: int) -> int:
     main = os.fork()
     if main == 0:
         start(spec)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    stopped = []
+
+    def stop(*_) -> None:
+        stopped.append(True)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(main, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, stop)
     if sys.platform == "linux":
         libc_call("prctl", PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)  # our parent may be killed, too
-    facts, pid = {"peak": 0, "disk": False}, None
-    try:
-        while pid != main:
-            pid, status, usage = os.wait4(-1, 0)
-        facts["peak"] = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        kill_descendants()
-        if spec["isolated"]:
-            facts["disk"] = copy_out(spec["root"], spec["disk"])
-        os.write(facts_to, json.dumps(facts).encode())
+    pid = None
+    while pid != main:
+        pid, status, usage = os.wait4(-1, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    kill_descendants()
+    full = spec["isolated"] and copy_out(spec["root"], spec["disk"])
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    os.write(facts_to, json.dumps({"peak": peak, "disk": full}).encode())
     code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+    return 128 + signal.SIGTERM if stopped else code if code >= 0 else 128 - code
 
 
 @functools.lru_cache(maxsize=4)

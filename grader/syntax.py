@@ -84,7 +84,7 @@ class Source:
             return self.evaluate(node)
 
     def evaluate(self, node: ast.expr | None) -> str:
-        """As `path`, but raises LookupError if the value is not known. Those of names are kept."""
+        """As `path`, which calls it, but raises LookupError if the value is not known."""
         self.fuel.pop()  # one step; raises IndexError, a LookupError, when empty
         part = self.evaluate
         if (name := dotted(node)) in self.values:

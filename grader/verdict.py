@@ -98,7 +98,7 @@ def judge_crash(job: Job, limits: Limits) -> Finding:
     stage, error, message = (note(job.notes, key) for key in ("stage", "error", "message"))
     if not error and job.exit_code == 135:
         return finding("LIM08", stage=stage or "start")
-    if not error or error == "SystemExit":
+    if not error:
         return finding("RUN02", stage=stage or "start", status=job.exit_code)
     if f"[Errno {errno.ENOSPC}]" in message:
         return finding("LIM03", limit=f"{limits.disk / MB:.0f}")

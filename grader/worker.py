@@ -18,6 +18,7 @@ Source: codalab/codabench, compute_worker.py.
 
 import contextlib
 import json
+import math
 import os
 import re
 import stat
@@ -93,15 +94,24 @@ def read_scores(output: Path) -> dict[str, float]:
     """The scores that have a column. Raises ValueError, in the platform's words, if the scoring program wrote none."""
     if not (output / "scores.json").is_file():
         raise ValueError("Could not find scores file, did the scoring program output it?")
-    scores = json.loads((output / "scores.json").read_text(encoding="utf-8"))
-    return {key: scores[key] for key in columns() if key in scores}
+    try:
+        scores = json.loads((output / "scores.json").read_text(encoding="utf-8"))
+        kept = {key: float(scores[key]) for key in columns() if key in scores}
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"scores.json does not hold numbers by their keys ({error})") from None
+    if not kept or not all(map(math.isfinite, kept.values())):
+        raise ValueError(f"scores.json has no finite number for a column of the leaderboard ({', '.join(columns())})")
+    return kept
 
 
-def write_metadata(output: Path, job: Job) -> None:
+def write_metadata(output: Path, prediction: bool, job: Job) -> None:
     """Write the platform's metadata file of a job. Raises ValueError, as the platform fails, if the job wrote one."""
     if os.path.lexists(output / "metadata"):
         raise ValueError("Error, the output directory already contains a metadata file")
-    (output / "metadata").write_text(f"elapsedTime: {job.seconds}\nexitCode: {job.exit_code}\n")
+    own, ingestion = ("null", job.exit_code) if prediction else (job.exit_code, "null")
+    text = f"elapsedTime: {job.seconds}\nexitCode: {own}\n"
+    text += f"ingestionElapsedTime: {job.seconds if prediction else 'null'}\ningestionExitCode: {ingestion}\n"
+    (output / "metadata").write_text(text)
 
 
 def stage(root: Path, program: Path, zip_path: Path | None) -> Path:
@@ -133,7 +143,7 @@ def predict(root: Path, zip_path: Path, images, profile: str, era: Era, limits: 
 
 
 def probe(root: Path, zip_path: Path, images, mistakes, profile: str, era: str, limits: Limits) -> Job:
-    """Run a prediction job with the `label` of probe.py in the new folder `root`. mistakes: see there."""
+    """Run a prediction job with the `label` of probe.py in the new folder `root`. mistakes: the last images it gets."""
     import numpy as np
 
     program = root.with_name("program")
@@ -176,7 +186,7 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
     run.prediction = predict(folder / "prediction", zip_path, images, profile, rules, limits, ingestion)
     try:
         keep_log(run, "prediction_ingestion", run.prediction, limits)
-        write_metadata(output, run.prediction)
+        write_metadata(output, True, run.prediction)
         run.predictions = output / "predictions.npy"
         run.history += ["Scoring", "Running"]
         run.scoring = score(folder / "scoring", zip_path, output, labels, classes, rules, limits, scoring)
@@ -184,7 +194,7 @@ def run_submission(zip_path: Path, images, labels, folder: Path, profile: str = 
         if rules.failure and run.scoring.exit_code != 0:
             raise ValueError(rules.failure)
         run.scores = read_scores(scored)
-        write_metadata(scored, run.scoring)
+        write_metadata(scored, False, run.scoring)
         run.status = "Finished"
     except (ValueError, OSError) as error:
         run.status, run.detail = "Failed", str(error)

@@ -130,7 +130,8 @@ def test_what_the_scoring_program_sees_and_the_platform_keeps(rehearse, tmp_path
     assert run.logs["scoring_stderr"] == "a word on stderr\n"
     assert set(run.logs) == {f"{job}_{part}std{end}" for job in ("prediction", "scoring")
                              for part in ("", "ingestion_") for end in ("out", "err")}  # fmt: skip
-    assert "exitCode: 0\n" in (tmp_path / "run/prediction/app/output/metadata").read_text()
+    written = (tmp_path / "run/prediction/app/output/metadata").read_text()
+    assert "\nexitCode: null\n" in written and "\ningestionExitCode: 0\n" in written
     worker.save_logs(run, tmp_path / "logs")
     assert {path.stem for path in (tmp_path / "logs").iterdir()} == set(run.logs)
 
@@ -215,9 +216,19 @@ def test_the_ingestion_programs_exit_code_is_ignored(rehearse, tmp_path):
     assert (run.status, run.prediction.exit_code, run.scores["accuracy"]) == ("Finished", 5, 1.0)
 
 
-def test_missing_scores_are_told_in_the_platforms_words(tmp_path):
-    with pytest.raises(ValueError, match="Could not find scores file"):
+@pytest.mark.parametrize("text, words", [
+    (None, "Could not find scores file"), ('{"accuracy": NaN}', "no finite number"), ("[1]", "no finite number"),
+    ('{"Accuracy": 1}', "no finite number"), ('{"accuracy": {"mean": 1}}', "does not hold numbers"),
+    (f'{{"accuracy": 1{"0" * 400}}}', "does not hold numbers"), ("{", "does not hold numbers"),
+    ("5", "does not hold numbers"),
+])  # fmt: skip
+def test_scores_that_the_platform_cannot_post(tmp_path, text, words):
+    if text:
+        (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(ValueError, match=words):
         worker.read_scores(tmp_path)
+    (tmp_path / "scores.json").write_text('{"accuracy": 0.5, "other": "x"}')
+    assert worker.read_scores(tmp_path) == {"accuracy": 0.5}
 
 
 # Submissions that mean harm
@@ -412,6 +423,13 @@ def test_printing_without_end_leaves_a_short_log(rehearse, mode):
     assert (run.status, found) == GOOD_END
     assert log.startswith("BEGIN\n") and "\nEND\n" in log and "bytes not kept" in log
     assert len(log) < 1.1 * runner.LOG
+
+
+@either
+@pytest.mark.parametrize("quiet", ["os.close(1)", "sys.stdout.close()", "sys.stdout = None"])
+def test_a_submission_that_closes_its_output_is_scored(rehearse, mode, quiet):
+    run, found = rehearse(hostile(quiet, RIGHT), mode)
+    assert (run.status, found) == GOOD_END
 
 
 @either

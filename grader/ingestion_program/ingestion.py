@@ -8,6 +8,7 @@ folder first, so that relative paths to its files work; strict stays in the fold
 Needs only numpy. If the submission fails, prints its traceback and exits with status 1.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -62,7 +63,6 @@ def label(images: np.ndarray, path: str, progress: Progress) -> None:
         raise TypeError(f"predict returned {progress['returned']}, which is no array of numbers")
     np.save(path, array, allow_pickle=False)
     progress.reach("done")
-    print(f"labelled {len(images)} images in {progress['seconds']['predict']:.1f} s")
 
 
 def main(profile: str, input_folder: str, submission: str, output: str) -> int:
@@ -84,6 +84,8 @@ def main(profile: str, input_folder: str, submission: str, output: str) -> int:
         traceback.print_exc()
         progress.reach(progress["stage"], error=type(error).__name__, message=str(error)[:1000])
         return 1
+    with contextlib.suppress(Exception):  # the submission may have closed or replaced stdout
+        print(f"labelled {len(images)} images in {sum(progress['seconds'].values()):.1f} s, loading included")
     return 0
 
 
