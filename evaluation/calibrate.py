@@ -208,10 +208,13 @@ def run(args: argparse.Namespace) -> None:
     names = [path.stem for path in args.cards]
     if len(set(names)) < len(names):
         raise ValueError("two cards are of one system; give one of each")
-    found = {path.stem: cards.read_card(path) for path in args.cards}
-    for name in found.keys() - KNOWN.keys():
-        print(f"{name}.json left out: no hidden score of it is known")
-    calibration = calibrate({name: card for name, card in found.items() if name in KNOWN})
+    found = {}
+    for path in args.cards:
+        if path.stem in KNOWN or not path.is_file():
+            found[path.stem] = cards.read_card(path)
+        else:
+            print(f"{path} left out: no hidden score is known of '{path.stem}'")
+    calibration = calibrate(found)
     write_json(args.json, calibration)
     markdown.show(text(calibration))
     print(f"calibration: {args.json}")

@@ -11,6 +11,7 @@ conditions in CARD.json.partial. With results/calibration.json the card also con
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import sys
@@ -74,22 +75,24 @@ def provenance(hashes: dict, cells: data.Cells) -> dict:
 
 def evaluate(model: object, hashes: dict, cells: data.Cells, plan: list[Condition], partial: Path) -> dict:
     """Measure the conditions in `plan` and return the card. `partial` holds those that are finished: an interrupted run
-    of the same plan, model, cells and libraries goes on from there."""
+    with the same model, cells and libraries continues from there."""
     submissions.check_agreement(model, cells.images[:64])
     origin, order = provenance(hashes, cells), data.stratified_order(cells.labels)
-    key = json.dumps([plan, cards.SCHEMA, {**origin, "commit": None}])
-    begun = cards.read_json(partial, "begun card", ("key", "conditions")) if partial.exists() else {"key": None}
-    done = begun["conditions"] if begun["key"] == key else []
+    key, done = json.dumps([cards.SCHEMA, {**origin, "commit": None}]), {}
+    with contextlib.suppress(ValueError):  # there is no such file, or it is of another version
+        begun = cards.read_json(partial, "begun card", ("key", "conditions"))
+        done = {tuple(e[part] for part in CONDITION): e for e in begun["conditions"] if begun["key"] == key}
     ordered = cells.take(order)
-    for condition in track(plan[len(done) :], "conditions", console=Console(stderr=True)):
-        done.append(measure(model, ordered, condition))
-        write_text(partial, json.dumps({"key": key, "conditions": done}))
+    for condition in track(plan, "conditions", console=Console(stderr=True)):
+        if condition not in done:
+            done[condition] = measure(model, ordered, condition)
+            write_text(partial, json.dumps({"key": key, "conditions": list(done.values())}))
     labels = "".join(map(str, cells.labels))
     return summarised({
         "schema": cards.SCHEMA,
         "provenance": origin,
         "cells": {"count": len(cells), "classes": list(data.CLASSES), "labels": labels, "order": order.tolist()},
-        "conditions": done,
+        "conditions": [done[condition] for condition in plan],
     })  # fmt: skip
 
 

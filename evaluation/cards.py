@@ -153,5 +153,7 @@ def gains(card: dict, baseline: dict) -> dict[str, np.ndarray]:
 def interval(gain: np.ndarray) -> tuple[float, float, float]:
     """Return the mean of (n,) paired gains, and the low and the high end of its 95% percentile interval, from 2000
     bootstrap resamples of the cells. The variation between training runs is not included."""
+    if len(gain) < 2:  # nothing to resample
+        return (float(gain.mean()),) * 3
     found = bootstrap((gain,), np.mean, n_resamples=2000, method="percentile", random_state=0).confidence_interval
     return float(gain.mean()), float(found.low), float(found.high)

@@ -177,5 +177,5 @@ def run(args: argparse.Namespace) -> None:
     write_atomically(args.out / "corruptions.png", lambda temporary: small.save(temporary, optimize=True))
     if args.sample:
         values, digest = corruptions.drawn()
-        np.savez_compressed(corruptions.SAMPLE, values=values, sha256=digest)
+        write_atomically(corruptions.SAMPLE, lambda path: np.savez_compressed(path, values=values, sha256=digest))
     print(f"{args.out}: strip.png, of a cell of class {data.CLASSES[cells.labels[0]]}, and corruptions.png")

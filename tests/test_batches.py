@@ -3,11 +3,15 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from multiprocessing import shared_memory
+from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import ROOT
 from test_train import RECIPE, easy_cells
 
@@ -69,6 +73,7 @@ if __name__ == "__main__":
     cells = data.Cells(np.zeros((8, 96, 96, 3), np.uint8), np.arange(8))
     made_ahead = batches.Batches(cells, Recipe(), workers=2)
     made_ahead.pool.submit(batches._make_batch, 0, np.arange(8)).result()
+    print(made_ahead.memory.name, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -78,9 +83,19 @@ def test_nothing_stays_of_a_run_that_was_killed(tmp_path):
     script.write_text(KILLED)
     # this waits for the workers, too: each holds the pipes
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)})  # fmt: skip
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert list(tmp_path.iterdir()) == [script]
+    with pytest.raises(FileNotFoundError):
+        shared_memory.SharedMemory(done.stdout.strip())
+
+
+def test_workers_want_room_for_the_images(monkeypatch):
+    usage = shutil._ntuple_diskusage(100, 99, 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(Path, "is_dir", lambda path: True)
+    with pytest.raises(ValueError, match=r"--shm-size=1g\), or augment without workers \(--workers 0\)"):
+        Batches(easy_cells(), RECIPE, workers=1)
+    Batches(easy_cells(), RECIPE, workers=0).close()
 
 
 def test_plain_batches_hold_every_cell_once():

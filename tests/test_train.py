@@ -253,7 +253,7 @@ def test_recipes_that_cannot_run(toy, tmp_path, changes, message):
     assert not any(tmp_path.rglob("*.h5"))
 
 
-def test_refusals(toy, whole, tmp_path):
+def test_refusals(toy, whole, tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="--resume"):
         run(whole)
     with pytest.raises(ValueError, match="started with learning_rate 0.0005, not 1.0"):
@@ -276,6 +276,10 @@ def test_refusals(toy, whole, tmp_path):
     lacking = easy_cells().take(np.flatnonzero(easy_cells().labels != 5))
     with pytest.raises(ValueError, match="no cells to train on of 5 monocyte"):
         run(tmp_path / "new", cells=lacking)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
+        with pytest.raises(ValueError, match="make room"):
+            run(tmp_path / "new")
     assert not (tmp_path / "new").exists() or not any((tmp_path / "new").glob("*.h5"))
 
 

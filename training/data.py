@@ -83,7 +83,7 @@ def read(path: str | Path, part: str = "train", picture: Callable[[Path], np.nda
             f"{path} has no {' and no '.join(missing)}; it holds {', '.join(sorted(names)) or 'nothing'}. "
             "Expected images and labels, or MedMNIST's train_images and train_labels"
         )
-    if classes is not None and classes.astype(str).tolist() != list(CLASSES):
+    if classes is not None and classes.astype(str).ravel().tolist() != list(CLASSES):
         raise ValueError(f"{path} has the classes {', '.join(map(str, classes))}; expected {', '.join(CLASSES)}")
     return Cells(_as_images(images, path), _as_labels(labels, len(images), path))
 

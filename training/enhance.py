@@ -63,9 +63,11 @@ STEPS = {"illumination": illumination, "clahe": clahe, "segment": segment, "bila
 
 def apply(image: np.ndarray, steps: Sequence[str]) -> np.ndarray:
     """The image after the steps of these names in STEPS, in that order; it is not modified. Raises ValueError for an
-    unknown name."""
+    unknown name, or an image that is not (height, width, 3) uint8."""
     if unknown := [step for step in steps if step not in STEPS]:
         raise ValueError(f"unknown step {', '.join(map(repr, unknown))}; choose from {', '.join(STEPS)}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"the image is {image.dtype} {image.shape}, expected uint8 (height, width, 3)")
     image = image.copy()
     for step in steps:
         image = STEPS[step](image)

@@ -39,7 +39,7 @@ def save_half(network, path: Path) -> None:
             new.attrs.update(old.attrs)
             old.visititems(visit)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         whole = Path(folder) / "whole.weights.h5"
         network.save_weights(whole)
         files.write_atomically(path, write)

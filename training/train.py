@@ -60,6 +60,8 @@ def augmented(cells: data.Cells, recipe: Recipe) -> data.Cells:
 
 def limited(cells: data.Cells, limit: int | None, seed: int) -> data.Cells:
     """A random sample of at most `limit` cells, stratified by class; None: all cells."""
+    if limit is None:
+        return cells
     return cells.take(np.sort(data.stratified_order(cells.labels, seed)[:limit]))
 
 
@@ -256,7 +258,8 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
         return model.read_manifest(out)
     if not checkpoint:  # find faults before the slow audit
         networks.resolve_weights(recipe.network, recipe.weights)
-        freeze(networks.build(recipe.network), recipe, "all" if recipe.epochs else "head")
+        freeze(probe := networks.build(recipe.network), recipe, "all" if recipe.epochs else "head")
+        check_space(out, probe)
     cells = limited(cells, limit, recipe.seed)
     training, validation, audit = prepare(cells, recipe)
     known = provenance(cells, audit)
@@ -270,6 +273,15 @@ def train(recipe: Recipe, name: str, cells: data.Cells, out: Path, *, limit: int
     write_json(out / "audit.json", audit)
     Run(recipe, out, settings, state.get("provenance", known), parts, state["history"]).finish(training, workers)
     return model.read_manifest(out)
+
+
+def check_space(out: Path, network) -> None:
+    """Raises ValueError if the disk lacks room for the old and the new checkpoint and the weights that ship."""
+    needed = 12 * 4 * network.count_params()
+    there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise ValueError(f"{there} has {free / 2**20:.0f} MB free, a run needs {needed / 2**20:.0f}: make room")
 
 
 def best_epoch(history: list[dict], recipe: Recipe) -> int:
