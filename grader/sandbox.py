@@ -70,13 +70,15 @@ def walk(folder: str | Path) -> Iterator[tuple[str, os.DirEntry]]:
                     todo.append(entry.path)
 
 
-def folder_bytes(*folders: str | Path) -> int:
-    """Bytes on disk of what is in folders. Each entry counts as one block at least: empty files fill a disk, too."""
+def folder_bytes(*folders: str | Path, holes: bool = False) -> int:
+    """Bytes on disk of what is in folders, with the holes of sparse files or without. Each entry counts as one block at
+    least: many empty files fill a disk, too."""
     total = 0
     for folder in folders:
         for _, entry in walk(folder):
             with contextlib.suppress(OSError):
-                total += max(4096, entry.stat(follow_symlinks=False).st_blocks * 512)
+                info = entry.stat(follow_symlinks=False)
+                total += max(4096, info.st_size if holes else info.st_blocks * 512)
     return total
 
 
@@ -236,8 +238,7 @@ def copy_out(root: str, disk: int) -> bool:
     """
     output = f"{root}/app/output"
     room = os.statvfs(output)
-    size = sum(entry.stat(follow_symlinks=False).st_size for _, entry in walk(output))
-    if size > disk or not (room.f_bavail and room.f_ffree):
+    if folder_bytes(output, holes=True) > disk or not (room.f_bavail and room.f_ffree):
         return True
     shutil.rmtree("app/output", ignore_errors=True)  # its old contents; the folder itself is in use by the mount
     copy_files(output, "app/output")
