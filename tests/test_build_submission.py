@@ -421,6 +421,7 @@ def test_a_forecast_is_a_straight_line():
     assert verdict.forecast(worker.Job(notes={"images": "many"}), 1000, job, 500) == {}
 
 
+@pytest.mark.slow
 def test_from_very_few_pictures_only_a_time_beyond_the_limit_is_found(rehearse):
     slow = model("time.sleep(0.006 * len(X))\n" + RIGHT, top="import time")
     for source, codes in ((slow, ["LIM05"]), (model(RIGHT), [])):

@@ -182,6 +182,7 @@ def committed_cells(committed, heldout):
     return found
 
 
+@pytest.mark.slow
 def test_images_of_the_committed_card(committed, committed_cells, predictor):
     chosen = committed_cells.take(np.array(committed["cells"]["order"][:16]))
     _, hashes = submissions.identify(ROOT)

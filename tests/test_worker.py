@@ -292,7 +292,8 @@ needs_memfd = pytest.mark.skipif(sys.platform != "linux", reason="memfd is of Li
     ("processes", "LIM04", worker.Limits(seconds=30, processes=200), THREADS, 300, 50),
     ("disk", "LIM03", worker.Limits(seconds=60, disk=50 * 10**6), FILES, 10**6, 20),
     ("memory", "LIM02", worker.Limits(seconds=30, memory=300 * 10**6), ARRAY, 10**8, 10**7),
-    pytest.param("memory", "LIM02", worker.Limits(seconds=30, memory=500 * 10**6), UNMAPPED, 8, 1, marks=needs_memfd),
+    pytest.param("memory", "LIM02", worker.Limits(seconds=30, memory=500 * 10**6), UNMAPPED, 8, 1,
+                 marks=[needs_memfd, pytest.mark.slow]),
 ], ids=["fork bomb", "threads", "files", "memory", "memory that no process maps"])  # fmt: skip
 def test_beyond_a_limit_it_is_stopped_and_below_it_is_not(rehearse, mode, limit, code, limits, lines, much, little):
     run, found = rehearse(hostile(lines.format(much), RIGHT), mode, limits)
@@ -472,6 +473,7 @@ def test_a_submission_that_ends_its_supervisor_ends_itself(rehearse):
     assert (run.status, found) == ("Failed", {"RUN02"})
 
 
+@pytest.mark.slow
 @either
 def test_a_worker_that_is_killed_takes_the_submission_with_it(tmp_path, mode):
     make_zip(tmp_path / "s.zip", model("while True: pass"))
