@@ -129,7 +129,7 @@ def calibrate(found: dict[str, dict]) -> dict:
         points.append({
             "system": name, "hidden": round(float(hidden[i]), 4), "hidden_range": KNOWN[name][:2],
             "weight": round(float(weights[i]), 4),
-            "composite": {str(s): round(composite_at(card, s), 6) for s in SEVERITIES},
+            "composite": {str(s): round(float(a), 6) for s, a in zip(SEVERITIES, expit(logits[i]), strict=True)},
             "composite_at_strength": round(float(x[i]), 6), "fitted": round(float(fitted[i]), 6),
             "left_out": left_out, "source": KNOWN[name][2],
             "weights_sha256": card["provenance"]["weights_sha256"],
@@ -210,7 +210,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("two cards are of one system; give one of each")
     found = {}
     for path in args.cards:
-        if path.stem in KNOWN or not path.is_file():
+        if path.stem in KNOWN or not path.is_file():  # of a missing file, read_card says so
             found[path.stem] = cards.read_card(path)
         else:
             print(f"{path} left out: no hidden score is known of '{path.stem}'")

@@ -144,7 +144,7 @@ def in_order(found: list[Finding]) -> list[Finding]:
             last = same[MOST - 1]
             same[MOST - 1 :] = [last._replace(wrong=f"{last.wrong} (and {len(same) - MOST} more)")]
     shown = (f for same in codes.values() for f in same)
-    return sorted(shown, key=lambda f: [not f.code.startswith(start) for start in ORDER])
+    return sorted(shown, key=lambda f: [not f.code.startswith(start) for start in ORDER])  # by the first that matches
 
 
 def check_file(path: Path) -> Iterator[Finding]:

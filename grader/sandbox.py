@@ -300,8 +300,8 @@ def supervise(spec: dict, facts_to: int) -> int:
     full = spec["isolated"] and copy_out(spec["root"], spec["disk"])
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     os.write(facts_to, json.dumps({"peak": peak, "disk": full}).encode())
-    code = os.waitstatus_to_exitcode(status)
-    return 128 + signal.SIGTERM if stopped else code if code >= 0 else 128 - code
+    code = -signal.SIGTERM if stopped else os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
 @functools.lru_cache(maxsize=4)

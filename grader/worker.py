@@ -91,7 +91,7 @@ def read_json(path: Path):
 
 
 def read_scores(output: Path) -> dict[str, float]:
-    """The scores that have a column. Raises ValueError, in the platform's words, if the scoring program wrote none."""
+    """The scores that have a column. Raises ValueError if there are none that can be posted."""
     if not (output / "scores.json").is_file():
         raise ValueError("Could not find scores file, did the scoring program output it?")
     try:
